@@ -1,0 +1,1 @@
+"""Standalone experiment scripts and the few modules they share; each writes tidy parquet through `store`."""

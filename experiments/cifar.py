@@ -1,0 +1,438 @@
+"""CIFAR-10 (Krizhevsky 2009) as four arrays, from any of its usual containers, checked by hash; and a stand-in.
+
+Whatever the container, the decoded arrays must have the SHA-256 pinned here, so that no run trains on damaged or
+different data. Archives are never unpacked to disk, and pickles are read without running any code of theirs.
+
+    python experiments/cifar.py --data-dir DIR    says what is there and checks it
+    python experiments/cifar.py --download DIR    fetches the official python archive
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import pickle
+import sys
+import tarfile
+import urllib.request
+import zlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+# Over the 50,000 training images, pixels scaled to 0..1; red, green, blue.
+MEAN = (0.49139968, 0.48215841, 0.44653091)
+STD = (0.24703223, 0.24348513, 0.26158784)
+
+PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+HOW_TO_GET_IT = (
+    f"download cifar-10-python.tar.gz from {PAGE} or with `python experiments/cifar.py --download DIR`, then give "
+    "--data-dir DIR or set DLPERF_DATA=DIR; `--data synthetic` needs no data"
+)
+LARGEST_MEMBER = 64 << 20  # bytes; an official batch has 31 MB, so more means a hostile or broken archive
+
+
+class DataError(ValueError):
+    """The data set is missing, damaged or not what it claims to be; the message is one line and names the file."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a complete data set has: images per training batch (of five), test images, SHA-256 of each array."""
+
+    batch: int
+    test: int
+    hashes: Mapping[str, str]
+
+
+CIFAR10 = Spec(
+    batch=10_000,
+    test=10_000,
+    hashes={
+        "train_images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
+        "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+        "test_images": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
+        "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+    },
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Cifar:
+    """Images are (n, 32, 32, 3) uint8 NHWC, red-green-blue; labels are (n,) int64 in 0..9.
+
+    `name` is 'cifar10' or 'synthetic'; `origin` says which files the arrays came from.
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    origin: str = ""
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each array's bytes, labels as uint8."""
+        return {
+            name: hashlib.sha256(np.ascontiguousarray(getattr(self, name), np.uint8).data).hexdigest()
+            for name in CIFAR10.hashes
+        }
+
+
+class Batch(NamedTuple):
+    """One part of the data set: images (n, 32, 32, 3) uint8 and labels (n,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def load(data_dir: Path | None, dataset: str = "cifar10", spec: Spec = CIFAR10) -> Cifar:
+    """Read a data set whole: 'cifar10' from `data_dir`, else from where DLPERF_DATA points; or 'synthetic'.
+
+    `data_dir` may hold the official python or binary archive, either one unpacked (torchvision's layout), or lossless
+    WebP mosaics, directly or in a sub-folder of the usual name; or it may be the archive itself.
+    Raises DataError when the data are missing, damaged or not CIFAR-10.
+    """
+    if dataset == "synthetic":
+        return synthetic()
+    if dataset != "cifar10":
+        raise DataError(f"unknown data set '{dataset}'; known: cifar10, synthetic")
+    place = data_dir or os.environ.get("DLPERF_DATA")
+    if not place:
+        raise DataError(f"no CIFAR-10 data: {HOW_TO_GET_IT}")
+    container, path = _find(Path(place))
+    try:
+        files = _read_archive(path, container) if path.is_file() else _read_folder(path, container)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}); get the data again") from error
+    return _assemble(container, files, path, spec)
+
+
+# ---- the containers ------------------------------------------------------------------------------------------------
+
+
+class Container(NamedTuple):
+    """One form in which CIFAR-10 is handed around: its files, the folder and archive they come in, their decoder."""
+
+    title: str
+    files: tuple[str, ...]
+    folder: str
+    archive: str | None
+    decode: Callable[[Mapping[str, bytes], Spec], list[Batch]]  # five training batches, then the test batch
+
+
+def _mosaics(files: Mapping[str, bytes], spec: Spec) -> list[Batch]:
+    """Lossless WebP mosaics of 20 columns of tiles, filled column by column, and one array of all labels."""
+    *mosaics, labels_name = files
+
+    def tiles(name: str, count: int) -> np.ndarray:
+        rows = count // 20
+        try:
+            with Image.open(io.BytesIO(files[name]), formats=["WEBP"]) as image:
+                if image.size != (640, 32 * rows):
+                    raise DataError(f"{name}: has {image.size[0]}×{image.size[1]} pixels, expected 640×{32 * rows}")
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"{name}: not a readable WebP image ({error})") from error
+        return pixels.reshape(rows, 32, 20, 32, 3).transpose(2, 0, 1, 3, 4).reshape(count, 32, 32, 3)
+
+    counts = [spec.batch] * 5 + [spec.test]
+    try:
+        labels = np.load(io.BytesIO(files[labels_name]), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{labels_name}: not a readable array of numbers ({error})") from error
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.shape != (sum(counts),):
+        raise DataError(f"{labels_name}: expected {sum(counts)} integers in one row")
+    with ThreadPoolExecutor(min(6, os.cpu_count() or 1)) as pool:  # the decoder lets other threads run
+        images = list(pool.map(tiles, mosaics, counts))
+    return [Batch(*pair) for pair in zip(images, np.split(labels, np.cumsum(counts)[:-1]), strict=True)]
+
+
+class _Inert:
+    """Stands for everything that an official pickle names: keeps what it is given and does nothing with it."""
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """Reads the one shape of pickle that the official archive has, and never imports or calls what it names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        array = module in {"numpy.core.multiarray", "numpy._core.multiarray"} and name == "_reconstruct"
+        if array or (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
+            return _Inert
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR-10 batch does; it was not run")
+
+
+def _pickles(files: Mapping[str, bytes], spec: Spec) -> list[Batch]:
+    """The official python batches: pickled by Python 2, rows of 1,024 red, then green, then blue values."""
+
+    def batch(name: str, count: int) -> Batch:
+        try:
+            content = _InertUnpickler(io.BytesIO(files[name]), encoding="bytes").load()
+            _version, shape, dtype, fortran, raw = content[b"data"].state
+            if (shape, dtype.args[0], fortran) != ((count, 3072), b"u1", False):
+                raise ValueError(f"its array is {shape} of type {dtype.args[0]!r}, expected {count} rows of 3072 bytes")
+            pixels = np.frombuffer(raw, np.uint8).reshape(count, 3, 32, 32)
+            labels = np.array(content[b"labels"])
+            if labels.dtype.kind not in "iu" or labels.shape != (count,):
+                raise ValueError(f"expected {count} integer labels")
+        # A damaged pickle can fail in any of these ways; pickle's documentation gives no closed list.
+        except (
+            pickle.UnpicklingError,
+            ArithmeticError,
+            AttributeError,
+            EOFError,
+            LookupError,
+            MemoryError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise DataError(f"{name}: not an official batch ({_one_line(error)})") from error
+        return Batch(pixels.transpose(0, 2, 3, 1), labels)
+
+    return [batch(name, count) for name, count in zip(files, [spec.batch] * 5 + [spec.test], strict=True)]
+
+
+def _records(files: Mapping[str, bytes], spec: Spec) -> list[Batch]:
+    """The official binary batches: records of a label byte and 3,072 bytes, red, then green, then blue."""
+
+    def batch(name: str, count: int) -> Batch:
+        if len(files[name]) != count * 3073:
+            raise DataError(f"{name}: has {len(files[name])} bytes, expected {count * 3073}")
+        records = np.frombuffer(files[name], np.uint8).reshape(count, 3073)
+        return Batch(records[:, 1:].reshape(count, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0])
+
+    return [batch(name, count) for name, count in zip(files, [spec.batch] * 5 + [spec.test], strict=True)]
+
+
+CONTAINERS = (
+    Container(
+        "lossless WebP mosaics",
+        (*(f"cifar10_train_{k}.webp" for k in range(1, 6)), "cifar10_test.webp", "cifar10_labels.npy"),
+        "cifar10",
+        None,
+        _mosaics,
+    ),
+    Container(
+        "official python batches",
+        (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"),
+        "cifar-10-batches-py",
+        "cifar-10-python.tar.gz",
+        _pickles,
+    ),
+    Container(
+        "official binary batches",
+        (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"),
+        "cifar-10-batches-bin",
+        "cifar-10-binary.tar.gz",
+        _records,
+    ),
+)
+
+
+def _find(place: Path) -> tuple[Container, Path]:
+    """The container in `place`, with its folder or archive; a complete one goes before one with parts missing."""
+    if not place.exists():
+        raise DataError(f"no CIFAR-10 data: {place} does not exist; {HOW_TO_GET_IT}")
+    if place.is_file():
+        for container in CONTAINERS:
+            if place.name == container.archive:
+                return container, place
+        known = ", ".join(c.archive for c in CONTAINERS if c.archive)
+        raise DataError(f"{place}: not a folder, nor an archive named {known}")
+    incomplete = []
+    for folder in (place, *(place / container.folder for container in CONTAINERS)):
+        for container in CONTAINERS:
+            missing = [name for name in container.files if not (folder / name).is_file()]
+            if not missing:
+                return container, folder
+            if len(missing) < len(container.files):
+                incomplete.append(f"{folder}: {container.title} without {', '.join(missing)}; get the data again")
+    for folder in (place, *(place / container.folder for container in CONTAINERS)):
+        for container in CONTAINERS:
+            if container.archive and (folder / container.archive).is_file():
+                return container, folder / container.archive
+    raise DataError(incomplete[0] if incomplete else f"no CIFAR-10 data in {place}: {HOW_TO_GET_IT}")
+
+
+def _read_folder(folder: Path, container: Container) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in container.files}
+
+
+def _read_archive(source: Path | io.BytesIO, container: Container) -> dict[str, bytes]:
+    """The container's files by their names in the archive; every other member is passed over, none is written."""
+    shown = source if isinstance(source, Path) else container.archive
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(
+            name=source if isinstance(source, Path) else None,
+            fileobj=source if isinstance(source, io.BytesIO) else None,
+            mode="r:gz",
+        ) as archive:
+            for member in archive:
+                folder, _, name = member.name.partition("/")
+                if folder != container.folder or name not in container.files or not member.isfile():
+                    continue
+                if member.size > LARGEST_MEMBER:
+                    raise DataError(f"{shown}: {name} claims to have {member.size} bytes; get the data again")
+                content = archive.extractfile(member)
+                assert content is not None  # a regular file has content
+                found[name] = content.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{shown}: damaged archive ({_one_line(error)}); get the data again") from error
+    if missing := [name for name in container.files if name not in found]:
+        raise DataError(f"{shown}: an archive without {', '.join(missing)}; get the data again")
+    return {name: found[name] for name in container.files}
+
+
+def _assemble(container: Container, files: Mapping[str, bytes], path: Path, spec: Spec) -> Cifar:
+    """Decode the files, join the parts and hold them against the hashes."""
+    try:
+        *train, test = container.decode(files, spec)
+    except DataError as error:
+        raise DataError(f"{path}: {error}; get the data again") from error
+
+    def joined(batches: list[Batch]) -> tuple[np.ndarray, np.ndarray]:
+        images = np.empty((sum(len(batch.images) for batch in batches), 32, 32, 3), np.uint8)
+        np.concatenate([batch.images for batch in batches], out=images)
+        return images, np.concatenate([batch.labels for batch in batches]).astype(np.int64)
+
+    data = Cifar("cifar10", *joined(train), *joined([test]), origin=f"{container.title} in {path}")
+    labels = np.concatenate([data.train_labels, data.test_labels])
+    if labels.min() < 0 or labels.max() > 9:  # the hashes are of bytes, which 256 would look like 0 in
+        raise DataError(f"{path}: labels from {labels.min()} to {labels.max()}, expected 0 to 9; get the data again")
+    for name, got in data.hashes().items():
+        if got != spec.hashes[name]:
+            first, *_, last = container.files
+            raise DataError(
+                f"{path}: {name} of {first} … {last} are not CIFAR-10's: SHA-256 {got}, expected {spec.hashes[name]}; "
+                "get the data again"
+            )
+    return data
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__} {error}".split())[:200]
+
+
+def download(folder: Path, url: str = URL, spec: Spec = CIFAR10) -> Path:
+    """Fetch the official python archive into `folder`, check its arrays and only then give it its name.
+
+    An archive that is already there and right is left alone. Raises DataError.
+    """
+    container = next(c for c in CONTAINERS if c.archive == Path(url).name)
+    target = folder / Path(url).name
+    if target.is_file():
+        _assemble(container, _read_archive(target, container), target, spec)
+        return target
+    content = io.BytesIO()
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response:
+            size = int(response.headers.get("Content-Length", 0)) or None
+            with tqdm(total=size, unit="B", unit_scale=True, desc=target.name) as bar:
+                while block := response.read(1 << 20):
+                    content.write(block)
+                    bar.update(len(block))
+    except (OSError, HTTPException, ValueError) as error:
+        raise DataError(f"{url}: cannot be downloaded ({_one_line(error)})") from error
+    if size and content.tell() != size:
+        raise DataError(f"{url}: the download broke off after {content.tell()} of {size} bytes; try again")
+    content.seek(0)
+    _assemble(container, _read_archive(content, container), Path(container.archive or ""), spec)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content.getbuffer())
+        partial.replace(target)
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+# ---- the stand-in --------------------------------------------------------------------------------------------------
+
+# Directions of the gratings' stripes, as vectors of length 16: 0°, 22.5°, 45°, 67.5°, 90°.
+_DIRECTIONS = np.array([(16, 0), (15, 6), (11, 11), (6, 15), (0, 16)])
+_PERIODS = np.array([80, 128])  # of the stripes, in sixteenths of a pixel
+
+
+def synthetic(seed: int = 0, train: int = 5_000, test: int = 1_000) -> Cifar:
+    """A deterministic, offline, learnable stand-in of CIFAR-10's form: striped blobs of colour in noise.
+
+    The class, 5·period + direction, shows in the stripes alone; phase, tints, place of the blob and noise are drawn.
+    Slanted stripes lean either way, so that a horizontal flip keeps the class. Raw PCG64 words and integer arithmetic
+    give the same bytes on every machine and NumPy version.
+    """
+    bits = np.random.PCG64(seed)
+
+    def draw(*shape: int) -> np.ndarray:
+        """Uniform bytes as int32."""
+        words = bits.random_raw(-(-int(np.prod(shape)) // 8)).astype("<u8")
+        return words.view(np.uint8)[: int(np.prod(shape))].reshape(shape).astype(np.int32)
+
+    def part(count: int) -> Batch:
+        labels = np.arange(count) % 10
+        labels = labels[np.argsort(bits.random_raw(count), kind="stable")]
+        y, x = np.mgrid[:32, :32]
+        images = np.empty((count, 32, 32, 3), np.uint8)
+        for i, label in enumerate(labels):
+            phase, mirrored, cy, cx, *tints = draw(10)
+            dx, dy = _DIRECTIONS[label % 5]
+            period = _PERIODS[label // 5]
+            position = (x * (-dx if mirrored % 2 else dx) + y * dy + phase) % period
+            wave = np.abs(2 * position - period) * 64 // period - 32  # a triangle from -32 to 32
+            near = np.clip(20 * 20 - (x - 8 - cx // 16) ** 2 - (y - 8 - cy // 16) ** 2, 0, None)  # 0 .. 400
+            colour = 64 + np.array(tints[:3]) // 2
+            depth = np.array(tints[3:]) - 128
+            stripes = (wave * near)[:, :, None] * depth // (400 * 48)
+            noise = (draw(32, 32, 3) - 128) // 3
+            images[i] = np.clip(colour + stripes + noise, 0, 255)
+        return Batch(images, labels.astype(np.int64))
+
+    first, second = part(train), part(test)
+    return Cifar("synthetic", first.images, first.labels, second.images, second.labels, f"synthetic, seed {seed}")
+
+
+# ---- the check command ---------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Say what a data folder holds and whether it is right, or download it. Returns the exit status."""
+    parser = argparse.ArgumentParser(description="Check CIFAR-10 data, or download them.")
+    parser.add_argument("--data-dir", type=Path, help="folder with the data (default: the one that DLPERF_DATA names)")
+    parser.add_argument("--data", choices=["cifar10", "synthetic"], default="cifar10", help="default: cifar10")
+    parser.add_argument("--download", type=Path, metavar="DIR", help="fetch the official python archive into DIR first")
+    options = parser.parse_args(arguments)
+    try:
+        place = download(options.download) if options.download else options.data_dir
+        data = load(place, options.data)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(data.origin)
+    for name, digest in data.hashes().items():
+        array = getattr(data, name)
+        print(f"  {name:<13} {array.shape!s:<18} {array.dtype!s:<6} sha256 {digest}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

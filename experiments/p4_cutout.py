@@ -1,0 +1,297 @@
+"""Problem 4: ResNet-44 on CIFAR-10 with cutout and batch augmentation (Hoffer et al. 2020, §4.1).
+
+    python experiments/p4_cutout.py --M 8 --data-dir ~/data
+
+trains once and writes results/p4_cutout/<run-id>.parquet, one row an epoch, and its log. A run that was stopped
+continues with --resume from its last checkpoint, with the numbers that it would have had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import pickle
+import sys
+import time
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from experiments import augment, cifar, store
+from experiments.plain import PlainEngine
+from experiments.resnet import seeded
+
+EXPERIMENT = "p4_cutout"
+CHECKPOINT_SECONDS = 30
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 1e-4
+# Hoffer et al.'s regime: the rate falls tenfold after these epochs, of 200.
+DROPS, DROPS_OF = (81, 122, 164), 200
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class UsageError(ValueError):
+    """The command can't run as asked; the message is one line for the person who typed it."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What determines a run's numbers, and so its id."""
+
+    dataset: str
+    augment: str
+    M: int
+    batch_size: int
+    epochs: int
+    schedule: str
+    precision: str
+    engine: str
+    depth: int
+    device: str
+    seed: int
+
+    @property
+    def slug(self) -> str:
+        """The readable part of the run id."""
+        return (
+            f"{self.dataset}-{self.augment}-M{self.M:02d}-e{self.epochs}-{self.schedule}-{self.precision}"
+            f"-{self.device}-s{self.seed}"
+        )
+
+
+def learning_rate(epoch: int, schedule: str, epochs: int) -> float:
+    """The rate of an epoch (1 is the first). `authors` drops after epochs 81, 122 and 164 whatever the run's length;
+    `scaled` squeezes the same three drops into the run, after 40.5 %, 61 % and 82 % of it."""
+    scale = epochs / DROPS_OF if schedule == "scaled" else 1.0
+    return LEARNING_RATE * 0.1 ** sum(epoch - 1 >= drop * scale for drop in DROPS)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--M", type=int, default=1, help="instances of each sample in a batch (default 1)")
+    p.add_argument("--epochs", type=int, default=100, help="at most 100, as the homework asks (default 100)")
+    p.add_argument("--batch-size", type=int, default=64, help="distinct samples in a batch, B (default 64)")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--augment", choices=augment.KINDS, default="cutout")
+    p.add_argument("--schedule", choices=("authors", "scaled"), default="authors")
+    p.add_argument("--device", default="auto", help="auto | cpu | cuda (default auto)")
+    p.add_argument("--precision", choices=("auto", *DTYPES), default="auto", help="auto: bf16 on a GPU, else fp32")
+    p.add_argument("--engine", choices=("auto", "fused", "plain"), default="auto", help="auto: fused on a GPU")
+    p.add_argument("--depth", type=int, default=44, help="6n+2 layers (default 44)")
+    p.add_argument("--data", choices=("cifar10", "synthetic"), default="cifar10")
+    p.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
+    p.add_argument("--results", type=Path, default=store.RESULTS, help="where results go (default results/)")
+    p.add_argument("--checkpoints", type=Path, default=store.ROOT / "checkpoints", help="where checkpoints go")
+    p.add_argument("--resume", action="store_true", help="continue from this run's checkpoint, if there is one")
+    p.add_argument("--minutes", type=float, help="stop with a checkpoint at the first epoch's end after this long")
+    return p
+
+
+def configure(a: argparse.Namespace) -> Config:
+    """Resolve `auto` and refuse what can't run. Raises UsageError."""
+    for name, low in (("M", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        if getattr(a, name) < low:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least {low}, not {getattr(a, name)}")
+    if a.epochs > 100:
+        raise UsageError(f"--epochs {a.epochs}: the homework allows no run of more than 100 epochs")
+    if a.depth < 14 or (a.depth - 2) % 6:
+        raise UsageError(f"--depth must be 6n+2 with n ≥ 2 (14, 20, … 44, …), not {a.depth}")
+    if a.minutes is not None and a.minutes <= 0:
+        raise UsageError(f"--minutes must be positive, not {a.minutes}")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if a.device == "auto" else a.device
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"--device must be auto, cpu or cuda, not {a.device}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+    engine = ("fused" if device == "cuda" else "plain") if a.engine == "auto" else a.engine
+    if engine == "fused" and device == "cpu":
+        raise UsageError("--engine fused needs a GPU; use --engine plain")
+    precision = ("bf16" if device == "cuda" else "fp32") if a.precision == "auto" else a.precision
+    return Config(
+        a.data, a.augment, a.M, a.batch_size, a.epochs, a.schedule, precision, engine, a.depth, device, a.seed
+    )
+
+
+def make_engine(c: Config, data: cifar.Cifar) -> Any:
+    """The configured engine, compiled and warm, at the run's initial weights."""
+    device = torch.device(c.device)
+
+    def place(array: Any) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
+    if c.engine == "fused":
+        from experiments.fused import FusedEngine as Engine
+    else:
+        Engine = PlainEngine  # type: ignore[assignment,misc]
+    return Engine(
+        seeded(c.depth, c.seed),
+        place(data.train_images),
+        place(data.train_labels),
+        place(data.test_images),
+        place(data.test_labels),
+        batch=c.M * c.batch_size,
+        steps=len(data.train_images) // c.batch_size,
+        hole=augment.hole_side(c.augment),
+        mean=torch.tensor(cifar.MEAN, device=device),
+        std=torch.tensor(cifar.STD, device=device),
+        dtype=DTYPES[c.precision],
+        weight_decay=WEIGHT_DECAY,
+        momentum=MOMENTUM,
+    )
+
+
+def save_checkpoint(path: Path, c: Config, engine: Any, rows: list[dict[str, Any]], log: list[str]) -> None:
+    """Write all that the run needs to go on after its last whole epoch, atomically."""
+    buffer = io.BytesIO()
+    state = {name: tensor.detach().cpu() for name, tensor in engine.state().items()}
+    torch.save({"config": vars(c), "state": state, "rows": rows, "log": log}, buffer)
+    store.write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, c: Config, engine: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """Put the engine where the checkpoint was; returns the rows and the log so far. Raises UsageError."""
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        config, state, rows, log = saved["config"], saved["state"], saved["rows"], saved["log"]
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{path}: not a whole checkpoint ({reason}); remove it to start afresh") from error
+    if config != vars(c):
+        other = ", ".join(f"{k}={config.get(k)}" for k, v in vars(c).items() if config.get(k) != v)
+        raise UsageError(f"{path}: belongs to another configuration ({other}); remove it or change the command")
+    try:
+        engine.load_state(state)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}; remove it to start afresh") from error
+    return rows, log
+
+
+def train_epoch(c: Config, engine: Any, samples: int, size: int, epoch: int) -> dict[str, Any]:
+    """One epoch and its validation, as a results row without the run's own times."""
+
+    def now() -> float:
+        if c.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    rate = learning_rate(epoch, c.schedule, c.epochs)
+    steps = samples // c.batch_size
+    start = now()
+    seed = augment.epoch_seed(c.seed, epoch)
+    engine.start_epoch(
+        augment.draw_epoch(samples, size, c.batch_size, c.M, c.augment, seed, torch.device(c.device)), rate
+    )
+    for _ in tqdm(range(steps), desc=f"epoch {epoch}", leave=False, disable=None, mininterval=0.5):
+        engine.step()
+    train_loss, train_error = engine.train_metrics()
+    trained = now()
+    val_loss, val_error = engine.evaluate()
+    return {
+        "dataset": c.dataset,
+        "augment": c.augment,
+        "M": c.M,
+        "batch_size": c.batch_size,
+        "precision": c.precision,
+        "engine": c.engine,
+        "schedule": c.schedule,
+        "epochs_planned": c.epochs,
+        "epoch": epoch,
+        "learning_rate": rate,
+        "steps": steps,
+        "images": steps * c.batch_size * c.M,
+        "train_loss": train_loss,
+        "train_error": train_error,
+        "val_loss": val_loss,
+        "val_error": val_error,
+        "train_seconds": trained - start,
+        "val_seconds": now() - trained,
+    }
+
+
+def run(c: Config, a: argparse.Namespace) -> Path | None:
+    """Train to the end, or to --minutes (then None); returns the results file."""
+    started = datetime.now(UTC)
+    clock = time.perf_counter()
+    name = store.run_id(c.slug, vars(c))
+    checkpoint = a.checkpoints / f"{name}.ckpt"
+    data = cifar.load(a.data_dir, c.dataset)
+    samples, size = data.train_images.shape[:2]
+    if c.batch_size > samples:
+        raise UsageError(f"--batch-size {c.batch_size} is more than the {samples} training images")
+    set_up = time.perf_counter()
+    engine = make_engine(c, data)
+    rows: list[dict[str, Any]] = []
+    log: list[str] = []
+    if a.resume and checkpoint.exists():
+        rows, log = load_checkpoint(checkpoint, c, engine)
+    if c.device == "cuda":
+        torch.cuda.synchronize()
+    setup = time.perf_counter() - set_up + (rows[-1]["setup_seconds"] if rows else 0.0)
+
+    def say(line: str) -> None:
+        log.append(line)
+        tqdm.write(line, file=sys.stderr)
+
+    device = torch.cuda.get_device_name() if c.device == "cuda" else store.cpu_name()
+    say(f"{started:%Y-%m-%dT%H:%M:%SZ} {name} on {device}, set-up {setup:.1f} s, from epoch {len(rows) + 1}")
+    wall = rows[-1]["wall_seconds"] if rows else 0.0
+    begun = rows[0]["started"] if rows else started.isoformat()
+    saved = time.perf_counter()
+    for epoch in range(len(rows) + 1, c.epochs + 1):
+        row = train_epoch(c, engine, samples, size, epoch)
+        wall += row["train_seconds"] + row["val_seconds"]
+        rows.append(row | {"wall_seconds": wall, "setup_seconds": setup, "started": begun})
+        say(
+            f"epoch {epoch:3d}  lr {row['learning_rate']:.4f}  train {row['train_loss']:.4f} "
+            f"{row['train_error']:.2%}  val {row['val_loss']:.4f} {row['val_error']:.2%}  "
+            f"{row['images'] / row['train_seconds']:,.0f} images/s  {wall:.1f} s"
+        )
+        out_of_time = a.minutes is not None and time.perf_counter() - clock > 60 * a.minutes
+        if time.perf_counter() - saved > CHECKPOINT_SECONDS or out_of_time:
+            save_checkpoint(checkpoint, c, engine, rows, log)
+            saved = time.perf_counter()
+        if out_of_time and epoch < c.epochs:
+            say(f"stopped after epoch {epoch} as asked; continue with --resume")
+            return None
+    frame = pd.DataFrame(rows).drop(columns="started")
+    origin = store.provenance(
+        EXPERIMENT, name, vars(c), seed=c.seed, device=device, started=datetime.fromisoformat(begun)
+    )
+    path = store.write(frame, origin, log="\n".join(log) + "\n", results=a.results)
+    checkpoint.unlink(missing_ok=True)
+    return path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; 0 when done or stopped as asked, 2 for bad input, 130 for Ctrl-C."""
+    a = arguments().parse_args(argv)
+    try:
+        path = run(configure(a), a)
+    except (UsageError, cifar.DataError, store.SchemaError) as error:
+        print(f"p4_cutout: {error}", file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError:
+        print(f"p4_cutout: --M {a.M} does not fit this GPU's memory; use a smaller --M", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"p4_cutout: {error}; earlier results are as they were", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("p4_cutout: interrupted; continue with --resume from the last checkpoint", file=sys.stderr)
+        return 130
+    if path is not None:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

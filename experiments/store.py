@@ -1,0 +1,321 @@
+"""The results store: one tidy parquet file per run, the one schema module that writer and reader share.
+
+`results/<experiment>/<run-id>.parquet` holds the measurement rows; the file's metadata holds the run's
+`Provenance`; `<run-id>.log` beside it holds the raw log. Files are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+METADATA_KEY = b"dlperf"
+
+
+class SchemaError(ValueError):
+    """A results file is corrupt or breaks its schema; the message names the file."""
+
+
+def column(name: str, kind: pa.DataType, unit: str, doc: str, nullable: bool = False) -> pa.Field:
+    """A column with its unit and meaning, which travel in the parquet file."""
+    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "doc": doc})
+
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "p3_crosscheck": pa.schema(
+        [
+            column("net", pa.string(), "-", "network or module counted"),
+            column("quantity", pa.string(), "-", "what is counted: parameters, weights, macs, flops, receptive_field"),
+            column("counter", pa.string(), "-", "who counted: derivation, torch, torch.flop_counter, fvcore, keras"),
+            column("value", pa.int64(), "count", "the count (pixels for a receptive field)"),
+            column("layers", pa.int64(), "layers", "receptive field: number N of stacked convolutions", nullable=True),
+            column("kernel", pa.int64(), "pixels", "receptive field: filter size F", nullable=True),
+        ]
+    ),
+    "p4_cutout": pa.schema(
+        [
+            column("dataset", pa.string(), "-", "cifar10, or synthetic (never shown as CIFAR-10)"),
+            column("augment", pa.string(), "-", "none | basic (crop, flip) | cutout (basic, then cutout)"),
+            column("M", pa.int64(), "instances", "instances of each sample in a batch"),
+            column("batch_size", pa.int64(), "samples", "B, distinct samples in a batch"),
+            column("precision", pa.string(), "-", "storage type of activations: bf16 | fp32"),
+            column("engine", pa.string(), "-", "fused (Triton kernels) | plain (PyTorch autograd)"),
+            column("schedule", pa.string(), "-", "learning-rate schedule: authors | scaled"),
+            column("epochs_planned", pa.int64(), "epochs", "length of the run"),
+            column("epoch", pa.int64(), "epochs", "epochs finished, 1 is the first"),
+            column("learning_rate", pa.float64(), "-", "learning rate of this epoch"),
+            column("steps", pa.int64(), "steps", "optimiser steps in this epoch"),
+            column("images", pa.int64(), "images", "augmented images processed in this epoch, M·B·steps"),
+            column("train_loss", pa.float64(), "nat", "mean cross-entropy over the epoch's augmented images"),
+            column("train_error", pa.float64(), "fraction", "share of the epoch's augmented images misclassified"),
+            column("val_loss", pa.float64(), "nat", "cross-entropy on the 10,000 original test images"),
+            column("val_error", pa.float64(), "fraction", "share of the original test images misclassified"),
+            column("train_seconds", pa.float64(), "s", "wall clock of this epoch's training steps"),
+            column("val_seconds", pa.float64(), "s", "wall clock of this epoch's validation"),
+            column("wall_seconds", pa.float64(), "s", "training and validation since the first step, set-up excluded"),
+            column("setup_seconds", pa.float64(), "s", "compilation and warm-up before the first step, all pieces"),
+        ]
+    ),
+}
+
+
+class Provenance(BaseModel):
+    """Where a run's numbers come from. Times are UTC, ISO 8601."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    experiment: str
+    run_id: str
+    kind: Literal["measured", "projected"]
+    config: dict[str, Any]
+    seed: int | None
+    git_commit: str = Field(pattern=r"^[0-9a-f]{40}$")
+    git_dirty: bool
+    sources: dict[str, str]  # path from the project root -> SHA-256 of its text
+    source_hash: str
+    command: str
+    started: datetime
+    ended: datetime
+    host_kind: str
+    host_cpu: str
+    host_cores: int = Field(ge=1)
+    device: str
+    device_count: int = Field(ge=1)
+    versions: dict[str, str]
+
+    def stale(self, root: Path = ROOT) -> list[str]:
+        """The sources that have changed, or are gone, since the run."""
+        return [path for path, digest in sorted(self.sources.items()) if _file_hash(root / path) != digest]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stored run: its file, provenance and number of rows."""
+
+    path: Path
+    provenance: Provenance
+    rows: int
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _loaded_sources() -> dict[str, str]:
+    """Hashes of the project's own modules that this process runs: what could have changed the numbers."""
+    files = {Path(f).resolve() for m in list(sys.modules.values()) if (f := getattr(m, "__file__", None))}
+    own = [f for f in files if f.suffix == ".py" and f.is_relative_to(ROOT) and f != Path(__file__).resolve()]
+    kept = [f for f in own if f.relative_to(ROOT).parts[0] in {"experiments", "derivations"}]
+    return {f.relative_to(ROOT).as_posix(): _file_hash(f) for f in sorted(kept) if f.name != "__init__.py"}
+
+
+def _git() -> tuple[str, bool]:
+    """Commit and dirty flag; a copy without .git takes them from DLPERF_COMMIT=<40 hex digits>[-dirty].
+
+    Results are left out of the dirty flag, as writing one run must not mark the next one dirty.
+    """
+    given = os.environ.get("DLPERF_COMMIT")
+    if given:
+        return given.removesuffix("-dirty"), given.endswith("-dirty")
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ".", ":!results"))
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RuntimeError(
+            "cannot tell the git commit: run inside a git checkout, or set DLPERF_COMMIT=<commit>[-dirty]"
+        ) from error
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+
+
+def _versions(extra: Mapping[str, str] | None) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("numpy", "torch", "triton", "tensorflow", "keras", "horovod", "fvcore"):
+        if name in sys.modules:
+            module = sys.modules[name]
+            found[name] = str(getattr(module, "__version__", None) or importlib.metadata.version(name))
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["cuda"] = str(torch.version.cuda)
+        found["cudnn"] = str(torch.backends.cudnn.version())
+        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+    return found | dict(extra or {})
+
+
+def run_id(slug: str, config: Mapping[str, Any]) -> str:
+    """A readable name that depends on the configuration alone, so that running again replaces the file."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    return f"{slug}-{digest[:8]}"
+
+
+def provenance(
+    experiment: str,
+    run: str,
+    config: dict[str, Any],
+    *,
+    seed: int | None,
+    device: str,
+    device_count: int = 1,
+    started: datetime,
+    kind: Literal["measured", "projected"] = "measured",
+    versions: Mapping[str, str] | None = None,
+) -> Provenance:
+    """Collect the provenance of a run that ends now.
+
+    Raises RuntimeError when the git commit can't be told.
+    """
+    commit, dirty = _git()
+    sources = _loaded_sources()
+    return Provenance(
+        experiment=experiment,
+        run_id=run,
+        kind=kind,
+        config=config,
+        seed=seed,
+        git_commit=commit,
+        git_dirty=dirty,
+        sources=sources,
+        source_hash=hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest(),
+        command=shlex.join(["python", *sys.orig_argv[1:]]),
+        started=started,
+        ended=datetime.now(UTC),
+        host_kind=f"{platform.system()} {platform.machine()}",
+        host_cpu=cpu_name(),
+        host_cores=len(os.sched_getaffinity(0)),
+        device=device,
+        device_count=device_count,
+        versions=_versions(versions),
+    )
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write the whole file or leave what was there: temporary file, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, results: Path = RESULTS) -> Path:
+    """Validate a run's rows and write them with their provenance, replacing an earlier run of the same id.
+
+    Raises SchemaError when the rows do not fit the experiment's schema.
+    """
+    path = results / origin.experiment / f"{origin.run_id}.parquet"
+    schema = _schema(origin.experiment, path)
+    if not len(frame):
+        raise SchemaError(f"{path}: a run must have rows")
+    if set(frame.columns) != set(schema.names):
+        wrong = ", ".join(sorted(set(frame.columns) ^ set(schema.names)))
+        raise SchemaError(f"{path}: missing or unknown columns: {wrong}")
+    try:
+        table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+        _check_nulls(table)
+    except (pa.ArrowException, ValueError) as error:
+        raise SchemaError(f"{path}: rows do not fit the schema: {error}") from error
+    table = table.replace_schema_metadata({METADATA_KEY: origin.model_dump_json().encode()})
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    if log is not None:
+        write_atomically(path.with_suffix(".log"), log.encode())
+    write_atomically(path, buffer.getvalue().to_pybytes())
+    return path
+
+
+def _schema(experiment: str, path: Path) -> pa.Schema:
+    if experiment not in SCHEMAS:
+        raise SchemaError(f"{path}: no schema for experiment '{experiment}'; known: {', '.join(sorted(SCHEMAS))}")
+    return SCHEMAS[experiment]
+
+
+def _check_nulls(table: pa.Table) -> None:
+    for field in table.schema:
+        if not field.nullable and table[field.name].null_count:
+            raise ValueError(f"column '{field.name}' has empty values")
+
+
+def _load(path: Path) -> tuple[pa.Table, Provenance]:
+    """Read and validate one file; SchemaError names it."""
+    expected = _schema(path.parent.name, path)
+    try:
+        table = pq.read_table(path, partitioning=None)
+        origin = Provenance.model_validate_json((table.schema.metadata or {})[METADATA_KEY])
+    except KeyError:
+        raise SchemaError(f"{path}: has no provenance; remove it or run the experiment again") from None
+    except (pa.ArrowException, OSError, ValidationError) as error:
+        raise SchemaError(f"{path}: cannot be read ({error}); remove it or run the experiment again") from error
+    if not table.schema.equals(expected):
+        raise SchemaError(f"{path}: columns or types break the schema of '{path.parent.name}'; run it again")
+    if (origin.experiment, origin.run_id) != (path.parent.name, path.stem):
+        raise SchemaError(f"{path}: its provenance names another run, {origin.experiment}/{origin.run_id}")
+    if not table.num_rows:
+        raise SchemaError(f"{path}: has no rows")
+    try:
+        _check_nulls(table)
+    except ValueError as error:
+        raise SchemaError(f"{path}: {error}") from error
+    return table, origin
+
+
+def runs(results: Path = RESULTS) -> list[Run]:
+    """All stored runs, ordered by experiment and run id. Raises SchemaError on a bad file."""
+    paths = sorted(results.glob("*/*.parquet"))
+    return [Run(path, origin, table.num_rows) for path in paths for table, origin in [_load(path)]]
+
+
+def read(experiment: str, results: Path = RESULTS) -> pd.DataFrame:
+    """All runs of an experiment as one frame, with each row's provenance beside it.
+
+    Adds run_id, kind, seed, device, device_count, host_cpu, host_cores and started to the schema's columns.
+    Without results the frame is empty but has all columns. Raises SchemaError on a bad file.
+    """
+    origin_columns = ["run_id", "kind", "seed", "device", "device_count", "host_cpu", "host_cores", "started"]
+    frames = []
+    for path in sorted((results / experiment).glob("*.parquet")):
+        table, origin = _load(path)
+        frames.append(table.to_pandas().assign(**{name: getattr(origin, name) for name in origin_columns}))
+    if frames:
+        return pd.concat(frames, ignore_index=True)
+    return (
+        _schema(experiment, results / experiment)
+        .empty_table()
+        .to_pandas()
+        .reindex(columns=[*SCHEMAS[experiment].names, *origin_columns])
+    )

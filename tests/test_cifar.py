@@ -1,0 +1,656 @@
+"""CIFAR-10's containers, at a small size: round trips, damage, hostile files; the stand-in; the download."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import cifar
+from experiments.cifar import Cifar, DataError, Spec
+
+BATCH, TEST = 20, 40
+SCRIPT = Path(cifar.__file__)
+
+
+def _tiny() -> Cifar:
+    draw = np.random.default_rng(7)
+    images = draw.integers(0, 256, (5 * BATCH + TEST, 32, 32, 3), dtype=np.uint8)
+    labels = draw.integers(0, 10, 5 * BATCH + TEST)
+    return Cifar("cifar10", images[:-TEST], labels[:-TEST], images[-TEST:], labels[-TEST:])
+
+
+TINY = _tiny()
+SPEC = Spec(BATCH, TEST, TINY.hashes())
+load = partial(cifar.load, spec=SPEC)
+
+
+# ---- writers of each container -------------------------------------------------------------------------------------
+
+
+def parts() -> list[tuple[np.ndarray, np.ndarray]]:
+    train = [(TINY.train_images[i : i + BATCH], TINY.train_labels[i : i + BATCH]) for i in range(0, 5 * BATCH, BATCH)]
+    return [*train, (TINY.test_images, TINY.test_labels)]
+
+
+def planes(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), 3072)
+
+
+def py2_string(value: bytes) -> bytes:
+    return b"U" + bytes([len(value)]) + value if len(value) < 256 else b"T" + struct.pack("<i", len(value)) + value
+
+
+def py2_int(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+def py2_batch(data: np.ndarray, labels: list[int], type_name: bytes = b"u1") -> bytes:
+    """A batch as Python 2 and its NumPy pickled it, written opcode by opcode: pickle can't write this form any more."""
+    reconstruct = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + py2_int(0) + b"\x85U\x01b\x87R"
+    dtype = b"cnumpy\ndtype\n" + py2_string(type_name) + py2_int(0) + py2_int(1) + b"\x87R"
+    dtype += b"(" + py2_int(3) + py2_string(b"|") + b"NNN" + py2_int(-1) + py2_int(-1) + py2_int(0) + b"tb"
+    shape = b"(" + b"".join(py2_int(n) for n in data.shape) + b"t"
+    array = reconstruct + b"(" + py2_int(1) + shape + dtype + b"\x89" + py2_string(data.tobytes()) + b"tb"
+    entries = py2_string(b"batch_label") + py2_string(b"training batch 1 of 5")
+    entries += py2_string(b"labels") + b"](" + b"".join(map(py2_int, labels)) + b"e"
+    entries += py2_string(b"data") + array
+    return b"\x80\x02}(" + entries + b"u."
+
+
+def python_files() -> dict[str, bytes]:
+    names = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
+    return {name: py2_batch(planes(x), y.tolist()) for name, (x, y) in zip(names, parts(), strict=True)}
+
+
+def binary_files() -> dict[str, bytes]:
+    names = [*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"]
+    records = [np.concatenate([y[:, None].astype(np.uint8), planes(x)], axis=1).tobytes() for x, y in parts()]
+    return dict(zip(names, records, strict=True))
+
+
+def mosaic(images: np.ndarray, form: str = "WEBP") -> bytes:
+    rows = len(images) // 20
+    pixels = images.reshape(20, rows, 32, 32, 3).transpose(1, 2, 0, 3, 4).reshape(32 * rows, 640, 3)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, form, lossless=True, exact=True, method=0)
+    return out.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=True)
+    return out.getvalue()
+
+
+def mosaic_files() -> dict[str, bytes]:
+    names = [*(f"cifar10_train_{k}.webp" for k in range(1, 6)), "cifar10_test.webp"]
+    files = {name: mosaic(x) for name, (x, _) in zip(names, parts(), strict=True)}
+    labels = np.concatenate([TINY.train_labels, TINY.test_labels]).astype(np.uint8)
+    return files | {"cifar10_labels.npy": npy(labels)}
+
+
+def put(folder: Path, files: dict[str, bytes]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def packed(folder: str, files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as archive:
+        for name, content in {"readme.html": b"<html>", **files}.items():
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def python_archive() -> bytes:
+    return packed("cifar-10-batches-py", python_files())
+
+
+def binary_archive() -> bytes:
+    return packed("cifar-10-batches-bin", binary_files())
+
+
+def assert_tiny(data: Cifar) -> None:
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        array, expected = getattr(data, name), getattr(TINY, name)
+        assert array.dtype == (np.int64 if name.endswith("labels") else np.uint8)
+        assert array.flags.writeable and array.flags.c_contiguous
+        np.testing.assert_array_equal(array, expected)
+
+
+def refusal(place: Path | None, match: str) -> str:
+    """The message of the DataError that loading ends with: one line that says what was wrong."""
+    with pytest.raises(DataError, match=match) as caught:
+        load(place)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600
+    return message
+
+
+# ---- round trips ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "sub"),
+    [
+        (mosaic_files, "."),
+        (mosaic_files, "cifar10"),
+        (python_files, "."),
+        (python_files, "cifar-10-batches-py"),
+        (binary_files, "."),
+        (binary_files, "cifar-10-batches-bin"),
+    ],
+)
+def test_folders(tmp_path: Path, files: Callable[[], dict[str, bytes]], sub: str) -> None:
+    put(tmp_path / sub, files())
+    assert_tiny(load(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("cifar-10-python.tar.gz", python_archive), ("cifar-10-binary.tar.gz", binary_archive)]
+)
+def test_archives(tmp_path: Path, name: str, content: Callable[[], bytes]) -> None:
+    put(tmp_path, {name: content()})
+    before = sorted(tmp_path.rglob("*"))
+    assert_tiny(load(tmp_path))
+    data = load(tmp_path / name)
+    assert_tiny(data)
+    assert data.name == "cifar10" and name in data.origin
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_environment_variable_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLPERF_DATA", str(put(tmp_path, binary_files())))
+    assert_tiny(load(None))
+
+
+def test_an_unpacked_folder_with_parts_missing_gives_way_to_the_archive_beside_it(tmp_path: Path) -> None:
+    """What an interrupted unpacking leaves."""
+    folder = put(tmp_path / "cifar-10-batches-py", python_files())
+    (folder / "test_batch").unlink()
+    refusal(tmp_path, "without test_batch")
+    put(tmp_path, {"cifar-10-python.tar.gz": python_archive()})
+    assert_tiny(load(tmp_path))
+
+
+# ---- missing data --------------------------------------------------------------------------------------------------
+
+
+def test_no_folder_given_says_how_to_get_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DLPERF_DATA", raising=False)
+    message = refusal(None, "no CIFAR-10 data")
+    for hint in (cifar.PAGE, "--download", "--data-dir", "DLPERF_DATA", "--data synthetic"):
+        assert hint in message
+
+
+def test_folders_without_data(tmp_path: Path) -> None:
+    refusal(tmp_path / "gone", "gone does not exist")
+    assert str(tmp_path) in refusal(tmp_path, "no CIFAR-10 data in")
+    refusal(put(tmp_path, {"other.zip": b""}) / "other.zip", "nor an archive named cifar-10-python.tar.gz")
+
+
+def test_unknown_data_set() -> None:
+    with pytest.raises(DataError, match="unknown data set 'mnist'"):
+        cifar.load(None, "mnist")
+
+
+@pytest.mark.parametrize("files", [mosaic_files, python_files, binary_files])
+def test_every_missing_part_is_named(tmp_path: Path, files: Callable[[], dict[str, bytes]]) -> None:
+    content = files()
+    for k, name in enumerate(content):
+        put(tmp_path / str(k), {other: data for other, data in content.items() if other != name})
+        refusal(tmp_path / str(k), f"without {name}")
+
+
+# ---- damage --------------------------------------------------------------------------------------------------------
+
+
+def flipped(content: bytes, position: int) -> bytes:
+    position %= len(content)
+    return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("array", "name", "position"),
+    [
+        ("train_images", "data_batch_2.bin", 3072),
+        ("train_labels", "data_batch_5.bin", 0),
+        ("test_images", "test_batch.bin", -1),
+        ("test_labels", "test_batch.bin", 3073),
+    ],
+)
+def test_one_flipped_bit_is_found_in_each_array(tmp_path: Path, array: str, name: str, position: int) -> None:
+    """A label's lowest bit leaves it in 0..9, so that only the hash can tell."""
+    files = binary_files()
+    files[name] = flipped(files[name], position)
+    message = refusal(put(tmp_path, files), f"{array} of data_batch_1.bin … test_batch.bin are not CIFAR-10's")
+    assert SPEC.hashes[array] in message and str(tmp_path) in message
+
+
+def test_swapped_batches_are_found(tmp_path: Path) -> None:
+    files = binary_files()
+    files["data_batch_1.bin"], files["data_batch_2.bin"] = files["data_batch_2.bin"], files["data_batch_1.bin"]
+    refusal(put(tmp_path, files), "train_images .* are not CIFAR-10's")
+
+
+@pytest.mark.parametrize("length", [0, 1, 3072, -1])
+def test_binary_batches_of_a_wrong_length(tmp_path: Path, length: int) -> None:
+    files = binary_files()
+    files["data_batch_3.bin"] = files["data_batch_3.bin"][:length]
+    refusal(put(tmp_path, files), rf"data_batch_3.bin: has \d+ bytes, expected {BATCH * 3073}")
+
+
+def test_labels_out_of_range(tmp_path: Path) -> None:
+    files = binary_files()
+    files["test_batch.bin"] = b"\x0a" + files["test_batch.bin"][1:]
+    refusal(put(tmp_path, files), "labels from 0 to 10, expected 0 to 9")
+
+
+def test_labels_that_only_look_right_modulo_256(tmp_path: Path) -> None:
+    files = mosaic_files()
+    labels = np.concatenate([TINY.train_labels, TINY.test_labels]) + 256
+    files["cifar10_labels.npy"] = npy(labels)
+    assert hashlib.sha256(labels[: 5 * BATCH].astype(np.uint8).data).hexdigest() == SPEC.hashes["train_labels"]
+    refusal(put(tmp_path, files), "expected 0 to 9")
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        (np.zeros((5 * BATCH + TEST, 1), np.uint8), "expected 140 integers"),
+        (np.zeros(5 * BATCH, np.uint8), "expected 140 integers"),
+        (np.full(5 * BATCH + TEST, np.nan), "expected 140 integers"),
+        (np.full(5 * BATCH + TEST, 3.0), "expected 140 integers"),
+        (np.array([{}] * (5 * BATCH + TEST)), "not a readable array"),
+        (b"", "not a readable array"),
+        (b"\x93NUMPY\x01\x00", "not a readable array"),
+        (b"\x80\x04N.", "not a readable array"),
+    ],
+)
+def test_mosaic_labels_of_a_wrong_form(tmp_path: Path, labels: Any, match: str) -> None:
+    content = labels if isinstance(labels, bytes) else npy(labels)
+    refusal(put(tmp_path, mosaic_files() | {"cifar10_labels.npy": content}), f"cifar10_labels.npy: .*{match}")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (lambda: mosaic(TINY.test_images), "has 640×64 pixels, expected 640×32"),
+        (lambda: mosaic(TINY.train_images[:BATCH], "PNG"), "not a readable WebP image"),
+        (lambda: b"", "not a readable WebP image"),
+        (lambda: mosaic(TINY.train_images[:BATCH])[:2000], "not a readable WebP image"),
+        (lambda: mosaic(TINY.train_images[:BATCH])[:-2000], "not a readable WebP image"),
+    ],
+)
+def test_unreadable_mosaics(tmp_path: Path, content: Callable[[], bytes], match: str) -> None:
+    message = refusal(put(tmp_path, mosaic_files() | {"cifar10_train_4.webp": content()}), match)
+    assert "cifar10_train_4.webp" in message
+
+
+@pytest.mark.parametrize("kept", [0, 10, 200, 0.3, 0.7, 0.99])
+def test_truncated_archives(tmp_path: Path, kept: float) -> None:
+    content = python_archive()
+    length = int(kept * len(content)) if isinstance(kept, float) else kept
+    put(tmp_path, {"cifar-10-python.tar.gz": content[:length]})
+    assert "cifar-10-python.tar.gz" in refusal(tmp_path, "get the data again")
+
+
+def test_archives_that_are_none(tmp_path: Path) -> None:
+    put(tmp_path, {"cifar-10-python.tar.gz": b"<html>404</html>"})
+    refusal(tmp_path, "cifar-10-python.tar.gz: damaged archive")
+    put(tmp_path, {"cifar-10-python.tar.gz": packed("cifar-10-batches-py", {"data_batch_1": b""})})
+    refusal(tmp_path, "without data_batch_2, .*test_batch")
+
+
+def test_an_archive_with_a_flipped_byte(tmp_path: Path) -> None:
+    content = python_archive()
+    for position in range(20, len(content) - 20, len(content) // 20):
+        put(tmp_path, {"cifar-10-python.tar.gz": flipped(content, position)})
+        refusal(tmp_path, "get the data again")
+
+
+# ---- hostile archives ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../cifar-10-batches-py/data_batch_1",
+        "/cifar-10-batches-py/data_batch_1",
+        "cifar-10-batches-py/../data_batch_1",
+        "cifar-10-batches-py//data_batch_1",
+        "cifar-10-batches-py/sub/data_batch_1",
+        "cifar-10-batches-py/data_batch_1\x00",
+    ],
+)
+def test_archive_members_count_by_their_exact_name_and_are_never_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    files = python_files()
+    batch = files.pop("data_batch_1")
+    out = io.BytesIO(packed("cifar-10-batches-py", files))
+    with tarfile.open(fileobj=out) as archive:
+        members = [(m, archive.extractfile(m)) for m in archive.getmembers()]
+        hostile = tarfile.TarInfo(name)
+        hostile.size = len(batch)
+        again = io.BytesIO()
+        with tarfile.open(fileobj=again, mode="w:gz", format=tarfile.PAX_FORMAT) as target:
+            for member, content in members:
+                target.addfile(member, content)
+            target.addfile(hostile, io.BytesIO(batch))
+    inside = put(tmp_path / "a" / "b", {"cifar-10-python.tar.gz": again.getvalue()})
+    monkeypatch.chdir(inside)
+    before = sorted(tmp_path.rglob("*"))
+    if name.endswith("\x00"):  # the format itself ends names there
+        assert_tiny(load(inside))
+    else:
+        refusal(inside, "without data_batch_1")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_archive_links_are_not_followed(tmp_path: Path) -> None:
+    secret = put(tmp_path, {"secret": python_files()["data_batch_1"]}) / "secret"
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w:gz") as archive:
+            link = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+            link.type, link.linkname = kind, str(secret)
+            archive.addfile(link)
+        put(tmp_path, {"cifar-10-python.tar.gz": out.getvalue()})
+        refusal(tmp_path, "without data_batch_1")
+
+
+def test_archive_members_that_claim_a_huge_size(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+    member.size = 1 << 40
+    put(tmp_path, {"cifar-10-python.tar.gz": gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(2048))})
+    refusal(tmp_path, "data_batch_1 claims to have 1099511627776 bytes")
+
+
+# ---- hostile pickles -----------------------------------------------------------------------------------------------
+
+
+class Call:
+    """Pickles as a call of any function."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+def hostile_pickles(canary: Path) -> dict[str, bytes]:
+    touch = f"open({str(canary)!r}, 'w').close()"
+    spelled = str(canary).encode()
+    named = b"\x8c" + bytes([len(spelled)]) + spelled
+    return {
+        "os.system": pickle.dumps(Call(os.system, f"touch {canary}")),
+        "os.system, old protocol": pickle.dumps(Call(os.system, f"touch {canary}"), protocol=0),
+        "eval": pickle.dumps(Call(eval, touch)),
+        "exec inside a dict": pickle.dumps({b"data": Call(exec, touch), b"labels": [1]}),
+        "open": pickle.dumps(Call(open, str(canary), "w")),
+        "subprocess": pickle.dumps(Call(subprocess.check_output, ["touch", str(canary)])),
+        "numpy's own loader": pickle.dumps(Call(np.load, str(canary), None, True)),
+        "numpy memory map": b"\x80\x04\x8c\x05numpy\x8c\x06memmap\x93" + named + b"\x8c\x02b1\x8c\x02w+\x87R.",
+        "numpy function": b"cnumpy\nfromfile\n(S'/etc/passwd'\ntR.",
+        "numpy private": b"cnumpy.core.multiarray\nfrombuffer\n(S'x'\ntR.",
+        "nested attribute": b"\x80\x04\x8c\x05numpy\x8c\x0edtype.__base__\x93.",
+        "attribute of an allowed name": b"\x80\x04\x8c\x05numpy\x8c\x11ndarray.__class__\x93.",
+        "getattr": b"cbuiltins\ngetattr\n(cnumpy\nndarray\nS'tofile'\ntR.",
+        "extension registry": b"\x80\x02\x82\x01.",
+        "persistent id": b"\x80\x02U\x01xQ.",
+        "state on a stand-in class": b"\x80\x02cnumpy\nndarray\n}U\x01xK\x01sb.",
+        "slots on a stand-in class": b"\x80\x02cnumpy\nndarray\nN}U\x0c__setstate__K\x01s\x86b.",
+        "call of a stand-in object": b"\x80\x02cnumpy\ndtype\n)R)R.",
+    }
+
+
+@pytest.mark.parametrize("name", list(hostile_pickles(Path("x"))))
+def test_hostile_pickles_are_refused_and_run_nothing(tmp_path: Path, name: str) -> None:
+    canary = tmp_path / "canary"
+    content = hostile_pickles(canary)[name]
+    folder = put(tmp_path / "data", python_files() | {"data_batch_2": content})
+    refusal(folder, "data_batch_2: not an official batch")
+    assert not canary.exists()
+    assert_tiny(load(put(folder, python_files())))  # and nothing stays behind in the process
+
+
+def test_the_hostile_pickles_would_work_on_a_plain_unpickler(tmp_path: Path) -> None:
+    """So that the test above can fail."""
+    for name in ("os.system", "os.system, old protocol", "eval", "exec inside a dict", "open", "subprocess"):
+        canary = tmp_path / name
+        pickle.loads(hostile_pickles(Path(str(canary).replace(" ", "_")))[name])
+        assert Path(str(canary).replace(" ", "_")).exists()
+
+
+def test_reading_a_batch_calls_nothing_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even the three names that the official pickles hold are never looked up."""
+    unpickler = cifar._InertUnpickler(io.BytesIO(python_files()["test_batch"]), encoding="bytes")
+    content = unpickler.load()
+    assert type(content[b"data"]) is cifar._Inert
+    assert pickle.loads(python_files()["test_batch"], encoding="bytes")[b"data"].shape == (TEST, 3072)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "EOFError"),
+        (b"garbage", "UnpicklingError"),
+        (pickle.dumps([1, 2]), "TypeError"),
+        (pickle.dumps({"data": 1}), "KeyError"),
+        (pickle.dumps({b"data": 1, b"labels": []}, protocol=2), "not an official batch"),
+        (py2_batch(planes(TINY.test_images), TINY.test_labels.tolist()), r"its array is \(40, 3072\)"),
+        (py2_batch(planes(TINY.train_images[:BATCH])[:, :3000], [0] * BATCH), r"its array is \(20, 3000\)"),
+        (py2_batch(planes(TINY.train_images[:BATCH]), [0] * BATCH, b"O8"), "of type b'O8'"),
+        (py2_batch(planes(TINY.train_images[:BATCH]), [0] * 3), "expected 20 integer labels"),
+        (python_files()["data_batch_1"][:-5000], "not an official batch"),
+        (b"\x80\x02" + b"\x8a\xff" + b"\x00" * 9, "not an official batch"),
+        (b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x.", "not an official batch"),
+    ],
+)
+def test_batches_of_a_wrong_form(tmp_path: Path, content: bytes, match: str) -> None:
+    message = refusal(put(tmp_path, python_files() | {"data_batch_1": content}), match)
+    assert "data_batch_1" in message
+
+
+def test_a_changed_byte_in_a_pickle_is_refused_or_harmless(tmp_path: Path) -> None:
+    good = python_files()
+    batch = good["data_batch_1"]
+    start = batch.index(planes(TINY.train_images[:BATCH]).tobytes()[:64])
+    outcomes = set()
+    for position in [*range(start + 8), *range(len(batch) - 12, len(batch))]:
+        folder = put(tmp_path, good | {"data_batch_1": flipped(batch, position)})
+        try:
+            assert_tiny(load(folder))
+            outcomes.add("harmless")
+        except DataError:
+            outcomes.add("refused")
+    assert outcomes == {"harmless", "refused"}
+
+
+# ---- the stand-in --------------------------------------------------------------------------------------------------
+
+
+def test_synthetic_is_the_same_everywhere() -> None:
+    data = cifar.synthetic(train=200, test=50)
+    assert data.name == "synthetic" and cifar.load(None, "synthetic").name == "synthetic"
+    assert data.train_images.shape == (200, 32, 32, 3) and data.train_images.dtype == np.uint8
+    assert data.test_labels.shape == (50,) and data.test_labels.dtype == np.int64
+    assert np.bincount(data.train_labels).tolist() == [20] * 10
+    assert data.hashes() == cifar.synthetic(train=200, test=50).hashes()
+    assert data.hashes()["train_images"].startswith("PIN")
+    assert data.hashes()["train_images"] != cifar.synthetic(1, train=200, test=50).hashes()["train_images"]
+    assert not (data.train_images[:50] == data.test_images).all(axis=(1, 2, 3)).any()
+
+
+def test_synthetic_is_learnable_but_not_from_raw_pixels() -> None:
+    """A ridge regression finds the classes in the images' spectra (flipped or not), and not in their pixels."""
+    data = cifar.synthetic(train=2000, test=500)
+
+    def spectrum(images: np.ndarray) -> np.ndarray:
+        grey = images.astype(float) - images.mean(axis=(1, 2), keepdims=True)
+        power = np.log1p(np.abs(np.fft.rfft2(grey, axes=(1, 2))).max(axis=3))
+        return (power[:, :, :9] + np.roll(power[:, ::-1, :9], 1, axis=1)).reshape(len(images), -1)
+
+    def pixels(images: np.ndarray) -> np.ndarray:
+        return images[:, ::2, ::2].reshape(len(images), -1) / 255
+
+    def accuracy(features: Callable[[np.ndarray], np.ndarray], test: np.ndarray) -> float:
+        x = features(data.train_images)
+        mean, scale = x.mean(axis=0), x.std()
+        x = (x - mean) / scale
+        weights = np.linalg.solve(x.T @ x + 100 * np.eye(x.shape[1]), x.T @ np.eye(10)[data.train_labels])
+        return float((((features(test) - mean) / scale @ weights).argmax(axis=1) == data.test_labels).mean())
+
+    learned = accuracy(spectrum, data.test_images)
+    assert 0.6 < learned < 0.99
+    assert accuracy(spectrum, data.test_images[:, :, ::-1]) == pytest.approx(learned, abs=0.03)
+    assert accuracy(pixels, data.test_images) < 0.3
+
+
+# ---- the download --------------------------------------------------------------------------------------------------
+
+
+class Server(BaseHTTPRequestHandler):
+    content: ClassVar[bytes]
+    claimed: ClassVar[int | None]
+    requests: ClassVar[int]
+
+    def do_GET(self) -> None:
+        type(self).requests += 1
+        if "gone" in self.path:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        if self.claimed is not None:
+            self.send_header("Content-Length", str(self.claimed))
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    Server.content = python_archive()
+    Server.claimed, Server.requests = len(Server.content), 0
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+def test_download(tmp_path: Path, server: str) -> None:
+    folder = tmp_path / "new" / "folder"
+    target = cifar.download(folder, f"{server}/cifar-10-python.tar.gz", SPEC)
+    assert target.read_bytes() == Server.content and os.listdir(folder) == ["cifar-10-python.tar.gz"]
+    assert_tiny(load(folder))
+    assert cifar.download(folder, f"{server}/cifar-10-python.tar.gz", SPEC) == target
+    assert Server.requests == 1
+
+
+def test_download_without_a_length(tmp_path: Path, server: str) -> None:
+    Server.claimed = None
+    assert_tiny(load(cifar.download(tmp_path, f"{server}/cifar-10-python.tar.gz", SPEC)))
+
+
+def test_failed_downloads_leave_nothing(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: str, match: str) -> None:
+        with pytest.raises(DataError, match=match) as caught:
+            cifar.download(tmp_path, f"{server}/{path}", SPEC)
+        assert "\n" not in str(caught.value)
+        assert not list(tmp_path.iterdir())
+
+    fails("gone/cifar-10-python.tar.gz", "404")
+    good = Server.content
+    Server.claimed = len(good) + 1000
+    fails("cifar-10-python.tar.gz", "broke off|cannot be downloaded")
+    Server.content, Server.claimed = b"<html>sorry</html>", None
+    fails("cifar-10-python.tar.gz", "damaged archive")
+    other = python_files() | {"test_batch": py2_batch(planes(TINY.test_images) ^ 1, TINY.test_labels.tolist())}
+    Server.content = packed("cifar-10-batches-py", other)
+    fails("cifar-10-python.tar.gz", "test_images .* are not CIFAR-10's")
+    Server.content = good
+
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    fails("cifar-10-python.tar.gz", "No space left on device")
+
+
+def test_download_from_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be downloaded"):
+        cifar.download(tmp_path, "http://127.0.0.1:9/cifar-10-python.tar.gz", SPEC)
+
+
+# ---- the command, and the real data --------------------------------------------------------------------------------
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name != "DLPERF_DATA"}
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, env=kept | environment, cwd="/"
+    )
+
+
+def test_command_refuses_bad_input_in_one_line(tmp_path: Path) -> None:
+    put(tmp_path, binary_files())  # the real command expects the real size
+    for done in (command(), command("--data-dir", "/nowhere"), command(DLPERF_DATA=str(tmp_path))):
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_command_shows_what_it_found() -> None:
+    done = command("--data", "synthetic")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "(5000, 32, 32, 3)" in done.stdout and done.stdout.count("sha256") == 4
+
+
+def real_data() -> Path | None:
+    place = os.environ.get("DLPERF_DATA")
+    if not place:
+        return None
+    try:
+        cifar._find(Path(place))
+    except DataError:
+        return None
+    return Path(place)
+
+
+@pytest.mark.skipif(real_data() is None, reason="DLPERF_DATA names no folder with CIFAR-10")
+def test_the_real_data() -> None:
+    data = cifar.load(None)
+    assert data.train_images.shape == (50_000, 32, 32, 3) and data.test_images.shape == (10_000, 32, 32, 3)
+    assert np.bincount(data.train_labels).tolist() == [5_000] * 10
+    assert np.bincount(data.test_labels).tolist() == [1_000] * 10
+    counts = [np.bincount(data.train_images[..., c].ravel(), minlength=256) for c in range(3)]
+    level = np.arange(256) / 255
+    mean = np.array([(n * level).sum() / n.sum() for n in counts])
+    std = np.array([np.sqrt((n * level**2).sum() / n.sum()) for n in counts])
+    std = np.sqrt(std**2 - mean**2)
+    np.testing.assert_allclose(cifar.MEAN, mean, atol=5e-9)
+    np.testing.assert_allclose(cifar.STD, std, atol=5e-9)
