@@ -110,6 +110,17 @@ class Layer:
     groups: Size = 1
     bias: bool = True
 
+    def __str__(self) -> str:
+        """In words: 256 filters of 5×5×48, stride 1, padding 2, in 2 groups."""
+        if self.kind == "fc":
+            return f"{self.out.c} units, each reading all of {self.source}"
+        window = f"{self.kernel}×{self.kernel}"
+        if self.kind == "pool":
+            return f"{window} pooling, stride {self.stride}, padding {self.padding}"
+        groups = f", in {self.groups} groups" if self.groups != 1 else ""
+        depth = _quotient(self.source.c, self.groups)
+        return f"{self.out.c} filters of {window}×{depth}, stride {self.stride}, padding {self.padding}{groups}"
+
     @property
     def activations(self) -> Size:
         """Output values per image."""
@@ -190,6 +201,17 @@ class Layer:
             return number_latex(self.macs)
         return f"{product_latex(self.out.h, self.out.w, self.weights)}={number_latex(self.macs)}"
 
+    def calculation_latex(self) -> str:
+        """The layer's whole calculation, one line each: side, activations, weights, parameters, MACs."""
+        lines = [] if self.kind == "fc" else [("side", self.size_latex())]
+        if not self.out.flat:
+            lines.append(("activations", self.activations_latex()))
+        if self.kind != "pool":
+            lines += [("weights", self.weights_latex()), ("parameters", self.parameters_latex())]
+            lines += [] if self.out.flat else [("MACs", self.macs_latex())]
+        body = r" \\ ".join(rf"\text{{{what}: }}&{latex}" for what, latex in lines)
+        return rf"\begin{{aligned}}{body}\end{{aligned}}"
+
 
 def conv(
     name: str, source: Shape, filters: Size, k: Size, s: Size = 1, p: Size = 0, groups: Size = 1, bias: bool = True
@@ -263,7 +285,12 @@ def totals(layers: Iterable[Layer]) -> Totals:
     )
 
 
-def sum_latex(values: Iterable[Size]) -> str:
-    r"""``34{,}944+307{,}456=342{,}400``."""
+def sum_latex(values: Iterable[Size], per_line: int = 3) -> str:
+    r"""``34{,}944+307{,}456=342{,}400``; a longer sum is broken into lines of ``per_line`` terms."""
     kept = list(values)
-    return f"{'+'.join(number_latex(v) for v in kept)}={number_latex(sum(kept, start=0))}"
+    terms, total = [number_latex(v) for v in kept], number_latex(sum(kept, start=0))
+    lines = ["+".join(terms[i : i + per_line]) for i in range(0, len(terms), per_line)]
+    if len(lines) == 1:
+        return f"{lines[0]}={total}"
+    body = r" \\ &+".join(lines)
+    return rf"\begin{{aligned}}&{body} \\ &={total}\end{{aligned}}"

@@ -9,20 +9,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from math import prod
 
 from derivations.layers import Layer, Shape, Size, conv, fc, pool
 
 INPUT = Shape(224, 224, 3)
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))  # convolutions, filters
+BLOCKS_VGG16 = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # column D, which CS231n's notes tabulate
 FP32 = 4  # bytes
+NOTES_PRINTED = 24  # CS231n's notes, case study VGGNet: "TOTAL memory" of VGG-16, in millions of activations
 
 
-def layers() -> list[Layer]:
-    """The 24 layers after the input, named as in the homework: CONV3-64, POOL2, FC."""
+def layers(blocks: tuple[tuple[int, int], ...] = BLOCKS) -> list[Layer]:
+    """The layers after the input, 24 for VGG-19, named as in the homework: CONV3-64, POOL2, FC."""
     net: list[Layer] = []
     shape = INPUT
-    for convolutions, filters in BLOCKS:
+    for convolutions, filters in blocks:
         for _ in range(convolutions):
             net.append(conv(f"CONV3-{filters}", shape, filters, k=3, p=1))
             shape = net[-1].out
@@ -45,10 +48,10 @@ class Row:
     weights_text: str  # (3*3*3)*64, or 0
 
 
-def table() -> list[Row]:
+def table(blocks: tuple[tuple[int, int], ...] = BLOCKS) -> list[Row]:
     """The homework's Table 1 completed: the input and 24 layers, 25 rows, totals apart (`layers.totals`)."""
     rows = [Row("Input", INPUT.units, 0, _product(INPUT.h, INPUT.w, INPUT.c), "0")]
-    for layer in layers():
+    for layer in layers(blocks):
         out = layer.out
         activations = str(out.c) if out.flat else _product(out.h, out.w, out.c)
         rows.append(Row(layer.name, layer.activations, layer.weights, activations, _weights_text(layer)))
@@ -92,7 +95,7 @@ def memory(bias: bool = True) -> Memory:
     parameters = sum(int(layer.parameters if bias else layer.weights) for layer in layers())
     return Memory(
         forward=FP32 * sum(rows),
-        forward_least=FP32 * max(a + b for a, b in zip(rows, rows[1:], strict=False)),
+        forward_least=FP32 * max(a + b for a, b in pairwise(rows)),
         training=2 * FP32 * sum(rows),
         parameters=FP32 * parameters,
         training_parameters=3 * FP32 * parameters,

@@ -16,6 +16,7 @@ import os
 import pickle
 import sys
 import tarfile
+import tokenize
 import urllib.request
 import zlib
 from collections.abc import Callable, Mapping
@@ -148,10 +149,10 @@ def _mosaics(files: Mapping[str, bytes], spec: Spec) -> list[Batch]:
 
     counts = [spec.batch] * 5 + [spec.test]
     try:
-        labels = np.load(io.BytesIO(files[labels_name]), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{labels_name}: not a readable array of numbers ({error})") from error
-    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.shape != (sum(counts),):
+        labels = np.lib.format.read_array(io.BytesIO(files[labels_name]), allow_pickle=False)
+    except (ValueError, MemoryError, tokenize.TokenError) as error:
+        raise DataError(f"{labels_name}: not a readable array of numbers ({_one_line(error)})") from error
+    if labels.dtype.kind not in "iu" or labels.shape != (sum(counts),):
         raise DataError(f"{labels_name}: expected {sum(counts)} integers in one row")
     with ThreadPoolExecutor(min(6, os.cpu_count() or 1)) as pool:  # the decoder lets other threads run
         images = list(pool.map(tiles, mosaics, counts))
@@ -186,9 +187,10 @@ def _pickles(files: Mapping[str, bytes], spec: Spec) -> list[Batch]:
         try:
             content = _InertUnpickler(io.BytesIO(files[name]), encoding="bytes").load()
             _version, shape, dtype, fortran, raw = content[b"data"].state
-            if (shape, dtype.args[0], fortran) != ((count, 3072), b"u1", False):
+            if shape != (count, 3072) or dtype.args[0] not in (b"u1", b"|u1"):
                 raise ValueError(f"its array is {shape} of type {dtype.args[0]!r}, expected {count} rows of 3072 bytes")
-            pixels = np.frombuffer(raw, np.uint8).reshape(count, 3, 32, 32)
+            rows = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
+            pixels = rows.reshape(count, 3, 32, 32)
             labels = np.array(content[b"labels"])
             if labels.dtype.kind not in "iu" or labels.shape != (count,):
                 raise ValueError(f"expected {count} integer labels")

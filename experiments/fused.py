@@ -107,7 +107,7 @@ def _conv_forward(
                 a = tl.maximum(a.to(tl.float32) * scale[None, :] + shift[None, :], 0.0)
                 a = tl.where(ok, a, 0.0).to(x.dtype.element_ty)
             b = tl.load(w + tap * C_IN * C_OUT + ci[:, None] * C_OUT + co[None, :])
-            acc = tl.dot(a, b, acc, input_precision="ieee")
+            acc = tl.dot(a, b, acc, input_precision="tf32x3")
         out = acc.to(y.dtype.element_ty)
         tl.store(y + p[:, None] * C_OUT + co[None, :], out, mask=(p < pixels)[:, None])
         if SUMS:
@@ -283,26 +283,26 @@ def _conv_backward(
                 dz, y, a, b, d, n, h + K // 2 - tap // K, v + K // 2 - tap % K, ok, co, T, C_OUT, STRIDE
             )
             transposed = tl.load(w + tap * C_IN * C_OUT + ci[None, :] * C_OUT + co[:, None])
-            acc = tl.dot(grad, transposed, acc, input_precision="ieee")
+            acc = tl.dot(grad, transposed, acc, input_precision="tf32x3")
             if WEIGHTS:
                 if tap == 0:
-                    dw0 = tl.dot(tl.trans(value), grad, dw0, input_precision="ieee")
+                    dw0 = tl.dot(tl.trans(value), grad, dw0, input_precision="tf32x3")
                 elif tap == 1:
-                    dw1 = tl.dot(tl.trans(value), grad, dw1, input_precision="ieee")
+                    dw1 = tl.dot(tl.trans(value), grad, dw1, input_precision="tf32x3")
                 elif tap == 2:
-                    dw2 = tl.dot(tl.trans(value), grad, dw2, input_precision="ieee")
+                    dw2 = tl.dot(tl.trans(value), grad, dw2, input_precision="tf32x3")
                 elif tap == 3:
-                    dw3 = tl.dot(tl.trans(value), grad, dw3, input_precision="ieee")
+                    dw3 = tl.dot(tl.trans(value), grad, dw3, input_precision="tf32x3")
                 elif tap == 4:
-                    dw4 = tl.dot(tl.trans(value), grad, dw4, input_precision="ieee")
+                    dw4 = tl.dot(tl.trans(value), grad, dw4, input_precision="tf32x3")
                 elif tap == 5:
-                    dw5 = tl.dot(tl.trans(value), grad, dw5, input_precision="ieee")
+                    dw5 = tl.dot(tl.trans(value), grad, dw5, input_precision="tf32x3")
                 elif tap == 6:
-                    dw6 = tl.dot(tl.trans(value), grad, dw6, input_precision="ieee")
+                    dw6 = tl.dot(tl.trans(value), grad, dw6, input_precision="tf32x3")
                 elif tap == 7:
-                    dw7 = tl.dot(tl.trans(value), grad, dw7, input_precision="ieee")
+                    dw7 = tl.dot(tl.trans(value), grad, dw7, input_precision="tf32x3")
                 else:
-                    dw8 = tl.dot(tl.trans(value), grad, dw8, input_precision="ieee")
+                    dw8 = tl.dot(tl.trans(value), grad, dw8, input_precision="tf32x3")
         if END >= 2:
             acc += tl.load(add + at, mask=ok[:, None], other=0.0).to(tl.float32)
         if END != 0:
@@ -371,11 +371,11 @@ def _weight_gradient(
             value = tl.where(ok[:, None], value, 0.0).to(x.dtype.element_ty)
         value = tl.trans(value)
         grad = _output_gradient(dz, y, a, b, d, n, h + 1 - row, v + 1, ok, co, T, C_OUT, STRIDE)
-        dw0 = tl.dot(value, grad, dw0, input_precision="ieee")
+        dw0 = tl.dot(value, grad, dw0, input_precision="tf32x3")
         grad = _output_gradient(dz, y, a, b, d, n, h + 1 - row, v, ok, co, T, C_OUT, STRIDE)
-        dw1 = tl.dot(value, grad, dw1, input_precision="ieee")
+        dw1 = tl.dot(value, grad, dw1, input_precision="tf32x3")
         grad = _output_gradient(dz, y, a, b, d, n, h + 1 - row, v - 1, ok, co, T, C_OUT, STRIDE)
-        dw2 = tl.dot(value, grad, dw2, input_precision="ieee")
+        dw2 = tl.dot(value, grad, dw2, input_precision="tf32x3")
     to = dw + row * 3 * C_IN * C_OUT + ci[:, None] * C_OUT + co[None, :]
     tl.atomic_add(to, dw0)
     tl.atomic_add(to + C_IN * C_OUT, dw1)
@@ -654,7 +654,7 @@ class FusedEngine:
     def _grid(self, kind: str, conv: Conv, pixels: int) -> tuple[int, dict[str, int]]:
         tile, warps, per_processor = TILES[kind, max(conv.c_in, conv.c_out)]
         programs = min(triton.cdiv(pixels, tile), self.processors * per_processor)
-        return programs, {"PIXELS": tile, "num_warps": warps}
+        return programs, {"PIXELS": tile, "num_warps": warps, "num_stages": 1}
 
     def _norm(self, conv: Conv, sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(sum, square, γ, β) of the BatchNorm behind a convolution."""
@@ -759,10 +759,19 @@ class FusedEngine:
         self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, dx: Tensor, end: int, before: Conv | None = None,
         x_raw: Tensor | None = None, add: Tensor | None = None, side: Conv | None = None, s_raw: Tensor | None = None,
     ) -> None:  # fmt: skip
-        split = conv.kernel == 3 and conv.c_out >= SPLIT_FROM
-        if split:
+        if self._split(conv):
             with self._beside():
                 self._weights_kernel(conv, dz, y, x, before if end == INNER else None)
+        self._input_kernel(conv, dz, y, x, dx, end, before, x_raw, add, side, s_raw)
+
+    @staticmethod
+    def _split(conv: Conv) -> bool:
+        return conv.kernel == 3 and conv.c_out >= SPLIT_FROM
+
+    def _input_kernel(
+        self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, dx: Tensor, end: int, before: Conv | None = None,
+        x_raw: Tensor | None = None, add: Tensor | None = None, side: Conv | None = None, s_raw: Tensor | None = None,
+    ) -> None:  # fmt: skip
         pixels = self.batch * conv.size**2
         programs, tile = self._grid("backward", conv, pixels)
         norm, side_norm = before or conv, side or before or conv
@@ -774,7 +783,7 @@ class FusedEngine:
             x if x_raw is None else x_raw, *self._norm(norm, self.sums), *self._norm_gradient(norm), float(pixels),
             dz if add is None else add, x if s_raw is None else s_raw, s_sum, s_square,
             *self._norm_gradient(side_norm), pixels, S=conv.size, C_IN=conv.c_in, C_OUT=conv.c_out, K=conv.kernel,
-            STRIDE=conv.stride, END=end, WEIGHTS=not split, **tile,
+            STRIDE=conv.stride, END=end, WEIGHTS=not self._split(conv), **tile,
         )  # fmt: skip
 
     def _weights_kernel(self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, before: Conv | None) -> None:

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -43,7 +44,13 @@ SCHEMAS: dict[str, pa.Schema] = {
     "p3_crosscheck": pa.schema(
         [
             column("net", pa.string(), "-", "network or module counted"),
-            column("quantity", pa.string(), "-", "what is counted: parameters, weights, macs, flops, receptive_field"),
+            column(
+                "quantity",
+                pa.string(),
+                "-",
+                "what is counted: parameters = weights + biases (all vectors, BatchNorm's too); macs and flops of a "
+                "forward pass; elementwise, the part of macs outside conv and fc layers; receptive_field",
+            ),
             column("counter", pa.string(), "-", "who counted: derivation, torch, torch.flop_counter, fvcore, keras"),
             column("value", pa.int64(), "count", "the count (pixels for a receptive field)"),
             column("layers", pa.int64(), "layers", "receptive field: number N of stacked convolutions", nullable=True),
@@ -134,6 +141,8 @@ def _git() -> tuple[str, bool]:
     """
     given = os.environ.get("DLPERF_COMMIT")
     if given:
+        if not re.fullmatch(r"[0-9a-f]{40}(-dirty)?", given):
+            raise RuntimeError(f"DLPERF_COMMIT must be a commit of 40 hex digits, then maybe -dirty, not {given!r}")
         return given.removesuffix("-dirty"), given.endswith("-dirty")
 
     def git(*args: str) -> str:
@@ -248,7 +257,7 @@ def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, re
     try:
         table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
         _check_nulls(table)
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise SchemaError(f"{path}: rows do not fit the schema: {error}") from error
     table = table.replace_schema_metadata({METADATA_KEY: origin.model_dump_json().encode()})
     buffer = pa.BufferOutputStream()

@@ -286,11 +286,27 @@ def test_labels_that_only_look_right_modulo_256(tmp_path: Path) -> None:
         (b"", "not a readable array"),
         (b"\x93NUMPY\x01\x00", "not a readable array"),
         (b"\x80\x04N.", "not a readable array"),
+        (b"PK\x03\x04 not an npz", "not a readable array"),
     ],
 )
 def test_mosaic_labels_of_a_wrong_form(tmp_path: Path, labels: Any, match: str) -> None:
     content = labels if isinstance(labels, bytes) else npy(labels)
     refusal(put(tmp_path, mosaic_files() | {"cifar10_labels.npy": content}), f"cifar10_labels.npy: .*{match}")
+
+
+def test_a_changed_byte_in_the_labels_is_refused_or_harmless(tmp_path: Path) -> None:
+    files, container = mosaic_files(), cifar.CONTAINERS[0]
+    labels = files["cifar10_labels.npy"]
+    outcomes = set()
+    for position in range(len(labels)):
+        for bits in (1, 0x80):
+            changed = labels[:position] + bytes([labels[position] ^ bits]) + labels[position + 1 :]
+            try:
+                assert_tiny(cifar._assemble(container, files | {"cifar10_labels.npy": changed}, tmp_path, SPEC))
+                outcomes.add("harmless")
+            except DataError:
+                outcomes.add("refused")
+    assert "refused" in outcomes
 
 
 @pytest.mark.parametrize(
@@ -475,6 +491,16 @@ def test_batches_of_a_wrong_form(tmp_path: Path, content: bytes, match: str) -> 
     assert "data_batch_1" in message
 
 
+def test_both_memory_orders_of_the_pickled_array(tmp_path: Path) -> None:
+    """NumPy may have pickled the array column by column; the flag before the bytes says so."""
+    pixels, labels = planes(TINY.train_images[:BATCH]), TINY.train_labels[:BATCH].tolist()
+    content = py2_batch(pixels, labels)
+    row_major, column_major = (b"\x89" + py2_string(pixels.tobytes())), (b"\x88" + py2_string(pixels.tobytes("F")))
+    assert content.count(row_major) == 1
+    files = python_files() | {"data_batch_1": content.replace(row_major, column_major)}
+    assert_tiny(load(put(tmp_path, files)))
+
+
 def test_a_changed_byte_in_a_pickle_is_refused_or_harmless(tmp_path: Path) -> None:
     good = python_files()
     batch = good["data_batch_1"]
@@ -500,7 +526,7 @@ def test_synthetic_is_the_same_everywhere() -> None:
     assert data.test_labels.shape == (50,) and data.test_labels.dtype == np.int64
     assert np.bincount(data.train_labels).tolist() == [20] * 10
     assert data.hashes() == cifar.synthetic(train=200, test=50).hashes()
-    assert data.hashes()["train_images"].startswith("PIN")
+    assert data.hashes()["train_images"].startswith("5a265bf4a423f4bc")
     assert data.hashes()["train_images"] != cifar.synthetic(1, train=200, test=50).hashes()["train_images"]
     assert not (data.train_images[:50] == data.test_images).all(axis=(1, 2, 3)).any()
 
@@ -525,7 +551,7 @@ def test_synthetic_is_learnable_but_not_from_raw_pixels() -> None:
         return float((((features(test) - mean) / scale @ weights).argmax(axis=1) == data.test_labels).mean())
 
     learned = accuracy(spectrum, data.test_images)
-    assert 0.6 < learned < 0.99
+    assert learned > 0.9
     assert accuracy(spectrum, data.test_images[:, :, ::-1]) == pytest.approx(learned, abs=0.03)
     assert accuracy(pixels, data.test_images) < 0.3
 
@@ -558,7 +584,7 @@ def server() -> Iterator[str]:
     Server.content = python_archive()
     Server.claimed, Server.requests = len(Server.content), 0
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{listening.server_port}"
         listening.shutdown()
 

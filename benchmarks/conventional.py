@@ -1,0 +1,150 @@
+"""The conventional CIFAR-10 training loop, as a peer to compare throughput with.
+
+What Hoffer et al. (2020)'s published code does, written plainly: worker processes of a DataLoader transform every
+sample on the CPU with PIL, M times over, and one ResNet-44 trains on the stacked batch of M·B images in eager fp32
+(PyTorch's defaults, which let cuDNN's convolutions use TF32).
+
+    python benchmarks/conventional.py --M 4 --workers 8 --device cuda --data-dir DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
+from experiments import cifar
+from experiments.resnet import resnet44
+
+PAD, HOLE = 4, 16  # pixels
+WINDOWS = 5
+WARM_UP_STEPS = 10
+
+_MEAN = torch.tensor(cifar.MEAN).view(3, 1, 1)
+_STD = torch.tensor(cifar.STD).view(3, 1, 1)
+
+
+def instance(image: Image.Image) -> Tensor:
+    """One random instance of a 32×32 image: crop of the padded image, flip, normalise, cutout; (3, 32, 32) float32."""
+    width, height = image.size
+    left, top = torch.randint(0, 2 * PAD + 1, (2,)).tolist()
+    image = ImageOps.expand(image, PAD).crop((left, top, left + width, top + height))
+    if torch.rand(()) < 0.5:
+        image = ImageOps.mirror(image)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float() / 255
+    pixels = (pixels - _MEAN) / _STD
+    y, x = int(torch.randint(height, ())), int(torch.randint(width, ()))
+    pixels[:, max(0, y - HOLE // 2) : y + HOLE // 2, max(0, x - HOLE // 2) : x + HOLE // 2] = 0
+    return pixels
+
+
+class Instances(Dataset[tuple[Tensor, int]]):
+    """Item i is M random instances of training image i, (M, 3, 32, 32) float32, and its label."""
+
+    def __init__(self, data: cifar.Cifar, M: int) -> None:
+        self.images, self.labels, self.M = data.train_images, data.train_labels, M
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        image = Image.fromarray(self.images[i])
+        return torch.stack([instance(image) for _ in range(self.M)]), int(self.labels[i])
+
+
+def images_per_second(
+    data: cifar.Cifar, M: int, batch_size: int, device: str, seconds: float, workers: int
+) -> list[float]:
+    """Augmented images (M per sample) trained on per second, for each of five windows of `seconds`/5 after warm-up.
+
+    A window ends with the first step that fills it, and with the device idle.
+    """
+    torch.backends.cudnn.benchmark = True
+    target = torch.device(device)
+    model = resnet44().to(target)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    loader = DataLoader(
+        Instances(data, M),
+        batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        pin_memory=target.type == "cuda",
+        persistent_workers=workers > 0,
+    )
+
+    def epochs() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            yield from loader
+
+    batches = epochs()
+
+    def step() -> None:
+        images, labels = next(batches)
+        images = images.to(target, non_blocking=True).flatten(0, 1)
+        labels = labels.to(target, non_blocking=True).repeat_interleave(M)
+        loss = F.cross_entropy(model(images), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    def now() -> float:
+        if target.type == "cuda":
+            torch.cuda.synchronize(target)
+        return time.perf_counter()
+
+    # Each worker has up to two batches ready by the time of the first step; the windows must see the steady state.
+    for _ in range(WARM_UP_STEPS + 2 * workers):
+        step()
+    rates = []
+    for _ in range(WINDOWS):
+        start, steps = now(), 0
+        while not steps or time.perf_counter() - start < seconds / WINDOWS:
+            step()
+            steps += 1
+        rates.append(steps * M * batch_size / (now() - start))
+    return rates
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print. Returns the exit status."""
+    parser = argparse.ArgumentParser(description="Throughput of the conventional CIFAR-10 training loop.")
+    parser.add_argument("--M", type=int, default=1, help="instances of each sample in a batch (default: 1)")
+    parser.add_argument("--batch-size", type=int, default=64, help="distinct samples in a batch (default: 64)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=30, help="measured time, warm-up excluded (default: 30)")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
+    parser.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the one DLPERF_DATA names)")
+    parser.add_argument("--data", choices=["cifar10", "synthetic"], default="cifar10", help="default: cifar10")
+    options = parser.parse_args(arguments)
+    try:
+        if options.M < 1 or options.batch_size < 1 or options.workers < 0 or not options.seconds > 0:
+            raise ValueError("--M and --batch-size must be at least 1, --workers at least 0, --seconds above 0")
+        torch.empty(0, device=options.device)
+        data = cifar.load(options.data_dir, options.data)
+        if options.batch_size > len(data.train_images):
+            raise ValueError(f"--batch-size must be at most {len(data.train_images)}, the number of samples")
+    except (ValueError, RuntimeError, AssertionError) as error:  # torch raises the last two for a device it lacks
+        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
+    rates = images_per_second(data, options.M, options.batch_size, options.device, options.seconds, options.workers)
+    for rate in rates:
+        print(f"{rate:12,.0f} images/s")
+    print(f"{statistics.median(rates):12,.0f} images/s median, {data.name}, M={options.M}, {options.workers} workers")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

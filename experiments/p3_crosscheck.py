@@ -1,0 +1,303 @@
+"""Problem 3 cross-check: build the derived networks in torch and let other counters count them.
+
+    python experiments/p3_crosscheck.py
+
+Parameters by torch and Keras; operations by torch.utils.flop_counter (2 per multiply-accumulate, biases not counted)
+and fvcore (1 per multiply-accumulate, some element-wise layers counted too); receptive fields by the support of an
+input gradient. fvcore and Keras are optional. Nets are written out here, not made from `derivations`, so that the two
+sides are independent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from derivations import alexnet, inception, receptive_field, resnet, vgg
+from derivations.layers import Layer, totals
+from experiments import store
+from experiments.resnet import resnet44
+
+EXPERIMENT = "p3_crosscheck"
+
+
+def paper_alexnet(groups: int) -> nn.Sequential:
+    """Krizhevsky et al. 2012, for (1, 3, 227, 227); groups 2 as in the paper, 1 without the split."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 96, 11, stride=4), nn.ReLU(), nn.LocalResponseNorm(5, k=2), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(96, 256, 5, padding=2, groups=groups), nn.ReLU(), nn.LocalResponseNorm(5, k=2), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(256, 384, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(384, 384, 3, padding=1, groups=groups), nn.ReLU()),
+        *(nn.Conv2d(384, 256, 3, padding=1, groups=groups), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten()),
+        *(nn.Dropout(), nn.Linear(6 * 6 * 256, 4096), nn.ReLU()),
+        *(nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1000)),
+    )
+
+
+def torchvision_alexnet() -> nn.Sequential:
+    """torchvision's layout of Krizhevsky 2014, for (1, 3, 224, 224), written out as torchvision may be missing."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        *(nn.AdaptiveAvgPool2d(6), nn.Flatten()),
+        *(nn.Dropout(), nn.Linear(6 * 6 * 256, 4096), nn.ReLU()),
+        *(nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1000)),
+    )
+
+
+def vgg19() -> nn.Sequential:
+    """Simonyan & Zisserman's column E, for (1, 3, 224, 224)."""
+    net: list[nn.Module] = []
+    channels = 3
+    for width in (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0):
+        if width:
+            net += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        else:
+            net.append(nn.MaxPool2d(2))
+    head = [nn.Linear(7 * 7 * 512, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1000)]
+    return nn.Sequential(*net, nn.Flatten(), *head)
+
+
+class Branches(nn.Module):
+    """Branches side by side on the same (N, 256, 32, 32), concatenated along the channels."""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+def naive_inception() -> Branches:
+    """Szegedy et al. 2015, Fig. 2a, with the course's filters."""
+    return Branches(
+        nn.Conv2d(256, 128, 1),
+        nn.Conv2d(256, 192, 3, padding=1),
+        nn.Conv2d(256, 96, 5, padding=2),
+        nn.MaxPool2d(3, 1, 1),
+    )
+
+
+def reduced_inception(three_reduce: int, five_reduce: int) -> Branches:
+    """Szegedy et al. 2015, Fig. 2b, with the course's filters and these bottlenecks; pool projection 64."""
+    return Branches(
+        nn.Conv2d(256, 128, 1),
+        nn.Sequential(nn.Conv2d(256, three_reduce, 1), nn.ReLU(), nn.Conv2d(three_reduce, 192, 3, padding=1)),
+        nn.Sequential(nn.Conv2d(256, five_reduce, 1), nn.ReLU(), nn.Conv2d(five_reduce, 96, 5, padding=2)),
+        nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.Conv2d(256, 64, 1)),
+    )
+
+
+Build = Callable[[], nn.Module]
+# Name → how torch builds it, and the shape of its input.
+NETS: dict[str, tuple[Build, tuple[int, int, int]]] = {
+    "alexnet": (lambda: paper_alexnet(2), (3, 227, 227)),
+    "alexnet-ungrouped": (lambda: paper_alexnet(1), (3, 227, 227)),
+    "alexnet-torchvision": (torchvision_alexnet, (3, 224, 224)),
+    "vgg19": (vgg19, (3, 224, 224)),
+    "inception-naive": (naive_inception, (256, 32, 32)),
+    "inception-reduced": (lambda: reduced_inception(64, 64), (256, 32, 32)),
+    "inception-3b": (lambda: reduced_inception(128, 32), (256, 32, 32)),
+    "resnet44": (resnet44, (3, 32, 32)),
+}
+
+
+def derived() -> dict[str, dict[str, int]]:
+    """The derivations' counts of each net. 'biases' are all vectors: in ResNet-44 BatchNorm's scales and shifts too."""
+
+    def count(layers: Iterable[Layer], batchnorm: int = 0) -> dict[str, int]:
+        total = totals(layers)
+        biases = int(total.biases) + batchnorm
+        weights, macs = int(total.weights), int(total.macs)
+        return {"parameters": weights + biases, "weights": weights, "biases": biases, "macs": macs, "flops": 2 * macs}
+
+    def module(branches: inception.Module) -> dict[str, int]:
+        return count(layer for branch in branches.values() for layer in branch)
+
+    return {
+        "alexnet": count(alexnet.layers()),
+        "alexnet-ungrouped": count(alexnet.layers(groups=1)),
+        "alexnet-torchvision": count(alexnet.torchvision_layers()),
+        "vgg19": count(vgg.layers()),
+        "inception-naive": module(inception.naive(inception.COURSE)),
+        "inception-reduced": module(inception.reduced(inception.COURSE)),
+        "inception-3b": module(inception.reduced(inception.GOOGLENET_3B)),
+        "resnet44": count(resnet.layers(44), int(resnet.counts(44).batchnorm)),
+    }
+
+
+def parameters(model: nn.Module) -> dict[str, int]:
+    """Parameters of a torch model: weights are tensors of two or more dimensions, biases are the vectors."""
+    weights = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    biases = sum(p.numel() for p in model.parameters() if p.ndim == 1)
+    return {"parameters": weights + biases, "weights": weights, "biases": biases}
+
+
+def flop_counter(model: nn.Module, x: Tensor) -> dict[str, int]:
+    """Forward FLOPs by torch.utils.flop_counter."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(x)
+    return {"flops": counter.get_total_flops()}
+
+
+def fvcore(model: nn.Module, x: Tensor) -> dict[str, int]:
+    """Forward count by fvcore, which calls a multiply-accumulate one flop; 'elementwise' is the part of it that is
+    neither convolution nor fully-connected."""
+    from fvcore.nn import FlopCountAnalysis
+
+    analysis = FlopCountAnalysis(model, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    operators = analysis.by_operator()
+    macs = int(analysis.total())
+    return {"macs": macs, "elementwise": macs - int(operators["conv"]) - int(operators["linear"])}
+
+
+def keras_vgg19() -> dict[str, int]:
+    """Parameters of keras.applications.VGG19, untrained."""
+    os.environ["KERAS_BACKEND"] = "torch"  # the one that is certainly there
+    import keras
+
+    variables = keras.applications.VGG19(weights=None).trainable_weights
+    sizes = [(len(v.shape), int(torch.Size(v.shape).numel())) for v in variables]
+    weights = sum(size for dimensions, size in sizes if dimensions > 1)
+    biases = sum(size for dimensions, size in sizes if dimensions == 1)
+    return {"parameters": weights + biases, "weights": weights, "biases": biases}
+
+
+def gradient_support(layers: list[tuple[int, int]], size: int) -> int:
+    """Side in pixels of the input region that the central output of a stack of (kernel, stride) convolutions reads.
+
+    One channel, no padding, all weights one: contributions are positive and can't cancel, so the support of the
+    gradient is the receptive field. Float64, as path counts grow like kernel^(2·layers).
+    Raises ValueError when the region reaches the border of the size×size input or is not a full square.
+    """
+    x = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+    y: Tensor = x
+    for kernel, stride in layers:
+        y = nn.functional.conv2d(y, torch.ones(1, 1, kernel, kernel, dtype=torch.float64), stride=stride)
+        y = y / kernel**2  # keeps deep stacks within range
+    y[0, 0, y.shape[2] // 2, y.shape[3] // 2].backward()
+    assert x.grad is not None
+    support = x.grad[0, 0] != 0
+    rows, columns = support.any(1).nonzero().flatten(), support.any(0).nonzero().flatten()
+    if 0 in rows or size - 1 in rows:
+        raise ValueError(f"a {size}-pixel input is too small for this stack")
+    if len(rows) != len(columns) or int(support.sum()) != len(rows) * len(columns):
+        raise ValueError("the support is not a full square")
+    return len(rows)
+
+
+def windows(layers: Iterable[Layer]) -> list[tuple[int, int]]:
+    """(kernel, stride) of the convolutions and poolings before the classifier."""
+    return [(int(layer.kernel), int(layer.stride)) for layer in layers if layer.kind != "fc"]
+
+
+# (kernel, stride) up to the last pooling, written out independently of the derivations.
+ALEXNET_WINDOWS = [(11, 4), (3, 2), (5, 1), (3, 2), (3, 1), (3, 1), (3, 1), (3, 2)]
+VGG19_WINDOWS = [w for convs in (2, 2, 4, 4, 4) for w in [(3, 1)] * convs + [(2, 2)]]
+
+
+Row = dict[str, Any]
+
+
+def rows_of(net: str, counter: str, counts: dict[str, int]) -> list[Row]:
+    shared = {"net": net, "counter": counter, "layers": None, "kernel": None}
+    return [shared | {"quantity": quantity, "value": value} for quantity, value in counts.items()]
+
+
+def field_row(net: str, counter: str, value: int, layers: int, kernel: int | None) -> Row:
+    return {
+        "net": net,
+        "quantity": "receptive_field",
+        "counter": counter,
+        "value": value,
+        "layers": layers,
+        "kernel": kernel,
+    }
+
+
+def count_nets(nets: Iterable[str], with_fvcore: bool) -> list[Row]:
+    """Derivation's and counters' rows; models are built on the meta device, without weights to initialise."""
+    expected = derived()
+    rows: list[Row] = []
+    for net in nets:
+        build, shape = NETS[net]
+        with torch.device("meta"):
+            model, x = build().eval(), torch.empty(1, *shape)
+        rows += rows_of(net, "derivation", expected[net])
+        rows += rows_of(net, "torch", parameters(model))
+        rows += rows_of(net, "torch.flop_counter", flop_counter(model, x))
+        if with_fvcore:
+            # Tracing needs real tensors, but not their values.
+            rows += rows_of(net, "fvcore", fvcore(model.to_empty(device="cpu"), torch.zeros(x.shape)))
+    return rows
+
+
+def receptive_fields(depths: Iterable[int], kernels: Iterable[int]) -> list[Row]:
+    """The grid of N stacked F×F convolutions, and the fields of AlexNet's and VGG-19's last pooling."""
+    rows = []
+    for n in depths:
+        for f in kernels:
+            measured = gradient_support([(f, 1)] * n, size=2 * n * f + 1)
+            rows.append(field_row("stack", "torch", measured, n, f))
+            rows.append(field_row("stack", "derivation", int(receptive_field.stacked(n, f)), n, f))
+    for net, stack, layers in (
+        ("alexnet", ALEXNET_WINDOWS, alexnet.layers()),
+        ("vgg19", VGG19_WINDOWS, vgg.layers()),
+    ):
+        derivation = int(receptive_field.field(windows(layers)))
+        rows.append(field_row(net, "torch", gradient_support(stack, size=512), len(stack), None))
+        rows.append(field_row(net, "derivation", derivation, len(stack), None))
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--max-layers", type=int, default=6, metavar="N", help="deepest stack (default 6)")
+    parser.add_argument("--kernels", type=int, nargs="+", default=[1, 3, 5, 7], metavar="F", help="filter sizes")
+    parser.add_argument("--results", type=Path, default=store.RESULTS, help="folder of the results store")
+    args = parser.parse_args(argv)
+    if args.max_layers < 1 or min(args.kernels) < 1:
+        parser.error("--max-layers and --kernels must be at least 1")
+    started = datetime.now(UTC)
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    found = {name: importlib.util.find_spec(name) is not None for name in ("fvcore", "keras")}
+    for name in (name for name, there in found.items() if not there):
+        print(f"p3_crosscheck: {name} is not installed, its counts are left out; pip install {name}", file=sys.stderr)
+
+    rows = count_nets(NETS, found["fvcore"])
+    if found["keras"]:
+        rows += rows_of("vgg19", "keras", keras_vgg19())
+    rows += receptive_fields(range(1, args.max_layers + 1), sorted(set(args.kernels)))
+    frame = pd.DataFrame(rows).astype({"layers": "Int64", "kernel": "Int64"})
+
+    config = {"max_layers": args.max_layers, "kernels": sorted(set(args.kernels))}
+    run = store.run_id("counts", config)
+    origin = store.provenance(EXPERIMENT, run, config, seed=None, device="cpu", started=started)
+    log = frame.to_string(index=False) + "\n"
+    path = store.write(frame, origin, log=log, results=args.results)
+    print(log, end="")
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""environment.yml (conda) and constraints.txt (CI's lock) agree with pyproject.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ENVIRONMENT: dict[str, Any] = yaml.safe_load((ROOT / "environment.yml").read_text())
+
+# Where conda-forge calls a package something else.
+CONDA_NAMES = {
+    "playwright": "playwright-python",
+    "pypandoc-binary": "pypandoc",
+    "torch": "pytorch",
+    "typst": "typst-py",
+}
+# What pip can't install, or what conda needs beside pypandoc, whose conda package has no pandoc inside.
+CONDA_ONLY = {"quarto": ">=1.10", "pandoc": ">=3.6", "pip": ""}
+
+
+def required() -> dict[str, Requirement]:
+    """Everything that pyproject.toml asks for, all extras together, by normalised name."""
+    lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+    found: dict[str, Requirement] = {}
+    for requirement in map(Requirement, lines):
+        name = canonicalize_name(requirement.name)
+        if name == PROJECT["name"]:
+            continue
+        assert found.setdefault(name, requirement).specifier == requirement.specifier, f"two bounds for {name}"
+    return found
+
+
+def conda() -> dict[str, Requirement]:
+    """The conda dependencies by name; their simple form, name>=version, reads as pip's does."""
+    found = [Requirement(line) for line in ENVIRONMENT["dependencies"] if isinstance(line, str)]
+    assert len({requirement.name for requirement in found}) == len(found), "a package is named twice"
+    return {requirement.name: requirement for requirement in found}
+
+
+def pins() -> dict[str, Requirement]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+def test_conda_has_the_same_packages_with_the_same_bounds() -> None:
+    expected = {CONDA_NAMES.get(name, name): str(requirement.specifier) for name, requirement in required().items()}
+    expected |= CONDA_ONLY | {"python": PROJECT["requires-python"]}
+    assert {name: str(requirement.specifier) for name, requirement in conda().items()} == expected
+
+
+def test_renamed_packages_are_in_use() -> None:
+    assert set(CONDA_NAMES) <= set(required())
+
+
+def test_conda_takes_everything_from_conda_forge_and_the_project_from_here() -> None:
+    assert ENVIRONMENT["channels"] == ["conda-forge", "nodefaults"]
+    (pip,) = [line["pip"] for line in ENVIRONMENT["dependencies"] if isinstance(line, dict)]
+    assert pip == ["-e ."]
+
+
+@pytest.mark.parametrize("version", ["2.6.0+cu124", "2.13.0+cpu", "2.13.0", "2.14.1+cu130"])
+def test_cpu_and_cuda_builds_of_torch_are_admitted(version: str) -> None:
+    assert required()["torch"].specifier.contains(version)
+    assert conda()["pytorch"].specifier.contains(version)
+
+
+def test_rendering_needs_no_deep_learning_framework() -> None:
+    light = {Requirement(line).name for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["report"]]}
+    assert not light & {"torch", "tensorflow", "keras", "fvcore", "jax"}
+
+
+def test_the_lock_pins_every_requirement_within_its_bounds() -> None:
+    locked = pins()
+    for name, requirement in required().items():
+        (pin,) = locked[name].specifier
+        assert pin.operator == "=="
+        assert requirement.specifier.contains(pin.version), f"{name}: {pin} against {requirement.specifier}"
+
+
+def test_the_lock_is_exact_and_holds_no_cuda_packages() -> None:
+    for name, requirement in pins().items():
+        (pin,) = requirement.specifier
+        assert pin.operator == "==" and Version(pin.version).local is None
+        assert requirement.url is None and requirement.marker is None
+        assert not name.startswith(("nvidia", "cuda", "triton", "tensorflow", "dlperf"))
