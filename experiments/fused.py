@@ -18,12 +18,14 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from experiments import kernels
 from experiments.augment import untouched
 from experiments.resnet import Block, ResNet
 
@@ -384,10 +386,11 @@ def _weight_gradient(
 
 @triton.jit
 def _optimise(
-    parameters, gradients, momenta, weights, rate, size, decayed, DECAY: tl.constexpr, MOMENTUM: tl.constexpr,
-    ELEMENTS: tl.constexpr,
+    parameters, gradients, momenta, weights, packed, packed_size, order, rate, size, decayed, DECAY: tl.constexpr,
+    MOMENTUM: tl.constexpr, ELEMENTS: tl.constexpr,
 ):  # fmt: skip
-    """SGD with momentum as PyTorch defines it; also casts the weights and clears the gradients for the next step."""
+    """SGD with momentum as PyTorch defines it; also casts the weights, as they are and twice packed for the matrix
+    units, and clears the gradients for the next step."""
     i = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)
     ok = i < size
     value = tl.load(parameters + i, mask=ok)
@@ -396,7 +399,10 @@ def _optimise(
     value -= tl.load(rate) * momentum
     tl.store(parameters + i, value, mask=ok)
     tl.store(momenta + i, momentum, mask=ok)
-    tl.store(weights + i, value.to(weights.dtype.element_ty), mask=ok)
+    cast = value.to(weights.dtype.element_ty)
+    tl.store(weights + i, cast, mask=ok)
+    tl.store(packed + tl.load(order + i, mask=ok), cast, mask=ok)
+    tl.store(packed + packed_size + tl.load(order + packed_size + i, mask=ok), cast, mask=ok)
     tl.store(gradients + i, tl.zeros([ELEMENTS], tl.float32), mask=ok)
 
 
@@ -471,15 +477,20 @@ class Layers:
 Tile = tuple[int, int, int]
 TILES: dict[tuple[str, int], Tile] = {
     ("forward", 16): (128, 4, 8),
-    ("forward", 32): (128, 4, 4),
+    ("forward", 32): (64, 4, 8),
     ("forward", 64): (64, 4, 4),
-    ("backward", 16): (128, 4, 4),
-    ("backward", 32): (64, 4, 3),
-    ("backward", 64): (64, 4, 4),
-    ("weights", 16): (128, 4, 4),
-    ("weights", 32): (64, 4, 4),
-    ("weights", 64): (64, 4, 1),
+    ("backward", 16): (128, 4, 2),
+    ("backward", 32): (64, 4, 2),
+    ("backward", 64): (32, 8, 2),
+    ("weights", 16): (128, 4, 1),
+    ("weights", 32): (32, 4, 1),
+    ("weights", 64): (128, 8, 1),
 }
+# Blocks of a multiprocessor of the CUDA twins, by kernel and channels.
+BLOCKS = {
+    ("forward", 16): 6, ("forward", 32): 6, ("forward", 64): 6,
+    ("backward", 16): 3, ("backward", 32): 3, ("backward", 64): 1,
+}  # fmt: skip
 SPLIT_FROM = 64  # from this width on the weight gradient is a kernel of its own, beside the input's gradient
 
 
@@ -517,6 +528,7 @@ class FusedEngine:
         self.size, self.classes = images.shape[1], model.fc.out_features
         self.on_gpu = device.type == "cuda"
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count if self.on_gpu else 1
+        self.use_cuda = self.on_gpu and dtype == torch.bfloat16 and kernels.nvcc() is not None
         self._pack(model)
         self.table = torch.zeros(steps, batch, 6, dtype=torch.int32, device=device)
         self.step_count = torch.zeros(1, dtype=torch.int32, device=device)
@@ -546,7 +558,7 @@ class FusedEngine:
 
         size = self.size
         self.layers = Layers(place(STEM, model.conv.out_channels, 3, 1, size))
-        modules = [(model.conv, model.bn)]
+        modules: list[tuple[Any, Any]] = [(model.conv, model.bn)]
         for block in model.blocks:
             assert isinstance(block, Block)
             c_in, c_out, stride = block.conv1.in_channels, block.conv1.out_channels, block.conv1.stride[0]
@@ -567,14 +579,19 @@ class FusedEngine:
         self.gamma_at = self.bias_at + CLASSES
         self.beta_at = self.gamma_at + channel
         total = self.beta_at + channel
-        make = {"device": self.device}
-        self.parameters = torch.zeros(total, **make)
-        self.gradients = torch.zeros(total, **make)
-        self.momenta = torch.zeros(total, **make)
-        self.weights = torch.zeros(total, dtype=self.dtype, **make)
-        self.running = torch.zeros(2, channel, **make)
-        self.sums = torch.zeros(2, channel, **make)
-        self.test_sums = torch.zeros(2, channel, **make)
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=self.device)
+
+        self.parameters, self.gradients, self.momenta = zeros(total), zeros(total), zeros(total)
+        self.weights, self.packed = zeros(total, dtype=self.dtype), zeros(2, total, dtype=self.dtype)
+        self.running, self.sums, self.test_sums = zeros(2, channel), zeros(2, channel), zeros(2, channel)
+        order = torch.arange(total, dtype=torch.int32).repeat(2, 1)
+        for conv in self.layers.all():
+            here = slice(conv.weight, conv.weight + conv.weights)
+            order[0, here] = conv.weight + self._pack_order(conv, rows_are_inputs=True)
+            order[1, here] = conv.weight + self._pack_order(conv, rows_are_inputs=False)
+        self.pack_order = order.to(self.device)
         counts = [torch.full((c.c_out,), float(self.batch * c.out_size**2)) for c in self.layers.all()]
         self.counts = torch.cat(counts).to(self.device)
         self._read(model)
@@ -595,7 +612,30 @@ class FusedEngine:
         self.momenta.zero_()
         self.gradients.zero_()
         self.sums.zero_()
+        self._cast()
+
+    def _cast(self) -> None:
         self.weights.copy_(self.parameters)
+        for packed, order in zip(self.packed, self.pack_order, strict=True):
+            packed[order.long()] = self.weights
+
+    @staticmethod
+    def _pack_order(conv: Conv, rows_are_inputs: bool) -> Tensor:
+        """Where kernels.cu wants each weight of a convolution laid out (k·k, C_in, C_out).
+
+        The second operand of mma.m16n8k16 has rows k and columns n; lane 4·(n mod 8) + (k mod 8)/2 holds of each
+        16×16 tile eight weights side by side: by n's half, k's half and k's parity. Forward, k is C_in and n is
+        C_out; backward the other way round.
+        """
+        tap, c_in, c_out = torch.meshgrid(
+            torch.arange(conv.kernel**2), torch.arange(conv.c_in), torch.arange(conv.c_out), indexing="ij"
+        )
+        k, n = (c_in, c_out) if rows_are_inputs else (c_out, c_in)
+        columns = (conv.c_out if rows_are_inputs else conv.c_in) // 16
+        rows = (conv.c_in if rows_are_inputs else conv.c_out) // 16
+        tile = (tap * rows + k // 16) * columns + n // 16
+        lane = n % 8 * 4 + k % 8 // 2
+        return ((tile * 32 + lane) * 8 + n % 16 // 8 * 4 + k % 16 // 8 * 2 + k % 2).flatten().int()
 
     def _taps(self, conv: Conv, buffer: Tensor | None = None) -> Tensor:
         flat = (self.parameters if buffer is None else buffer)[conv.weight : conv.weight + conv.weights]
@@ -641,10 +681,15 @@ class FusedEngine:
             if not keep and i >= 2 and self.layers.blocks[i - 2][0].c_in == conv1.c_out == conv1.c_in:
                 sets.append(sets[i - 2])
                 continue
-            new = [self._tensor(images, conv1.out_size, conv2.c_out) for _ in range(5 if keep else 3)]
-            made = Activations(*new[:3], dz1=new[3] if keep else None, dz=new[4] if keep else None)
+
+            def make(conv: Conv = conv2) -> Tensor:
+                return self._tensor(images, conv.out_size, conv.c_out)
+
+            made = Activations(make(), make(), make())
+            if keep:
+                made.dz1, made.dz = make(), make()
             if shortcut is not None:
-                made.shortcut = self._tensor(images, conv1.out_size, conv2.c_out)
+                made.shortcut = make()
                 made.d_shortcut = self._tensor(images, conv1.size, conv1.c_in) if keep else None
             sets.append(made)
         return images, x, labels, y, a, sets
@@ -669,10 +714,15 @@ class FusedEngine:
     def _convolve(self, conv: Conv, x: Tensor, y: Tensor, images: int, sums: Tensor, before: Conv | None) -> None:
         train = sums is self.sums
         pixels = images * conv.out_size**2
-        programs, tile = self._grid("forward", conv, pixels)
         x_norm = self._norm(before or conv, sums)
         count = images * conv.size**2 if train else 1.0
         y_sum, y_square, _, _ = self._norm(conv, sums)
+        if self._has_cuda_twin(conv):
+            blocks = min(self._tiles(conv, images), self.processors * BLOCKS["forward", conv.c_in])
+            w, norm = self._taps(conv, self.packed[0]), None if before is None else x_norm
+            kernels.forward(conv.c_in, x, w, y, norm, count, y_sum, y_square, train, images, blocks)
+            return
+        programs, tile = self._grid("forward", conv, pixels)
         _conv_forward[(programs,)](
             x, self._taps(conv, self.weights), y, *x_norm, float(count), y_sum, y_square, pixels, S=conv.size,
             C_IN=conv.c_in, C_OUT=conv.c_out, K=conv.kernel, STRIDE=conv.stride, NORMALISE=before is not None,
@@ -753,16 +803,50 @@ class FusedEngine:
             else:
                 stem = self.layers.stem
                 self._convolve_back(conv1, act.dz1, act.y1, a, self.stem_gradient, BLOCK_END, stem, y, add)
-                self._weights_kernel(stem, self.stem_gradient, y, x, None)
+                self._stem_weights(stem, y, x)
 
     def _convolve_back(
         self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, dx: Tensor, end: int, before: Conv | None = None,
         x_raw: Tensor | None = None, add: Tensor | None = None, side: Conv | None = None, s_raw: Tensor | None = None,
     ) -> None:  # fmt: skip
+        if self._has_cuda_twin(conv):
+            self._cuda_backward(conv, dz, y, x, dx, end, before, x_raw, add, side, s_raw)
+            return
         if self._split(conv):
             with self._beside():
                 self._weights_kernel(conv, dz, y, x, before if end == INNER else None)
         self._input_kernel(conv, dz, y, x, dx, end, before, x_raw, add, side, s_raw)
+
+    def _stem_weights(self, stem: Conv, y: Tensor, x: Tensor) -> None:
+        if self._has_cuda_twin(stem):
+            self._cuda_backward(stem, self.stem_gradient, y, x, self.stem_gradient, PLAIN)
+        else:
+            self._weights_kernel(stem, self.stem_gradient, y, x, None)
+
+    def _cuda_backward(
+        self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, dx: Tensor, end: int, before: Conv | None = None,
+        x_raw: Tensor | None = None, add: Tensor | None = None, side: Conv | None = None, s_raw: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """kernels.cu's backward pass; there, PLAIN makes the gradient of the weights alone."""
+        norm, side_norm = before or conv, side or before or conv
+        y_sum, y_square, y_gamma, _ = self._norm(conv, self.sums)
+        s_sum, s_square, _, _ = self._norm(side_norm, self.sums)
+        tensors = (
+            dz, y, y_sum, y_square, y_gamma, *self._norm_gradient(conv), self._taps(conv, self.packed[1]), x, dx,
+            self._taps(conv, self.gradients), x if x_raw is None else x_raw, *self._norm(norm, self.sums),
+            *self._norm_gradient(norm), dz if add is None else add, x if s_raw is None else s_raw, s_sum, s_square,
+            *self._norm_gradient(side_norm),
+        )  # fmt: skip
+        blocks = min(self._tiles(conv, self.batch), self.processors * BLOCKS["backward", conv.c_in])
+        kernels.backward(conv.c_in, end, tensors, float(self.batch * conv.size**2), self.batch, blocks)
+
+    def _has_cuda_twin(self, conv: Conv) -> bool:
+        same = conv.c_in == conv.c_out and conv.kernel == 3 and conv.stride == 1
+        return self.use_cuda and same and conv.size * conv.c_in == 512
+
+    @staticmethod
+    def _tiles(conv: Conv, images: int) -> int:
+        return images * conv.size // 8
 
     @staticmethod
     def _split(conv: Conv) -> bool:
@@ -816,8 +900,8 @@ class FusedEngine:
         self._launch_gradients()
         size = self.parameters.numel()
         _optimise[(triton.cdiv(size, 1024),)](
-            self.parameters, self.gradients, self.momenta, self.weights, self.rate, size, self.bias_at,
-            DECAY=self.weight_decay, MOMENTUM=self.momentum, ELEMENTS=1024,
+            self.parameters, self.gradients, self.momenta, self.weights, self.packed, size, self.pack_order,
+            self.rate, size, self.bias_at, DECAY=self.weight_decay, MOMENTUM=self.momentum, ELEMENTS=1024,
         )  # fmt: skip
         _finish[(triton.cdiv(self.channels, 128),)](
             self.sums, self.counts, self.running, self.step_count, self.channels, MOMENTUM=BN_MOMENTUM, CHANNELS=128
@@ -888,6 +972,6 @@ class FusedEngine:
             if name not in state or state[name].shape != tensor.shape:
                 raise ValueError(f"the state's '{name}' does not fit this network")
             tensor.copy_(state[name])
-        self.weights.copy_(self.parameters)
+        self._cast()
         self.gradients.zero_()
         self.sums.zero_()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import pickle
 import sys
 import time
@@ -40,6 +41,10 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 class UsageError(ValueError):
     """The command can't run as asked; the message is one line for the person who typed it."""
+
+
+class DivergedError(RuntimeError):
+    """Training went wrong numerically; the message names the epoch."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +224,10 @@ def train_epoch(c: Config, engine: Any, samples: int, size: int, epoch: int) -> 
 
 def run(c: Config, a: argparse.Namespace) -> Path | None:
     """Train to the end, or to --minutes (then None); returns the results file."""
+    try:
+        store.git_state()  # now, as a run whose commit can't be told would be lost at its end
+    except RuntimeError as error:
+        raise UsageError(str(error)) from error
     started = datetime.now(UTC)
     clock = time.perf_counter()
     name = store.run_id(c.slug, vars(c))
@@ -248,6 +257,8 @@ def run(c: Config, a: argparse.Namespace) -> Path | None:
     saved = time.perf_counter()
     for epoch in range(len(rows) + 1, c.epochs + 1):
         row = train_epoch(c, engine, samples, size, epoch)
+        if not math.isfinite(row["train_loss"] + row["val_loss"]):
+            raise DivergedError(f"the loss is not finite after epoch {epoch}; nothing was written")
         wall += row["train_seconds"] + row["val_seconds"]
         rows.append(row | {"wall_seconds": wall, "setup_seconds": setup, "started": begun})
         say(
@@ -282,6 +293,9 @@ def main(argv: list[str] | None = None) -> int:
     except torch.OutOfMemoryError:
         print(f"p4_cutout: --M {a.M} does not fit this GPU's memory; use a smaller --M", file=sys.stderr)
         return 2
+    except DivergedError as error:
+        print(f"p4_cutout: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"p4_cutout: {error}; earlier results are as they were", file=sys.stderr)
         return 2

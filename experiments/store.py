@@ -81,6 +81,27 @@ SCHEMAS: dict[str, pa.Schema] = {
             column("setup_seconds", pa.float64(), "s", "compilation and warm-up before the first step, all pieces"),
         ]
     ),
+    "p4_images": pa.schema(
+        [
+            column("dataset", pa.string(), "-", "cifar10, or synthetic (never shown as CIFAR-10)"),
+            column("index", pa.int64(), "-", "which test image"),
+            column("label", pa.string(), "-", "its class"),
+            column("draw", pa.int64(), "-", "0 is the original, then the cutouts"),
+            column("centre_y", pa.int64(), "pixels", "row of the hole's centre", nullable=True),
+            column("centre_x", pa.int64(), "pixels", "column of the hole's centre", nullable=True),
+            column("masked_share", pa.float64(), "fraction", "share of the image that the hole masks"),
+            column("png", pa.binary(), "-", "the image as a PNG file"),
+        ]
+    ),
+    "p4_masked_area": pa.schema(
+        [
+            column("length", pa.int64(), "pixels", "side of the hole before clipping"),
+            column("side", pa.int64(), "pixels", "side of the image"),
+            column("draws", pa.int64(), "count", "holes drawn"),
+            column("mean_share", pa.float64(), "fraction", "mean masked share of the image"),
+            column("standard_error", pa.float64(), "fraction", "standard error of the mean"),
+        ]
+    ),
 }
 
 
@@ -127,17 +148,21 @@ def _file_hash(path: Path) -> str:
 
 
 def _loaded_sources() -> dict[str, str]:
-    """Hashes of the project's own modules that this process runs: what could have changed the numbers."""
-    files = {Path(f).resolve() for m in list(sys.modules.values()) if (f := getattr(m, "__file__", None))}
-    own = [f for f in files if f.suffix == ".py" and f.is_relative_to(ROOT) and f != Path(__file__).resolve()]
+    """Hashes of the project's own sources that this process runs: what could have changed the numbers.
+
+    Those are its loaded modules and any file that a module names as its SOURCE, such as kernels in another language.
+    """
+    named = [getattr(m, name, None) for m in list(sys.modules.values()) for name in ("__file__", "SOURCE")]
+    files = {Path(f).resolve() for f in named if isinstance(f, str | Path)} - {Path(__file__).resolve()}
+    own = [f for f in files if f.is_relative_to(ROOT) and f.name != "__init__.py"]
     kept = [f for f in own if f.relative_to(ROOT).parts[0] in {"experiments", "derivations"}]
-    return {f.relative_to(ROOT).as_posix(): _file_hash(f) for f in sorted(kept) if f.name != "__init__.py"}
+    return {f.relative_to(ROOT).as_posix(): _file_hash(f) for f in sorted(kept)}
 
 
-def _git() -> tuple[str, bool]:
+def git_state() -> tuple[str, bool]:
     """Commit and dirty flag; a copy without .git takes them from DLPERF_COMMIT=<40 hex digits>[-dirty].
 
-    Results are left out of the dirty flag, as writing one run must not mark the next one dirty.
+    Raises RuntimeError when they can't be told, so ask before a long run. Results are left out of the dirty flag, as writing one run must not mark the next one dirty.
     """
     given = os.environ.get("DLPERF_COMMIT")
     if given:
@@ -199,7 +224,7 @@ def provenance(
 
     Raises RuntimeError when the git commit can't be told.
     """
-    commit, dirty = _git()
+    commit, dirty = git_state()
     sources = _loaded_sources()
     return Provenance(
         experiment=experiment,

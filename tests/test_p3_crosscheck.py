@@ -24,6 +24,7 @@ def test_flop_counter_counts_two_per_mac_and_no_bias():
     assert p3.flop_counter(TINY, torch.zeros(1, 2, 5, 5)) == {"flops": 2 * 2100}
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 def test_fvcore_counts_one_per_mac_and_batchnorm():
     pytest.importorskip("fvcore")
     assert p3.fvcore(TINY, torch.zeros(1, 2, 5, 5)) == {"macs": 2100, "elementwise": 0}

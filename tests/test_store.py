@@ -438,12 +438,12 @@ def test_commit_from_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     git("add", ".")
     git("commit", "--quiet", "-m", "first")
     head = git("rev-parse", "HEAD")
-    assert store._git() == (head, False)
+    assert store.git_state() == (head, False)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "run.parquet").write_text("new")
-    assert store._git() == (head, False)  # writing a run does not make the next one dirty
+    assert store.git_state() == (head, False)  # writing a run does not make the next one dirty
     (tmp_path / "code.py").write_text("2")
-    assert store._git() == (head, True)
+    assert store.git_state() == (head, True)
 
 
 def test_no_commit_to_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,7 +451,7 @@ def test_no_commit_to_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(store, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(RuntimeError, match="DLPERF_COMMIT"):
-        store._git()
+        store.git_state()
 
 
 def test_sources_that_changed_since_are_told(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The report: chapters, their chart and table helpers, and the offline engine that renders them."""

@@ -1,0 +1,68 @@
+"""Render the book: `python -m report`, with Quarto where it is installed and with the embedded engine elsewhere."""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from report.engine import Book, BookError, render
+
+QUARTO = (1, 10)  # the first version that renders a book to html and typst
+
+
+def quarto_version() -> tuple[int, ...]:
+    """The version of the quarto on PATH; empty where there is none."""
+    if not shutil.which("quarto"):
+        return ()
+    answer = subprocess.run(["quarto", "--version"], capture_output=True, text=True).stdout
+    return tuple(int(part) for part in re.findall(r"\d+", answer)[:3])
+
+
+def run_quarto(book: Book, formats: list[str]) -> int:
+    command = ["quarto", "render", str(book.root), "--output-dir", str(book.output)]
+    if len(formats) == 1:
+        command += ["--to", {"html": "html", "pdf": "typst"}[formats[0]]]
+    path = os.pathsep.join(filter(None, [str(book.root), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"QUARTO_PYTHON": sys.executable, "PYTHONPATH": path}
+    return subprocess.run(command, env=environment).returncode
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m report", description=__doc__)
+    parser.add_argument("--engine", choices=["auto", "quarto", "embedded"], default="auto")
+    parser.add_argument("--to", default="html,pdf", help="html, pdf or both (default: %(default)s)")
+    parser.add_argument("--output-dir", type=Path, help="where to write (default: _quarto.yml's output-dir)")
+    options = parser.parse_args(arguments)
+    formats = options.to.split(",")
+    if unknown := set(formats) - {"html", "pdf"}:
+        parser.error(f"--to takes html, pdf or html,pdf, not {', '.join(sorted(unknown))}")
+
+    version = quarto_version() if options.engine != "embedded" else ()
+    if options.engine == "quarto" and version < QUARTO:
+        found = f"version {'.'.join(map(str, version))} is" if version else "none is"
+        print(f"Quarto 1.10 or newer is needed, but {found} on PATH; use --engine embedded", file=sys.stderr)
+        return 2
+    start = time.perf_counter()
+    try:
+        book = Book.read(Path(__file__).resolve().parents[1], options.output_dir)
+        if version >= QUARTO:
+            if code := run_quarto(book, formats):
+                return code
+        else:
+            render(book, formats)
+    except BookError as error:
+        print(error, file=sys.stderr)
+        return error.code
+    for name, path in (("html", book.output / "index.html"), ("pdf", book.output / book.pdf_name)):
+        if name in formats:
+            print(f"{name.upper():5}{path}")
+    print(f"{time.perf_counter() - start:.1f} s with {'quarto' if version >= QUARTO else 'the embedded engine'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+"""Charts, tables, formulas, callouts and number formats for the chapters: one look for all, for HTML and PDF.
+
+Every function displays its output itself, so it works anywhere in a cell. Chapters call `setup()` in their first cell.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import vl_convert
+from IPython.display import display
+
+# Okabe and Ito (2008), told apart with any common colour vision; black stays for reference lines.
+CATEGORIES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
+ORDERED = "viridis"
+# What was projected and not measured is hollow and dashed.
+MEASURED_POINT: dict[str, Any] = {"filled": True, "size": 60}
+PROJECTED_POINT: dict[str, Any] = {"filled": False, "size": 60, "strokeDash": [2, 2]}
+PROJECTED_LINE: dict[str, Any] = {"strokeDash": [6, 4]}
+
+CONFIG: dict[str, Any] = {
+    "background": "white",
+    "font": "sans-serif",
+    "view": {"continuousWidth": 560, "continuousHeight": 260, "discreteWidth": 560, "stroke": None},
+    "range": {"category": CATEGORIES, "ordinal": {"scheme": ORDERED, "extent": [0, 0.88]}, "ramp": {"scheme": ORDERED}},
+    "axis": {"labelFontSize": 12, "titleFontSize": 13, "titleFontWeight": "normal", "gridColor": "#e5e5e5"},
+    "legend": {"orient": "top", "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
+    "header": {"labelFontSize": 12, "titleFontSize": 13},
+    "title": {"fontSize": 13, "fontWeight": "normal", "anchor": "start"},
+    "bar": {"color": CATEGORIES[0]},
+    "line": {"color": CATEGORIES[0]},
+    "point": {"color": CATEGORIES[0]},
+}
+
+# A view takes its column's width, a phone's 350 pixels as well as a desk's 700, and keeps its font size. Vega-Lite
+# fits a single view with its axes; for views above each other it can't, so their axes get 76 pixels.
+_EMBED = """<div id="{id}" class="vega-chart" style="width:100%;max-width:700px"></div>
+<script>
+(() => {{
+  const spec = {spec};
+  const draw = () => {{
+    const target = document.getElementById("{id}");
+    const width = Math.max(target.clientWidth, 240);
+    const fit = (view, pixels) => {{
+      if (view.width > 0) view.width = pixels;
+      (view.vconcat || []).forEach((inner) => fit(inner, pixels));
+    }};
+    const stacked = "vconcat" in spec;
+    fit(spec, stacked ? width - 76 : width);
+    spec.config.view.continuousWidth = spec.config.view.discreteWidth = stacked ? width - 76 : width;
+    if (!("vconcat" in spec || "hconcat" in spec || "concat" in spec || "facet" in spec || "repeat" in spec))
+      spec.autosize = {{type: "fit-x", contains: "padding"}};
+    vegaEmbed(target, spec, {{actions: false, renderer: "svg"}}).then(() => {{
+      const drawing = target.querySelector("svg");
+      drawing.style.maxWidth = "100%";
+      drawing.style.height = "auto";
+    }});
+  }};
+  document.readyState === "complete" ? draw() : addEventListener("load", draw);
+}})();
+</script>"""
+
+_FENCE = "`" * 8  # longer than any run of backticks in what it encloses
+_bundle_shown = False
+
+
+def setup() -> None:
+    """Start a page: its first chart brings the Vega bundle where Quarto renders.
+
+    Quarto may keep one kernel for many renders, so the module can't tell by itself where a page starts.
+    """
+    global _bundle_shown
+    _bundle_shown = False
+    alt.data_transformers.disable_max_rows()
+
+
+# ---- charts --------------------------------------------------------------------------------------------------------
+
+
+def vega_script() -> str:
+    """The script element with Vega, Vega-Lite and Vega-Embed, for pages that work with no network.
+
+    Its strings are escaped: neither an HTML parser nor Quarto's search for tables in raw HTML may find tags in it.
+    """
+    bundle = re.sub(r"<(table|script|!--)", r"\\x3c\1", vl_convert.javascript_bundle())
+    bundle = re.sub(r"</(table|script)", r"<\\/\1", bundle)
+    return f"<script>(() => {{{bundle}}})();</script>"
+
+
+def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """The chart's Vega-Lite specification in this document's look."""
+    return chart.to_dict() | {"config": json.loads(json.dumps(CONFIG))}
+
+
+def chart_html(spec: dict[str, Any]) -> str:
+    """The element and script that draw a specification once `vegaEmbed` is there."""
+    text = json.dumps(spec, ensure_ascii=False).replace("<", "\\u003c")
+    return _EMBED.format(id=f"vis-{hashlib.sha256(text.encode()).hexdigest()[:12]}", spec=text)
+
+
+def chart(chart: alt.TopLevelMixin) -> None:
+    """Display an Altair chart: interactive in HTML, as SVG in the PDF.
+
+    Lay several views out above each other, not side by side: they must fit a phone.
+    """
+    global _bundle_shown
+    spec = specification(chart)
+    svg = vl_convert.vegalite_to_svg(spec)
+    if os.environ.get("DLPERF_ENGINE") == "embedded":
+        display({"text/html": chart_html(spec), "image/svg+xml": svg}, raw=True)
+    elif "QUARTO_EXECUTE_INFO" in os.environ:
+        # Not as text/html: Quarto adds require.js and jQuery from a CDN to pages with such an output. Each format
+        # takes its own raw block, so the kernel need not know which one is being made.
+        html = chart_html(spec) if _bundle_shown else f"{vega_script()}\n{chart_html(spec)}"
+        _bundle_shown = True
+        image = f'#image(bytes({json.dumps(svg, ensure_ascii=False)}), format: "svg", width: 100%)'
+        markdown(f"{_FENCE}{{=html}}\n{html}\n{_FENCE}\n\n{_FENCE}{{=typst}}\n{image}\n{_FENCE}")
+    else:
+        display({"image/svg+xml": svg}, raw=True)
+
+
+def picture(png: bytes) -> None:
+    """Display a PNG image."""
+    display({"image/png": base64.b64encode(png).decode()}, raw=True)
+
+
+# ---- text ----------------------------------------------------------------------------------------------------------
+
+
+def markdown(text: str) -> None:
+    """Display Markdown: sentences that depend on the data, with references and citations."""
+    display({"text/markdown": text}, raw=True)
+
+
+def table(
+    rows: pd.DataFrame | Iterable[Sequence[Any]], headers: Sequence[str] | None = None, align: str | None = None
+) -> None:
+    """Display a table, from a frame or from rows with headers.
+
+    `align` has l, r or c for each column; without it columns of numbers go right. Raises ValueError when rows,
+    headers and alignment differ in length.
+    """
+    markdown(table_text(rows, headers, align))
+
+
+def table_text(
+    rows: pd.DataFrame | Iterable[Sequence[Any]], headers: Sequence[str] | None = None, align: str | None = None
+) -> str:
+    """The table that `table` displays, as a Markdown pipe table."""
+    if isinstance(rows, pd.DataFrame):
+        headers = [str(name) for name in rows.columns] if headers is None else headers
+        rows = list(rows.itertuples(index=False, name=None))
+    if headers is None:
+        raise ValueError("a table from rows needs headers")
+    cells = [[cell(value) for value in row] for row in rows]
+    if wrong := [row for row in cells if len(row) != len(headers)]:
+        raise ValueError(f"a row has {len(wrong[0])} cells under {len(headers)} headers: {wrong[0]}")
+    columns = [[row[i] for row in cells] for i in range(len(headers))]
+    align = "".join("r" if _numeric(column) else "l" for column in columns) if align is None else align
+    if len(align) != len(headers) or set(align) - set("lrc"):
+        raise ValueError(f"align needs l, r or c for each of {len(headers)} columns, not {align!r}")
+    heads = [cell(h) for h in headers]
+    # Pandoc shares out a wide table's width by the length of these rules.
+    widths = [max(3, *(len(text) for text in [head, *column])) for head, column in zip(heads, columns, strict=True)]
+    rules = [
+        {"l": ":" + "-" * (w - 1), "r": "-" * (w - 1) + ":", "c": ":" + "-" * (w - 2) + ":"}[a]
+        for a, w in zip(align, widths, strict=True)
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heads, rules, *cells])
+
+
+def cell(value: Any) -> str:
+    """A table cell's text: a dash for nothing, grouped integers, four digits of a float."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) or (hasattr(value, "dtype") and value.dtype.kind in "iu"):
+        return count(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _numeric(column: list[str]) -> bool:
+    filled = [text for text in column if text not in ("", "–")]
+    return bool(filled) and all(re.match(r"^[*]*[-−+±≈]?\d", text) for text in filled)
+
+
+def latex(formula: str, label: str | None = None) -> None:
+    """Display a formula, with a label such as eq-size where text refers to it."""
+    markdown(_math(formula) + (f" {{#{label}}}" if label else ""))
+
+
+def equations(formulas: Iterable[str]) -> None:
+    """Display formulas one below the other."""
+    markdown("\n\n".join(_math(formula) for formula in formulas))
+
+
+def calculations(pairs: Iterable[tuple[str, str]]) -> None:
+    """Display pairs of a Markdown line and the formula that belongs to it."""
+    markdown("\n\n".join(f"{text}\n\n{_math(formula)}" for text, formula in pairs))
+
+
+def _math(formula: str) -> str:
+    return f"$$\n{formula.strip()}\n$$"
+
+
+def callout(kind: str, text: str, title: str | None = None) -> None:
+    """Display a callout: note, tip, important, warning or caution. Raises ValueError for another kind."""
+    if kind not in ("note", "tip", "important", "warning", "caution"):
+        raise ValueError(f"unknown kind of callout: {kind}")
+    heading = f"## {title}\n\n" if title else ""
+    markdown(f"::: {{.callout-{kind}}}\n{heading}{text}\n:::")
+
+
+def missing(what: str, command: str) -> None:
+    """Say which results are missing and which command makes them."""
+    callout(
+        "important",
+        f"{what}: `results/` has no such runs yet. Make them with\n\n```\n{command}\n```",
+        "Results missing",
+    )
+
+
+# ---- numbers -------------------------------------------------------------------------------------------------------
+
+
+def count(value: Any) -> str:
+    """An integer in groups of three digits: 1,234,567."""
+    return f"{int(value):,}"
+
+
+def si(value: float, digits: int = 3) -> str:
+    """A number with a decimal prefix, to that many significant digits: 61.0 M."""
+    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= scale:
+            return f"{_significant(value / scale, digits)} {prefix}"
+    return _significant(value, digits)
+
+
+def _significant(value: float, digits: int) -> str:
+    if not value:
+        return "0"
+    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    """A fraction of one as a percentage: 19.14 %."""
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def seconds(value: float) -> str:
+    """A duration, in the unit that reads best: 0.85 s, 42 s, 12.3 min, 2.05 h."""
+    if value < 90:
+        return f"{_significant(value, 3 if value >= 10 else 2)} s"
+    return f"{value / 60:.1f} min" if value < 5400 else f"{value / 3600:.2f} h"
+
+
+def mean_range(values: Iterable[float], form: Any = "{:.2f}") -> str:
+    """The mean and, of several values, the range: 6.51 (6.40–6.70). `form` is a format string or a function."""
+    numbers = list(values)
+    if not numbers:
+        return "–"
+    write = form if callable(form) else form.format
+    mean = write(sum(numbers) / len(numbers))
+    return mean if len(numbers) == 1 else f"{mean} ({write(min(numbers))}–{write(max(numbers))})"
+
+
+def listing(items: Iterable[Any]) -> str:
+    """Items as a sentence lists them: 1, 2 and 8."""
+    words = [str(item) for item in items]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
