@@ -162,7 +162,8 @@ def _loaded_sources() -> dict[str, str]:
 def git_state() -> tuple[str, bool]:
     """Commit and dirty flag; a copy without .git takes them from DLPERF_COMMIT=<40 hex digits>[-dirty].
 
-    Raises RuntimeError when they can't be told, so ask before a long run. Results are left out of the dirty flag, as writing one run must not mark the next one dirty.
+    Raises RuntimeError when they can't be told, so ask before a long run. Results are left out of the dirty flag, as
+    writing one run must not mark the next one dirty.
     """
     given = os.environ.get("DLPERF_COMMIT")
     if given:
