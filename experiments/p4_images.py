@@ -67,7 +67,7 @@ def draw(data: cifar.Cifar, indices: list[int], draws: int, seed: int) -> pd.Dat
     return frame.astype({"centre_y": "Int64", "centre_x": "Int64"})
 
 
-def measure(side: int, seed: int, steps: int = STEPS, instances: int = INSTANCES) -> pd.DataFrame:
+def measure(side: int, seed: int, steps: int, instances: int) -> pd.DataFrame:
     """The row of `p4_masked_area`: mean and standard error of the masked share, with the training's own draws."""
     blank = torch.full((1, side, side, 3), 255, dtype=torch.uint8)
     table = augment.draw_epoch(steps * instances, side, instances, 1, "cutout", seed, "cpu")
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         area = {"length": augment.HOLE, "side": side, "draws": STEPS * INSTANCES, "seed": a.seed}
         for experiment, slug, config, frame in (
             ("p4_images", f"{data.name}-s{a.seed}", shown, draw(data, a.images, a.draws, a.seed)),
-            ("p4_masked_area", f"L{augment.HOLE}-s{a.seed}", area, measure(side, a.seed)),
+            ("p4_masked_area", f"L{augment.HOLE}-s{a.seed}", area, measure(side, a.seed, STEPS, INSTANCES)),
         ):
             origin = store.provenance(
                 experiment,

@@ -24,7 +24,7 @@ def quarto_version() -> tuple[int, ...]:
 
 def run_quarto(book: Book, formats: list[str]) -> int:
     command = ["quarto", "render", str(book.root), "--output-dir", str(book.output)]
-    if len(formats) == 1:
+    if len(set(formats)) == 1:
         command += ["--to", {"html": "html", "pdf": "typst"}[formats[0]]]
     path = os.pathsep.join(filter(None, [str(book.root), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"QUARTO_PYTHON": sys.executable, "PYTHONPATH": path}

@@ -3,6 +3,7 @@
 
 local stringify = pandoc.utils.stringify
 local NAMES = { fig = "Figure", tbl = "Table", eq = "Equation", sec = "Section" }
+local CALLOUTS = { note = "Note", tip = "Tip", important = "Important", warning = "Warning", caution = "Caution" }
 local SPACE = "\u{a0}"
 
 local function kind_of(id)
@@ -12,7 +13,7 @@ end
 -- ---- first run: numbers and references ---------------------------------------------------------------------------
 
 local chapter, chapters, index, problems = nil, {}, {}, {}
-local chapter_number, sections, counts = 0, {}, {}
+local chapter_number, sections, counts = 0, { 0 }, {}
 
 local function problem(needle, message)
   table.insert(problems, { file = chapter.file, needle = needle, message = message })
@@ -43,7 +44,7 @@ end
 local function number_header(header)
   local unnumbered = header.classes:includes("unnumbered")
   if header.level == 1 then
-    counts, sections = {}, {}
+    counts, sections = {}, { 0 }
     if not unnumbered then chapter_number = chapter_number + 1 end
     chapter.number = not unnumbered and tostring(chapter_number) or nil
     chapter.title = stringify(header)
@@ -63,7 +64,7 @@ local function number_header(header)
 end
 
 local function callout(div, kind)
-  local title = { pandoc.Str(kind:sub(1, 1):upper() .. kind:sub(2)) }
+  local title = { pandoc.Str(CALLOUTS[kind]) }
   if div.attributes.title then
     title = pandoc.utils.blocks_to_inlines(pandoc.read(div.attributes.title, "markdown").blocks)
   elseif div.content[1] and div.content[1].t == "Header" then
@@ -72,7 +73,7 @@ local function callout(div, kind)
   return pandoc.Div({
     pandoc.Div({ pandoc.Para(title) }, { class = "callout-title" }),
     pandoc.Div(div.content, { class = "callout-body" }),
-  }, { class = "callout callout-" .. kind, kind = kind })
+  }, pandoc.Attr("", { "callout", "callout-" .. kind }, { kind = kind }))
 end
 
 local function number_div(div)
@@ -80,9 +81,8 @@ local function number_div(div)
     enter(div)
     return nil
   end
-  for _, class in ipairs(div.classes) do
-    if class:match("^callout%-%l+$") and not div.classes:includes("callout") then return callout(div, class:sub(9)) end
-  end
+  local callout_kind = (div.classes[1] or ""):match("^callout%-(%l+)$")
+  if CALLOUTS[callout_kind or ""] then return callout(div, callout_kind) end
   local kind = kind_of(div.identifier)
   if kind == "fig" or kind == "tbl" then
     local caption = div.content[#div.content]
@@ -187,11 +187,7 @@ end
 
 local function number_book(doc)
   local sources = {}
-  for _, source in ipairs(pandoc.utils.references(pandoc.Pandoc({
-    pandoc.Para({ pandoc.Cite({}, { pandoc.Citation("*", "NormalCitation") }) }),
-  }, { bibliography = doc.meta.bibliography, nocite = pandoc.Inlines({
-    pandoc.Cite({}, { pandoc.Citation("*", "NormalCitation") }),
-  }) }))) do
+  for _, source in ipairs(pandoc.utils.references(doc)) do
     sources[source.id] = true
   end
   doc = doc:walk(numbering):walk(resolver(sources))
@@ -216,8 +212,9 @@ local html = {
     if not span.classes:includes("equation") then return nil end
     local number = span.attributes.number
     span.attributes.number = nil
-    span.content = { pandoc.Span(span.content, { class = "scroll" }) }
-    if number then span.content:insert(pandoc.Span({ pandoc.Str("(" .. number .. ")") }, { class = "number" })) end
+    local content = pandoc.Inlines({ pandoc.Span(span.content, { class = "scroll" }) })
+    if number then content:insert(pandoc.Span({ pandoc.Str("(" .. number .. ")") }, { class = "number" })) end
+    span.content = content
     return span
   end,
   Image = function(image)

@@ -91,7 +91,7 @@ def vega_script() -> str:
 
     Its strings are escaped: neither an HTML parser nor Quarto's search for tables in raw HTML may find tags in it.
     """
-    bundle = re.sub(r"<(table|script|!--)", r"\\x3c\1", vl_convert.javascript_bundle())
+    bundle = re.sub(r"<(table|script|!--)", r"\\x3c\1", vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
     bundle = re.sub(r"</(table|script)", r"<\\/\1", bundle)
     return f"<script>(() => {{{bundle}}})();</script>"
 
@@ -188,12 +188,18 @@ def cell(value: Any) -> str:
         return count(value)
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    text = str(value).replace("|", "\\|").replace("\n", " ")
+    if len(text) <= 16 and not set(text) & set("`@$["):  # a short cell stays on one line
+        text = re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", text.replace(" ", "\u00a0"))
+    return text
+
+
+_NUMBER = re.compile(r"[*]*[-−+±≈]?\d[\d,.×·=()+–/\s\u2060]*([%a-zA-Z]{1,3})?[*]*$")
 
 
 def _numeric(column: list[str]) -> bool:
     filled = [text for text in column if text not in ("", "–")]
-    return bool(filled) and all(re.match(r"^[*]*[-−+±≈]?\d", text) for text in filled)
+    return bool(filled) and all(_NUMBER.match(text) for text in filled)
 
 
 def latex(formula: str, label: str | None = None) -> None:

@@ -1,0 +1,309 @@
+"""The embedded engine on small books: numbers, references, errors with file and line, and a whole output or none."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from report import __main__ as command
+from report.engine import Book, BookError, Cell, chapter_markdown, parse, render
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="90" height="60"><rect width="90" height="60"/></svg>'
+FIRST = """# First {#sec-first}
+
+## Part {#sec-part}
+
+One plus one is `{python} 1 + 1`, a name `{python} "a_*b*"`, and [@he2016] says so. See @eq-line and @sec-second.
+
+$$
+y = a x + b
+$$ {#eq-line}
+
+## Loose {.unnumbered}
+
+## Next part
+
+### Deep {#sec-deep}
+"""
+SECOND = f"""# Second {{#sec-second}}
+
+```{{python}}
+#| label: fig-chart
+#| fig-cap: "A *chart*."
+from IPython.display import Markdown, display
+display({{"text/html": "<div>chart for the page</div>", "image/svg+xml": '{SVG}'}}, raw=True)
+```
+
+```{{python}}
+#| label: tbl-counts
+#| tbl-cap: "Counts."
+Markdown("| a | b |\\n|---|--:|\\n| x | 1 |")
+```
+
+```{{python}}
+#| echo: true
+import os
+print(os.environ["DLPERF_ENGINE"])
+```
+
+::: {{.callout-tip}}
+## A title
+The body, with @fig-chart, @tbl-counts, @eq-line, @sec-deep and @sec-second.
+:::
+
+$$
+z = 0
+$$ {{#eq-own}}
+
+@eq-own
+"""
+BIBLIOGRAPHY = """@article{he2016,
+  author = {He, Kaiming}, title = {Residual Learning}, journal = {Journal}, year = {2016}
+}
+"""
+
+
+def book(folder: Path, **chapters: str) -> Book:
+    """A book of a preface and these chapters in `folder`."""
+    files = {"index.qmd": "# Preface {.unnumbered}\n\nSee @sec-first.\n"} if "first" in chapters else {}
+    files |= {f"report/{name}.qmd": text for name, text in chapters.items()}
+    (folder / "report").mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "references.bib").write_text(BIBLIOGRAPHY, encoding="utf-8")
+    config = {
+        "project": {"type": "book", "output-dir": "_book"},
+        "book": {"title": "A small book: tested", "author": "Someone", "chapters": list(files)},
+        "bibliography": "references.bib",
+        "execute": {"echo": False},
+    }
+    (folder / "_quarto.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return Book.read(folder)
+
+
+def text_of(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html)).replace("\u00a0", " ")
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Book:
+    small = book(tmp_path_factory.mktemp("book"), first=FIRST, second=SECOND)
+    render(small, ["html", "pdf"])
+    return small
+
+
+@pytest.fixture(scope="module")
+def first(rendered: Book) -> str:
+    return (rendered.output / "report/first.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def second(rendered: Book) -> str:
+    return (rendered.output / "report/second.html").read_text(encoding="utf-8")
+
+
+def test_paths_are_quartos(rendered: Book) -> None:
+    assert rendered.pdf_name == "A-small-book--tested.pdf"
+    assert (rendered.output / rendered.pdf_name).read_bytes().startswith(b"%PDF")
+    assert (rendered.output / "index.html").exists()
+    assert not [path.name for path in rendered.root.iterdir() if path.name.startswith(".book-")]
+
+
+def test_headings_are_numbered_by_chapter(first: str, second: str) -> None:
+    headings = [text_of(h) for h in re.findall(r"<h[1-3].*?</h[1-3]>", first, re.DOTALL)]
+    assert headings == ["1 First", "1.1 Part", "Loose", "1.2 Next part", "1.2.1 Deep", "References"]
+    assert "2 Second" in text_of(re.findall(r"<h1.*?</h1>", second, re.DOTALL)[0])
+    assert "A title" not in "".join(re.findall(r"<h\d.*?</h\d>", second, re.DOTALL))
+
+
+def test_references_have_numbers_and_targets(rendered: Book, first: str, second: str) -> None:
+    links = dict(re.findall(r'<a\s+href="([^"]+)"\s+class="xref">([^<]+)</a>', second))
+    assert {target: label.replace("\u00a0", " ") for target, label in links.items()} == {
+        "#fig-chart": "Figure 2.1",
+        "#tbl-counts": "Table 2.1",
+        "../report/first.html#eq-line": "Equation 1.1",
+        "../report/first.html#sec-deep": "Section 1.2.1",
+        "#sec-second": "Chapter 2",
+        "#eq-own": "Equation 2.1",
+    }
+    for target in links:
+        page, label = target.split("#")
+        assert f'id="{label}"' in (first if page else second)
+    index = (rendered.output / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'href="report/first.html#sec-first"\s+class="xref">Chapter\u00a01<', index)
+
+
+def test_captions_and_equations_carry_their_numbers(first: str, second: str) -> None:
+    captions = [text_of(c).strip() for c in re.findall(r"<figcaption.*?</figcaption>", second, re.DOTALL)]
+    assert captions == ["Figure 2.1: A chart.", "Table 2.1: Counts."]
+    equation = first[first.index('id="eq-line"') :]
+    assert "<math" in equation[:300]
+    assert "(1.1)" in text_of(equation[: equation.index("</p>")])
+
+
+def test_outputs_inline_values_callouts_and_citations(first: str, second: str) -> None:
+    assert "One plus one is 2, a name a_*b*, and (He 2016) says so." in text_of(first)
+    assert 'id="ref-he2016"' in first and 'id="ref-he2016"' not in second
+    assert "<div>chart for the page</div>" in second and "<svg" not in second
+    assert re.search(r'class="callout callout-tip">\s*<div class="callout-title">\s*<p>A title</p>', second)
+    assert "DLPERF_ENGINE" in text_of(second) and "fig-cap" not in second
+    assert "embedded" in text_of(re.findall(r'<pre class="output">.*?</pre>', second, re.DOTALL)[0])
+
+
+def test_pages_load_nothing_from_elsewhere(first: str, second: str) -> None:
+    for page in (first, second):
+        assert not re.search(r'(?:src|<link[^>]* href)="(?:https?:)?//', page)
+
+
+@pytest.mark.skipif(not shutil.which("pdftotext"), reason="pdftotext is not installed")
+def test_pdf_has_the_same_numbers(rendered: Book) -> None:
+    pdf = rendered.output / rendered.pdf_name
+    text = subprocess.run(["pdftotext", "-layout", str(pdf), "-"], capture_output=True, text=True, check=True).stdout
+    text = re.sub(r"[\s\u00a0]+", " ", text)
+    for phrase in (
+        "1 First", "1.2.1 Deep", "2 Second", "Figure 2.1: A chart.", "Table 2.1: Counts.", "(1.1)", "(2.1)",
+        "with Figure 2.1, Table 2.1, Equation 1.1, Section 1.2.1 and Chapter 2", "One plus one is 2", "(He 2016)",
+        "He, Kaiming. 2016.", "Contents",
+    ):  # fmt: skip
+        assert phrase in text, phrase
+    assert "chart for the page" not in text
+
+
+def cell(*lines: str) -> str:
+    return "\n".join(["# T", "", "```{python}", *lines, "```", ""])
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "message"),
+    [
+        (cell("#| label: fig-a", '#| fig-cap: "A"', "#| fig-width: 3", "1"), 6, "fig-width"),
+        (cell("#| label: fig-a", "1"), 4, "fig-cap"),
+        (cell("#| label: [", "1"), 4, "unknown cell option"),
+        ("# T\n\n```{r}\n1\n```\n", 3, "{r}"),
+        ("# T\n\n```{python echo=true}\n1\n```\n", 3, "options"),
+        ("# T\n\n::: {.panel-tabset}\nx\n:::\n", 3, "panel-tabset"),
+        ("# T\n\n::: {.callout-note collapse=true}\nx\n:::\n", 3, "collapse"),
+        ("# T\n\n::: {.callout-note}\nx\n", 3, "not closed"),
+        ("# T\n\nx\n\n:::\n", 5, "closes no block"),
+        ("# T\n\n{{< video a.mp4 >}}\n", 3, "shortcodes"),
+        ("---\ntitle: T\n---\n", 1, "front matter"),
+        ("# T\n\n```{python}\n1\n", 3, "not closed"),
+    ],
+)
+def test_unknown_features_are_named_with_file_and_line(source: str, line: int, message: str) -> None:
+    with pytest.raises(BookError, match=rf"^report/a\.qmd:{line}: .*{re.escape(message)}") as error:
+        parse("report/a.qmd", source)
+    assert error.value.code == 2
+
+
+def test_verbatim_code_is_left_alone() -> None:
+    source = "# T\n\n````\n```{r}\n{{< x >}}\n::: {.y}\n`{python} 1`\n```\n````\n"
+    assert "".join(part for part in parse("a.qmd", source) if isinstance(part, str)) == source
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("See @fig-none.", 3, "@fig-none has no such label"),
+        ("Text.\n\nSee @thm-one.", 5, "@thm-one is neither"),
+        ("See [@nobody2000].", 3, "@nobody2000 is neither"),
+        ("$$\nx\n$$ {#eq-a}\n\n$$\ny\n$$ {#eq-a}", 5, "label eq-a is used twice"),
+        ("![x](https://example.org/a.png)", 3, "images must be files"),
+    ],
+)
+def test_references_without_target_are_errors(tmp_path: Path, text: str, line: int, message: str) -> None:
+    small = book(tmp_path, a=f"# T\n\n{text}\n")
+    with pytest.raises(BookError, match=rf"^report/a\.qmd:{line}: {re.escape(message)}") as error:
+        render(small, ["html"])
+    assert error.value.code == 2
+    assert not small.output.exists()
+
+
+def shown(folder: Path, **data: str) -> str:
+    """A chapter of one cell with one display; underscores in the types' names stand for slashes."""
+    small = book(folder, a="# T\n")
+    output = nbformat.v4.new_output("display_data", data={key.replace("_", "/"): value for key, value in data.items()})
+    return chapter_markdown(small, folder, "report/a.qmd", [Cell(4, "x", {})], [[output]])
+
+
+def test_a_picture_is_in_both_formats(tmp_path: Path) -> None:
+    assert "\n![](a_files/1.png)\n" in shown(tmp_path, image_png="aGVsbG8=", text_plain="<Image>")
+    assert (tmp_path / "book/report/a_files/1.png").read_bytes() == b"hello"
+
+
+def test_fences_outgrow_what_they_hold(tmp_path: Path) -> None:
+    assert "\n```` {.output}\n```\n````\n" in shown(tmp_path, text_plain="```")
+
+
+def test_output_that_the_pdf_would_miss_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BookError, match=r"^report/a\.qmd:4: .*HTML"):
+        shown(tmp_path, text_html="<b>x</b>", text_plain="x")
+
+
+def test_a_failing_cell_fails_the_render_and_keeps_the_old_book(tmp_path: Path) -> None:
+    small = book(tmp_path, good="# Good\n", bad=cell("#| echo: false", "x = 1", "x / 0"))
+    small.output.mkdir()
+    (small.output / "index.html").write_text("old", encoding="utf-8")
+    with pytest.raises(BookError) as error:
+        render(small, ["html"])
+    assert error.value.code == 1
+    assert "Traceback (most recent call last)" in str(error.value)
+    assert str(error.value).endswith("report/bad.qmd:6: the cell failed: ZeroDivisionError")
+    assert [path.name for path in small.output.iterdir()] == ["index.html"]
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".book-")]
+
+
+def test_a_failing_inline_expression_is_named(tmp_path: Path) -> None:
+    small = book(tmp_path, bad="# T\n\nText\nand `{python} nothing`.\n")
+    with pytest.raises(BookError, match=r"report/bad\.qmd:4: the cell failed: NameError$"):
+        render(small, ["html"])
+
+
+def test_only_a_book_is_replaced(tmp_path: Path) -> None:
+    small = book(tmp_path, a="# T\n")
+    small.output.mkdir()
+    (small.output / "precious.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(BookError, match="holds something else"):
+        render(small, ["html"])
+
+
+def test_missing_chapter_is_named(tmp_path: Path) -> None:
+    book(tmp_path, a="# T\n")
+    (tmp_path / "report/a.qmd").unlink()
+    with pytest.raises(BookError, match=r"report/a\.qmd does not exist"):
+        Book.read(tmp_path)
+
+
+def fake_quarto(folder: Path, version: str, code: int = 0) -> Path:
+    """A quarto that answers its version and writes its arguments down."""
+    program = folder / "quarto"
+    script = f'#!/bin/sh\n[ "$1" = --version ] && echo {version} && exit\necho "$@" "$QUARTO_PYTHON" > {folder}/log\n'
+    program.write_text(f"{script}exit {code}\n", encoding="utf-8")
+    program.chmod(0o755)
+    return folder / "log"
+
+
+def test_quarto_renders_where_it_is_new_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = fake_quarto(tmp_path, "1.10.3", code=7)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert command.main(["--to", "pdf", "--output-dir", str(tmp_path / "out")]) == 7
+    assert re.match(r"render .* --output-dir .*/out --to typst .*python", log.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("version", ["1.9.2", None])
+def test_engine_quarto_without_quarto_says_so(
+    version: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if version:
+        fake_quarto(tmp_path, version)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/nowhere" if not version else f"{tmp_path}:/bin")
+    assert command.main(["--engine", "quarto"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert (f"version {version}" if version else "none") in error and "--engine embedded" in error

@@ -1,0 +1,142 @@
+"""The chapters' helpers: what each display carries in each engine, and how numbers and tables are written."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import pytest
+import vl_convert
+
+from report import show
+
+CHART = alt.Chart(pd.DataFrame({"x": [1, 2], "y": [3, 4], "name": ["a</script>", "<table>"]})).mark_point().encode(
+    x="x", y="y", color="name", tooltip=["name"]
+)  # fmt: skip
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """The mimebundles that were displayed, outside of any engine."""
+    bundles: list[dict[str, str]] = []
+    monkeypatch.setattr(show, "display", lambda data, raw: bundles.append(data))
+    monkeypatch.delenv("DLPERF_ENGINE", raising=False)
+    monkeypatch.delenv("QUARTO_EXECUTE_INFO", raising=False)
+    show.setup()
+    return bundles
+
+
+def test_the_embedded_engine_gets_html_without_the_bundle_and_svg(
+    shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLPERF_ENGINE", "embedded")
+    show.chart(CHART)
+    (bundle,) = shown
+    assert set(bundle) == {"text/html", "image/svg+xml"}
+    assert "vegaEmbed(" in bundle["text/html"] and "window.vegaEmbed=" not in bundle["text/html"]
+    assert bundle["image/svg+xml"].startswith("<svg")
+
+
+def test_quarto_gets_raw_blocks_for_each_format_and_never_text_html(
+    shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUARTO_EXECUTE_INFO", "anything")
+    show.chart(CHART)
+    show.chart(CHART)
+    assert [set(bundle) for bundle in shown] == [{"text/markdown"}] * 2
+    first, second = (bundle["text/markdown"] for bundle in shown)
+    assert "window.vegaEmbed=" in first and "window.vegaEmbed=" not in second
+    for text in (first, second):
+        kinds = re.findall(r"^`{8}\{=(\w+)\}\n.*?\n`{8}$", text, flags=re.MULTILINE | re.DOTALL)
+        assert kinds == ["html", "typst"]
+
+
+def test_setup_starts_a_page_that_needs_the_bundle_again(
+    shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUARTO_EXECUTE_INFO", "anything")
+    for _ in range(2):
+        show.setup()
+        show.chart(CHART)
+    assert all("window.vegaEmbed=" in bundle["text/markdown"] for bundle in shown)
+
+
+def test_no_tag_hides_in_the_scripts() -> None:
+    html = show.chart_html(show.specification(CHART))
+    assert html.count("</script") == 1 and "<table" not in html
+    script = show.vega_script()
+    assert script.count("</script") == 1 and script.count("<script") == 1 and "<table" not in script
+    assert "http://" not in script[:200] and "src=" not in script[:200]
+    assert len(script) >= len(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def test_charts_have_one_look_and_a_stable_id() -> None:
+    spec = show.specification(CHART.configure(font="Comic Sans"))
+    assert spec["config"] == show.CONFIG
+    spec["config"]["font"] = "changed"
+    assert show.CONFIG["font"] == "sans-serif"
+    again = show.specification(CHART)
+    assert show.chart_html(again) == show.chart_html(show.specification(CHART))
+    assert show.chart_html(again) != show.chart_html(spec)
+
+
+def test_picture(shown: list[dict[str, str]]) -> None:
+    show.picture(b"\x89PNG")
+    assert base64.b64decode(shown[0]["image/png"]) == b"\x89PNG"
+
+
+def test_table() -> None:
+    text = show.table_text([("conv1", 34_848, "1.5 s"), ("a|b", None, "12 min")], ["Layer", "Count", "Time"])
+    assert text.splitlines() == [
+        "| Layer | Count | Time |",
+        "| :---- | -----: | -----: |",
+        "| conv1 | 34,848 | 1.5\u00a0s |",
+        "| a\\|b | – | 12\u00a0min |",
+    ]
+    frame = pd.DataFrame({"M": [1, 2], "error": [0.5, float("nan")]})
+    assert show.table_text(frame, align="lc").splitlines()[1:] == ["| :-- | :---: |", "| 1 | 0.5 |", "| 2 | – |"]
+
+
+@pytest.mark.parametrize(
+    ("column", "right"),
+    [(["1,234", "–", "−5"], True), (["6.5 (6.4–6.6)", "7 %"], True), (["1: Horovod"], False), (["–"], False)],
+)
+def test_numbers_stand_right(column: list[str], right: bool) -> None:
+    rule = show.table_text([(text,) for text in column], ["x"]).splitlines()[1]
+    assert rule.endswith(": |") is right
+
+
+@pytest.mark.parametrize("arguments", [([(1, 2)], ["a"]), ([(1,)], None), ([(1,)], ["a"], "rr"), ([(1,)], ["a"], "x")])
+def test_a_table_that_does_not_fit_is_refused(arguments: Any) -> None:
+    with pytest.raises(ValueError):
+        show.table_text(*arguments)
+
+
+def test_text_displays(shown: list[dict[str, str]]) -> None:
+    show.latex("a+b", "eq-sum")
+    show.equations(["a", "b"])
+    show.calculations([("**conv1**", "1+1=2")])
+    show.callout("note", "Text.", "Title")
+    show.missing("The curves", "python experiments/x.py")
+    texts = [bundle["text/markdown"] for bundle in shown]
+    assert texts[0] == "$$\na+b\n$$ {#eq-sum}"
+    assert texts[1] == "$$\na\n$$\n\n$$\nb\n$$"
+    assert texts[2] == "**conv1**\n\n$$\n1+1=2\n$$"
+    assert texts[3] == "::: {.callout-note}\n## Title\n\nText.\n:::"
+    assert texts[4].startswith("::: {.callout-important}") and "```\npython experiments/x.py\n```" in texts[4]
+    with pytest.raises(ValueError, match="unknown kind"):
+        show.callout("danger", "Text.")
+
+
+def test_numbers() -> None:
+    assert show.count(1_234_567.0) == "1,234,567"
+    assert [show.si(v) for v in (0, 0.5, 999, 60_965_224, 1.5e9)] == ["0", "0.500", "999", "61.0 M", "1.50 G"]
+    assert show.percent(0.19140625) == "19.14 %" and show.percent(0.5, 0) == "50 %"
+    assert [show.seconds(v) for v in (0.85, 42, 738, 7380)] == ["0.85 s", "42.0 s", "12.3 min", "2.05 h"]
+    assert show.mean_range([6.5]) == "6.50" and show.mean_range([]) == "–"
+    assert show.mean_range([6.0, 7.0]) == "6.50 (6.00–7.00)"
+    assert show.mean_range([1000, 3000], show.count) == "2,000 (1,000–3,000)"
+    assert [show.listing(x) for x in ([], [1], [1, 2], [1, 2, 8])] == ["none", "1", "1 and 2", "1, 2 and 8"]
