@@ -92,4 +92,4 @@ def test_the_lock_is_exact_and_holds_no_cuda_packages() -> None:
         (pin,) = requirement.specifier
         assert pin.operator == "==" and Version(pin.version).local is None
         assert requirement.url is None and requirement.marker is None
-        assert not name.startswith(("nvidia", "cuda", "triton", "tensorflow", "dlperf"))
+        assert not name.startswith(("nvidia", "cuda", "tensorflow", "dlperf"))
