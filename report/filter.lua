@@ -271,6 +271,18 @@ local typst = {
     blocks:insert(raw("])"))
     return blocks
   end,
+  Blocks = function(blocks) -- a line stays on the page of the formula that it introduces
+    local function displayed(block)
+      local first = block and block.t == "Para" and block.content[1]
+      return first and first.t == "Math" and first.mathtype == "DisplayMath"
+    end
+    local kept = pandoc.Blocks({})
+    for i, block in ipairs(blocks) do
+      local introduces = block.t == "Para" and not displayed(block) and displayed(blocks[i + 1])
+      kept:extend(introduces and { raw("#block(sticky: true)["), block, raw("]") } or { block })
+    end
+    return kept
+  end,
 }
 
 function Pandoc(doc)
