@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only
 
 from experiments import augment, fused
 from experiments.plain import PlainEngine
-from experiments.resnet import ResNet, seeded
+from experiments.resnet import Block, ResNet, seeded
 
 SIZE, BATCH, INSTANCES, HOLE = 8, 2, 2, 4
 SETTINGS: dict[str, Any] = {
@@ -82,6 +82,7 @@ def test_every_gradient_is_autograds(data: tuple[torch.Tensor, ...], table: torc
         gamma, beta = engine._norm_gradient(conv)
         assert relative(gamma, norm.weight.grad) < 1e-5
         assert relative(beta, norm.bias.grad) < 1e-5
+    assert reference.fc.weight.grad is not None
     fc = engine.gradients[engine.fc_at : engine.bias_at].view(64, -1)
     assert relative(fc[:, :10], reference.fc.weight.grad.T) < 1e-5
     assert not fc[:, 10:].any()
@@ -111,6 +112,7 @@ def test_steps_and_validation_are_the_plain_engines(data: tuple[torch.Tensor, ..
 def _modules(net: ResNet) -> list[tuple[Any, Any]]:
     found: list[tuple[Any, Any]] = [(net.conv, net.bn)]
     for block in net.blocks:
+        assert isinstance(block, Block)
         found += [(block.conv1, block.bn1), (block.conv2, block.bn2)]
         if len(block.shortcut):
             found.append((block.shortcut[0], block.shortcut[1]))

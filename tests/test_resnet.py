@@ -36,7 +36,9 @@ def test_a_block_starts_as_its_shortcut() -> None:
 
 def test_initialisation_has_the_authors_variances() -> None:
     model = resnet.seeded(44, 0)
-    weight = model.blocks[-1].conv2.weight  # 3·3·64·64 draws
+    last = model.blocks[-1]
+    assert isinstance(last, resnet.Block)
+    weight = last.conv2.weight  # 3·3·64·64 draws
     assert weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
     assert model.fc.weight.std().item() == pytest.approx(0.01, rel=0.1)
     assert not model.fc.bias.any()
