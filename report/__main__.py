@@ -42,10 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--to takes html, pdf or html,pdf, not {', '.join(sorted(unknown))}")
 
     version = quarto_version() if options.engine != "embedded" else ()
-    if options.engine == "quarto" and version < QUARTO:
+    if version < QUARTO and (version or options.engine == "quarto"):
         found = f"version {'.'.join(map(str, version))} is" if version else "none is"
-        print(f"Quarto 1.10 or newer is needed, but {found} on PATH; use --engine embedded", file=sys.stderr)
-        return 2
+        remedy = "use --engine embedded" if options.engine == "quarto" else "the embedded engine renders instead"
+        print(f"Quarto 1.10 or newer is needed, but {found} on PATH; {remedy}", file=sys.stderr)
+        if options.engine == "quarto":
+            return 2
     start = time.perf_counter()
     try:
         book = Book.read(Path(__file__).resolve().parents[1], options.output_dir)

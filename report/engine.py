@@ -4,7 +4,6 @@ nbclient executes the chapters' cells, pandoc with citeproc and `filter.lua` wri
 It knows the Quarto features that the chapters use and stops at any other, naming file and line.
 """
 
-import ast
 import asyncio
 import base64
 import dataclasses
@@ -67,8 +66,8 @@ class Book:
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise BookError(f"{source}: no readable book: {error!r}") from error
         for name in [*chapters, *([bibliography] if bibliography else [])]:
-            if not (root / name).is_file():
-                raise BookError(f"{source}: {name} does not exist")
+            if not isinstance(name, str) or not (root / name).is_file():
+                raise BookError(f"{source}: {name} is not a file of the book")
         return cls(root, folder.resolve(), title, author, lang, chapters, bibliography, echo)
 
     @property
@@ -113,10 +112,7 @@ def parse(name: str, source: str) -> list[str | Cell]:
         if mark:
             fence, fence_line, code = mark[1], number, [] if mark[2] == "{python}" else None
             if code is None and re.match(r"\{\w", mark[2]):
-                fail(
-                    number,
-                    f"unknown code block {mark[2]}; the embedded engine runs {{python}}, with options on #| lines",
-                )
+                fail(number, f"unknown code block {mark[2]}; known is {{python}}, with its options on #| lines")
         elif (number == 1 and line.rstrip() == "---") or "{{<" in line:
             fail(number, "the embedded engine knows neither front matter nor shortcodes")
         elif block := re.match(r"\s*:{3,}\s*(.*?)\s*:*$", line):
@@ -215,13 +211,13 @@ def chapter_markdown(book: Book, build: Path, name: str, parts: list[str | Cell]
         return fenced(".output", data["text/plain"])
 
     def value(part: Cell, output: list[Any]) -> str:
-        """An inline expression as Quarto puts it: Markdown as it is, a string escaped, else its repr."""
+        """An inline expression as Quarto puts it: Markdown as it is, a string's repr escaped, else its repr."""
         data: dict[str, str] = next((o.data for o in output if o.output_type == "execute_result"), {})
         text = data.get("text/markdown", data.get("text/plain"))
         if text is None:
             raise BookError(f"{name}:{part.line}: the inline expression {part.source} has no value")
         if "text/markdown" not in data and text[0] in "'\"":
-            return re.sub(r"([\\`*_{}\[\]()<>#+\-.!$@~^|])", r"\\\1", ast.literal_eval(text))
+            return re.sub(r"([\\`*_{}\[\]()>#+,\-.!])", r"\\\1", text[1:-1])
         return text
 
     def block(part: Cell, output: list[Any]) -> str:
@@ -256,19 +252,9 @@ def write_page(book: Book, build: Path, document: dict[str, Any], chapters: list
     chapter, div = chapters[place], document["blocks"][place]
     root = "../" * chapter["page"].count("/")
     source = json.dumps(document | {"blocks": div["c"][1]})
-    variables = {
-        "book": book.title,
-        "author": book.author,
-        "lang": book.lang,
-        "root": root,
-        "pdf": root + book.pdf_name,
-    }
-    variables |= {
-        "pagetitle": f"{chapter['title']} – {book.title}",
-        "page": chapter["page"],
-        "vega": "vegaEmbed" in source,
-    }
-    variables |= {"chapters": [c | {"current": c is chapter} for c in chapters]}
+    variables = {"book": book.title, "author": book.author, "lang": book.lang, "page": chapter["page"], "root": root}
+    variables |= {"pagetitle": f"{chapter['title']} – {book.title}", "pdf": root + book.pdf_name}
+    variables |= {"chapters": [c | {"current": c is chapter} for c in chapters], "vega": "vegaEmbed" in source}
     variables |= {"previous": chapters[place - 1 : place], "next": chapters[place + 1 : place + 2]}
     metadata = build / f"{place}.json"
     metadata.write_text(json.dumps(variables), encoding="utf-8")

@@ -130,6 +130,16 @@ local numbering = {
   Div = number_div,
   Para = number_equations,
   Plain = number_equations,
+  Inlines = function(inlines) -- a number and its per cent stay on one line
+    for i = 2, #inlines - 1 do
+      local before, after = inlines[i - 1], inlines[i + 1]
+      local number = before.t == "Str" and before.text:match("%d$")
+      if inlines[i].t == "Space" and number and after.t == "Str" and after.text:match("^%%") then
+        inlines[i] = pandoc.Str(SPACE)
+      end
+    end
+    return inlines
+  end,
   Figure = function(figure)
     if kind_of(figure.identifier) == "fig" then
       return captioned(figure.content, pandoc.utils.blocks_to_inlines(figure.caption.long), figure.identifier)
@@ -151,6 +161,20 @@ local numbering = {
     image.attributes.chapter = chapter.file
     return image
   end,
+}
+
+-- Quarto gives classes and attributes meanings that this engine lacks.
+local function check(element)
+  for _, class in ipairs(element.classes) do
+    if class ~= "unnumbered" and class ~= "uri" then problem("." .. class, "unknown class ." .. class) end
+  end
+  for key in pairs(element.attributes) do problem(key .. "=", "unknown attribute " .. key) end
+end
+
+local checking = {
+  traverse = "topdown",
+  Div = function(div) if div.attributes.file then enter(div) end end,
+  Header = check, Span = check, Link = check, Code = check, Image = check,
 }
 
 local function resolver(sources)
@@ -190,7 +214,7 @@ local function number_book(doc)
   for _, source in ipairs(pandoc.utils.references(doc)) do
     sources[source.id] = true
   end
-  doc = doc:walk(numbering):walk(resolver(sources))
+  doc = doc:walk(checking):walk(numbering):walk(resolver(sources))
   doc.meta.book = pandoc.json.encode({ chapters = chapters, problems = problems })
   return doc
 end
@@ -198,6 +222,10 @@ end
 -- ---- second run: the format ---------------------------------------------------------------------------------------
 
 local html = {
+  Math = function(math) -- in MathML a comma is spaced even in braces, as text it is not
+    math.text = math.text:gsub("{,}", "\\text{,}")
+    return math
+  end,
   Header = function(header)
     local number = header.attributes.number
     if number then
@@ -243,11 +271,18 @@ end
 
 local typst = {
   Figure = function(figure)
+    if not figure.classes:includes("tbl") then return nil end
     local tbl = figure.content[1]
-    if figure.classes:includes("tbl") and #figure.content == 1 and tbl.t == "Table" then
+    if #figure.content == 1 and tbl.t == "Table" then
       tbl.identifier, tbl.caption = figure.identifier, figure.caption
       return tbl
     end
+    local blocks = pandoc.Blocks({ raw("#figure(kind: table, caption: [") })
+    blocks:extend(figure.caption.long)
+    blocks:insert(raw("], ["))
+    blocks:extend(figure.content)
+    blocks:insert(raw("]) <" .. figure.identifier .. ">"))
+    return blocks
   end,
   Span = function(span)
     if not span.classes:includes("equation") or span.identifier == "" then

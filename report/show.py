@@ -32,7 +32,8 @@ CONFIG: dict[str, Any] = {
     "font": "sans-serif",
     "view": {"continuousWidth": 560, "continuousHeight": 260, "discreteWidth": 560, "stroke": None},
     "range": {"category": CATEGORIES, "ordinal": {"scheme": ORDERED, "extent": [0, 0.88]}, "ramp": {"scheme": ORDERED}},
-    "axis": {"labelFontSize": 12, "titleFontSize": 13, "titleFontWeight": "normal", "gridColor": "#e5e5e5"},
+    "axis": {"labelFontSize": 12, "labelSeparation": 5, "titleFontSize": 13, "titleFontWeight": "normal"},
+    "axisQuantitative": {"gridColor": "#e5e5e5"},
     "legend": {"orient": "top", "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
     "header": {"labelFontSize": 12, "titleFontSize": 13},
     "title": {"fontSize": 13, "fontWeight": "normal", "anchor": "start"},
@@ -189,8 +190,9 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = str(value).replace("|", "\\|").replace("\n", " ")
-    if len(text) <= 16 and not set(text) & set("`@$["):  # a short cell stays on one line
-        text = re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", text.replace(" ", "\u00a0"))
+    # A short cell stays on one line, and so does a calculation.
+    if not set(text) & set("`@$[") and len(text) <= (32 if re.fullmatch(r"[\d\W]+", text) else 16):
+        text = re.sub(r"(?<=\w)([-–])(?=\w)", "\u2060\\1\u2060", text.replace(" ", "\u00a0"))
     return text
 
 

@@ -18,6 +18,7 @@ FIRST = """# First {#sec-first}
 ## Part {#sec-part}
 
 One plus one is `{python} 1 + 1`, a name `{python} "a_*b*"`, and [@he2016] says so. See @eq-line and @sec-second.
+Of $1{,}234$ it is `{python} "94 %"`.
 
 $$
 y = a x + b
@@ -42,6 +43,12 @@ display({{"text/html": "<div>chart for the page</div>", "image/svg+xml": '{SVG}'
 #| label: tbl-counts
 #| tbl-cap: "Counts."
 Markdown("| a | b |\\n|---|--:|\\n| x | 1 |")
+```
+
+```{{python}}
+#| label: tbl-missing
+#| tbl-cap: "Not measured."
+Markdown("::: {{.callout-note}}\\nNothing yet.\\n:::")
 ```
 
 ```{{python}}
@@ -139,7 +146,7 @@ def test_references_have_numbers_and_targets(rendered: Book, first: str, second:
 
 def test_captions_and_equations_carry_their_numbers(first: str, second: str) -> None:
     captions = [text_of(c).strip() for c in re.findall(r"<figcaption.*?</figcaption>", second, re.DOTALL)]
-    assert captions == ["Figure 2.1: A chart.", "Table 2.1: Counts."]
+    assert captions == ["Figure 2.1: A chart.", "Table 2.1: Counts.", "Table 2.2: Not measured."]
     equation = first[first.index('id="eq-line"') :]
     assert "<math" in equation[:300]
     assert "(1.1)" in text_of(equation[: equation.index("</p>")])
@@ -152,6 +159,18 @@ def test_outputs_inline_values_callouts_and_citations(first: str, second: str) -
     assert re.search(r'class="callout callout-tip">\s*<div class="callout-title">\s*<p>A title</p>', second)
     assert "DLPERF_ENGINE" in text_of(second) and "fig-cap" not in second
     assert "embedded" in text_of(re.findall(r'<pre class="output">.*?</pre>', second, re.DOTALL)[0])
+
+
+def test_inline_strings_are_escaped_as_in_quarto() -> None:
+    output = nbformat.v4.new_output("execute_result", data={"text/plain": repr("a_b*, [x] $y$")})
+    small = Book(Path(), Path(), "", "", "en", [], None, False)
+    markdown = chapter_markdown(small, Path(), "a.qmd", [Cell(1, "x", {}, inline=True)], [[output]])
+    assert "a\\_b\\*\\, \\[x\\] $y$" in markdown
+
+
+def test_numbers_hold_together(first: str) -> None:
+    assert "it is 94\u00a0%" in re.sub(r"\s*\n\s*", " ", first)
+    assert re.search(r"<mn>1</mn><mtext[^>]*>,</mtext><mn>234</mn>", first)
 
 
 def test_pages_load_nothing_from_elsewhere(first: str, second: str) -> None:
@@ -167,7 +186,7 @@ def test_pdf_has_the_same_numbers(rendered: Book) -> None:
     for phrase in (
         "1 First", "1.2.1 Deep", "2 Second", "Figure 2.1: A chart.", "Table 2.1: Counts.", "(1.1)", "(2.1)",
         "with Figure 2.1, Table 2.1, Equation 1.1, Section 1.2.1 and Chapter 2", "One plus one is 2", "(He 2016)",
-        "He, Kaiming. 2016.", "Contents",
+        "He, Kaiming. 2016.", "Contents", "Table 2.2: Not measured. Note Nothing yet.",
     ):  # fmt: skip
         assert phrase in text, phrase
     assert "chart for the page" not in text
@@ -213,6 +232,9 @@ def test_verbatim_code_is_left_alone() -> None:
         ("See [@nobody2000].", 3, "@nobody2000 is neither"),
         ("$$\nx\n$$ {#eq-a}\n\n$$\ny\n$$ {#eq-a}", 5, "label eq-a is used twice"),
         ("![x](https://example.org/a.png)", 3, "images must be files"),
+        ("## Part {.appendix}", 3, "unknown class .appendix"),
+        ("Text and\n[small]{.aside}.", 4, "unknown class .aside"),
+        ('![x](a.png){fig-align="left"}', 3, "unknown attribute fig-align"),
     ],
 )
 def test_references_without_target_are_errors(tmp_path: Path, text: str, line: int, message: str) -> None:
@@ -274,7 +296,7 @@ def test_only_a_book_is_replaced(tmp_path: Path) -> None:
 def test_missing_chapter_is_named(tmp_path: Path) -> None:
     book(tmp_path, a="# T\n")
     (tmp_path / "report/a.qmd").unlink()
-    with pytest.raises(BookError, match=r"report/a\.qmd does not exist"):
+    with pytest.raises(BookError, match=r"report/a\.qmd is not a file of the book"):
         Book.read(tmp_path)
 
 
@@ -294,6 +316,19 @@ def test_quarto_renders_where_it_is_new_enough(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert command.main(["--to", "pdf", "--output-dir", str(tmp_path / "out")]) == 7
     assert re.match(r"render .* --output-dir .*/out --to typst .*python", log.read_text(encoding="utf-8"))
+
+
+def test_an_old_quarto_is_named_where_the_embedded_engine_steps_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_quarto(tmp_path, "1.9.2")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    done: list[list[str]] = []
+    monkeypatch.setattr(command, "render", lambda book, formats: done.append(formats))
+    assert command.main(["--to", "pdf"]) == 0 and done == [["pdf"]]
+    captured = capsys.readouterr()
+    assert "version 1.9.2 is on PATH; the embedded engine renders instead" in captured.err
+    assert "with the embedded engine" in captured.out
 
 
 @pytest.mark.parametrize("version", ["1.9.2", None])

@@ -96,6 +96,9 @@ def test_table() -> None:
         "| conv1 | 34,848 | 1.5\u00a0s |",
         "| a\\|b | – | 12\u00a0min |",
     ]
+    calculation, long = "(3·3·512)·512 = 2,359,296", "a sentence that may be broken"
+    (row,) = show.table_text([(calculation, long, "CONV3-512")], ["a", "b", "c"]).splitlines()[2:]
+    assert row == f"| {calculation.replace(' ', chr(0xA0))} | {long} | CONV3\u2060-\u2060512 |"
     frame = pd.DataFrame({"M": [1, 2], "error": [0.5, float("nan")]})
     assert show.table_text(frame, align="lc").splitlines()[1:] == ["| :-- | :---: |", "| 1 | 0.5 |", "| 2 | – |"]
 
