@@ -43,6 +43,19 @@ def test_transform_does_what_the_papers_describe(kind: str) -> None:
     np.testing.assert_allclose(got, want, atol=2e-6)
 
 
+def test_no_augmentation_draws_a_new_order_alone() -> None:
+    rows = augment.draw_epoch(20, 32, 20, 1, "none", seed=3, device="cpu")[0]
+    in_order = rows[rows[:, augment.INDEX].argsort()]
+    data = images()
+    got = augment.transform(data, in_order, augment.hole_side("none"), torch.zeros(3), torch.ones(3))
+    torch.testing.assert_close(got.permute(0, 2, 3, 1) * 255, data.float())
+    assert not torch.equal(rows, in_order)
+
+
+def test_only_cutout_has_a_hole() -> None:
+    assert {kind: augment.hole_side(kind) for kind in augment.KINDS} == {"none": 0, "basic": 0, "cutout": 16}
+
+
 def test_an_epoch_shows_each_sample_of_its_full_batches_m_times() -> None:
     table = augment.draw_epoch(samples=23, size=32, batch_size=5, instances=3, kind="cutout", seed=1, device="cpu")
     assert table.shape == (4, 15, 6)  # 23 // 5 steps of 3·5 instances

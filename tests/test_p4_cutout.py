@@ -1,13 +1,15 @@
-"""Problem 4's script: schedules, resuming bit for bit, bad input; and the committed runs."""
+"""Problem 4's script: schedules, resuming bit for bit, and one clear line for whatever goes wrong."""
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +18,37 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments import cifar, p4_cutout, store
+from experiments import cifar, p4_cutout, plain, store
 
-SECONDS = ["train_seconds", "val_seconds", "wall_seconds", "setup_seconds"]
-# What a child process runs: the script, on data small enough for tests.
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SCRIPT = Path(p4_cutout.__file__)
+SMALL = cifar.synthetic(seed=0, train=96, test=40)
+STEPS = 6  # of an epoch: 96 samples in batches of 16
+# What a child process runs: the script on small data, with a checkpoint after every epoch, killed at a given call.
 DRIVER = """
-import sys
-from experiments import cifar, p4_cutout
+import os, pathlib, signal, sys
+import torch
+from experiments import cifar, p4_cutout, plain
 small = cifar.synthetic(seed=0, train=96, test=40)
 cifar.load = lambda data_dir, dataset: small
-sys.exit(p4_cutout.main(sys.argv[1:]))
+p4_cutout.CHECKPOINT_SECONDS = 0
+torch.set_num_threads(1)
+owner = {"step": plain.PlainEngine, "replace": pathlib.Path}[sys.argv[1]]
+method, calls = getattr(owner, sys.argv[1]), []
+def kill(*args):
+    calls.append(args)
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return method(*args)
+setattr(owner, sys.argv[1], kill)
+sys.exit(p4_cutout.main(sys.argv[3:]))
 """
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = cifar.synthetic(seed=0, train=96, test=40)
-    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: data)
+    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: SMALL)
 
 
 def command(where: Path, *more: str, epochs: int = 4) -> list[str]:
@@ -40,166 +56,202 @@ def command(where: Path, *more: str, epochs: int = 4) -> list[str]:
     return [*base, "--results", str(where / "results"), "--checkpoints", str(where / "checkpoints"), *more]
 
 
-def rows(where: Path) -> pd.DataFrame:
-    return store.read("p4_cutout", where / "results")
+def files(where: Path) -> dict[Path, bytes]:
+    return {path.relative_to(where): path.read_bytes() for path in where.rglob("*") if path.is_file()}
+
+
+def numbers(where: Path) -> pd.DataFrame:
+    """A run's rows without what differs between two runs: times."""
+    frame = store.read("p4_cutout", where / "results")
+    return frame.drop(columns=["train_seconds", "val_seconds", "wall_seconds", "setup_seconds", "started"])
+
+
+def assert_same_bits(where: Path, whole: Path) -> None:
+    pd.testing.assert_frame_equal(numbers(where), numbers(whole), check_exact=True)
+    assert not list((where / "checkpoints").glob("*.ckpt"))  # done with
+
+
+def checkpoint(where: Path, *more: str) -> Path:
+    """Train one epoch of four and stop."""
+    assert p4_cutout.main(command(where, *more, "--minutes", "1e-9")) == 0
+    assert not (where / "results").exists()
+    (found,) = (where / "checkpoints").iterdir()
+    return found
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr that is not the run's log."""
+    log = re.compile(r"epoch +\d+ |\d{4}-\d\d-\d\dT|stopped after epoch")
+    lines = [line for line in capsys.readouterr().err.splitlines() if not log.match(line)]
+    assert len(lines) == 1 and lines[0].startswith("p4_cutout: ")
+    return lines[0].removeprefix("p4_cutout: ")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run."""
+def whole(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """An uninterrupted run of four epochs with M = 2; to be read only."""
     where = tmp_path_factory.mktemp("whole")
-    data = cifar.synthetic(seed=0, train=96, test=40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cifar, "load", lambda data_dir, dataset: data)
+        patch.setattr(cifar, "load", lambda data_dir, dataset: SMALL)
         assert p4_cutout.main(command(where, "--M", "2")) == 0
     return where
 
 
+# ---- schedules -----------------------------------------------------------------------------------------------------
+
+
+def rates(schedule: str, epochs: int) -> list[float]:
+    return [p4_cutout.learning_rate(epoch, schedule, epochs) for epoch in range(1, epochs + 1)]
+
+
 def test_the_authors_schedule_drops_once_within_100_epochs() -> None:
-    rates = [p4_cutout.learning_rate(epoch, "authors", 100) for epoch in range(1, 101)]
-    assert rates[:81] == [0.1] * 81
-    assert rates[81:] == pytest.approx([0.01] * 19)
+    assert rates("authors", 100) == pytest.approx([0.1] * 81 + [0.01] * 19)
+    assert rates("authors", 10) == [0.1] * 10
 
 
 def test_the_scaled_schedule_has_all_three_drops() -> None:
-    rates = [p4_cutout.learning_rate(epoch, "scaled", 100) for epoch in range(1, 101)]
     # After 40.5, 61 and 82 epochs: the first whole epochs behind these are numbers 42, 62 and 83.
-    drops = [epoch for epoch in range(2, 101) if rates[epoch - 1] < 0.5 * rates[epoch - 2]]
-    assert drops == [42, 62, 83]
-    assert rates[-1] == pytest.approx(1e-4)
+    assert rates("scaled", 100) == pytest.approx([0.1] * 41 + [0.01] * 20 + [1e-3] * 21 + [1e-4] * 18)
+    assert rates("scaled", 200) == rates("authors", 200)
 
 
-def test_a_run_writes_tidy_rows(whole: Path) -> None:
-    frame = rows(whole)
+# ---- a run ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_writes_tidy_rows_and_its_log(whole: Path) -> None:
+    frame = store.read("p4_cutout", whole / "results")
     assert frame.epoch.tolist() == [1, 2, 3, 4]
     assert (frame.dataset == "synthetic").all()
-    assert (frame.steps == 6).all() and (frame.images == 6 * 16 * 2).all()
+    assert (frame.steps == STEPS).all() and (frame.images == STEPS * 16 * 2).all()
     np.testing.assert_allclose(frame.wall_seconds, (frame.train_seconds + frame.val_seconds).cumsum())
-    assert not list((whole / "checkpoints").glob("*"))  # done with
-    (log,) = (whole / "results" / "p4_cutout").glob("*.log")
-    assert len(log.read_text().splitlines()) == 5
+    (written,) = (whole / "results" / "p4_cutout").glob("*.parquet")
+    assert written.name.startswith("synthetic-cutout-M02-e4-authors-fp32-cpu-s0-")
+    log = written.with_suffix(".log").read_text().splitlines()
+    assert [line[:9] for line in log[1:]] == [f"epoch{epoch:4d}" for epoch in (1, 2, 3, 4)]
+    assert f"{written.stem} on " in log[0]
+    assert not list((whole / "checkpoints").glob("*"))
 
 
-def test_training_learns(tmp_path: Path) -> None:
-    assert p4_cutout.main(command(tmp_path, "--augment", "none", epochs=30)) == 0
-    frame = rows(tmp_path)
-    assert frame.train_loss.iloc[-1] < 0.7 * frame.train_loss.iloc[0]
+def test_training_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dataclasses.replace(SMALL, train_images=SMALL.train_images[:32], train_labels=SMALL.train_labels[:32])
+    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: data)
+    assert p4_cutout.main(command(tmp_path, "--augment", "none", epochs=25)) == 0
+    frame = numbers(tmp_path)
+    assert frame.train_loss.tail(5).mean() < 0.5 * frame.train_loss.iloc[0]  # it gets to know 32 images by heart
+    assert frame.train_error.tail(5).mean() < 0.5 * frame.train_error.iloc[0]
+
+
+def test_the_seed_makes_the_numbers(whole: Path, tmp_path: Path) -> None:
+    assert p4_cutout.main(command(tmp_path, "--M", "2", "--seed", "1", epochs=1)) == 0
+    assert numbers(tmp_path).train_loss[0] != numbers(whole).train_loss[0]
+
+
+def test_a_run_without_resume_starts_afresh_and_replaces_the_earlier_one(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path)
+    path.write_bytes(b"of no use")
+    for _ in range(2):
+        assert p4_cutout.main(command(tmp_path)) == 0
+        assert numbers(tmp_path).epoch.tolist() == [1, 2, 3, 4]
+
+
+# ---- resuming ------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_in_pieces_has_the_numbers_of_a_whole_one(whole: Path, tmp_path: Path) -> None:
-    pieces = 0
-    while not list((tmp_path / "results").glob("*/*.parquet")):
+    for _ in range(3):
         assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume", "--minutes", "1e-9")) == 0
-        pieces += 1
-    assert pieces == 4  # an epoch each
-    a, b = rows(whole), rows(tmp_path)
-    pd.testing.assert_frame_equal(a.drop(columns=[*SECONDS, "started"]), b.drop(columns=[*SECONDS, "started"]))
-    assert b.wall_seconds.is_monotonic_increasing
+        assert not (tmp_path / "results").exists()  # no row before the run is complete
+    assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume", "--minutes", "1e-9")) == 0
+    assert_same_bits(tmp_path, whole)
+    frame = store.read("p4_cutout", tmp_path / "results")
+    np.testing.assert_allclose(frame.wall_seconds, (frame.train_seconds + frame.val_seconds).cumsum())
+    assert frame.setup_seconds.is_monotonic_increasing and frame.setup_seconds.nunique() == 4
 
 
-def test_a_killed_run_goes_on_with_the_same_numbers(whole: Path, tmp_path: Path) -> None:
-    first = command(tmp_path, "--M", "2", "--minutes", "1e-9")
-    assert p4_cutout.main(first) == 0  # one epoch and a checkpoint
-    run = [sys.executable, "-c", DRIVER, *command(tmp_path, "--M", "2", "--resume")]
-    environment = os.environ | {"PYTHONPATH": str(store.ROOT)}
-    killed = subprocess.Popen(run, env=environment, stderr=subprocess.PIPE, text=True)
-    assert killed.stderr is not None
-    for line in killed.stderr:
-        if line.startswith("epoch   2"):  # it has begun another epoch by now
-            break
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+def test_a_run_killed_again_and_again_has_the_numbers_of_a_whole_one(whole: Path, tmp_path: Path) -> None:
+    def killed(method: str, call: int) -> str:
+        run = [sys.executable, "-c", DRIVER, method, str(call), *command(tmp_path, "--M", "2", "--resume")]
+        done = subprocess.run(run, env=os.environ | {"PYTHONPATH": str(store.ROOT)}, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL
+        assert not (tmp_path / "results").exists()
+        return done.stderr
+
+    log = killed("step", STEPS + 3)  # amid the second epoch
+    assert "from epoch 1" in log and "epoch   1" in log and "epoch   2" not in log
+    log = killed("replace", 2)  # with the third epoch's checkpoint written under its temporary name
+    assert "from epoch 2" in log and "epoch   3" in log and "epoch   4" not in log
+    assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 0
+    assert_same_bits(tmp_path, whole)
+    (written,) = (tmp_path / "results" / "p4_cutout").glob("*.log")
+    starts = re.findall(r"from epoch (\d)", written.read_text())
+    assert starts == ["1", "2", "3"]
+
+
+def at_call(number: int, method: Callable[..., Any], act: Callable[[], None]) -> Callable[..., Any]:
+    calls = 0
+
+    def counted(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            act()
+        return method(*args)
+
+    return counted
+
+
+def test_ctrl_c_says_how_to_go_on(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint(tmp_path, "--M", "2")
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        press = at_call(3, plain.PlainEngine.step, lambda: signal.raise_signal(signal.SIGINT))
+        patch.setattr(plain.PlainEngine, "step", press)
+        assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 130
+    assert complaint(capsys) == "interrupted; continue with --resume from the last checkpoint"
     assert not (tmp_path / "results").exists()
     assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 0
-    a, b = rows(whole), rows(tmp_path)
-    pd.testing.assert_frame_equal(a.drop(columns=[*SECONDS, "started"]), b.drop(columns=[*SECONDS, "started"]))
+    assert_same_bits(tmp_path, whole)
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
-    run = [sys.executable, "-c", DRIVER, *command(tmp_path, epochs=100)]
-    child = subprocess.Popen(run, env=os.environ | {"PYTHONPATH": str(store.ROOT)}, stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
-    while not child.stderr.readline().startswith("epoch"):
-        assert child.poll() is None
-    time.sleep(0.2)
-    child.send_signal(signal.SIGINT)
-    last = child.stderr.read().splitlines()[-1]
-    assert child.wait() == 130
-    assert last == "p4_cutout: interrupted; continue with --resume from the last checkpoint"
-
-
-def one_line(capsys: pytest.CaptureFixture[str]) -> str:
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("p4_cutout:")]
-    assert len(lines) == 1
-    return lines[0]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--M", "0"], "--M must be at least 1, not 0"),
-        (["--epochs", "101"], "no run of more than 100 epochs"),
-        (["--epochs", "0"], "--epochs must be at least 1"),
-        (["--batch-size", "97"], "more than the 96 training images"),
-        (["--depth", "15"], "--depth must be 6n+2"),
-        (["--device", "tpu"], "--device must be auto, cpu or cuda"),
-        (["--engine", "fused"], "--engine fused needs a GPU"),
-        (["--minutes", "0"], "--minutes must be positive"),
-        (["--seed", "-1"], "--seed must be at least 0"),
-    ],
-)
-def test_bad_input_gets_one_line(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert p4_cutout.main([*command(tmp_path), *arguments]) == 2
-    assert said in one_line(capsys)
-    assert not (tmp_path / "results").exists()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_gpu_that_is_not_there_gets_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert p4_cutout.main([*command(tmp_path), "--device", "cuda"]) == 2
-    assert "PyTorch sees no GPU" in one_line(capsys)
-
-
-def test_missing_data_says_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def nothing(data_dir: Path | None, dataset: str) -> cifar.Cifar:
-        raise cifar.DataError(f"no CIFAR-10: {cifar.HOW_TO_GET_IT}")
-
-    monkeypatch.setattr(cifar, "load", nothing)
-    assert p4_cutout.main(command(tmp_path)) == 2
-    assert "--data synthetic" in one_line(capsys)
-
-
-def checkpoint(where: Path, *more: str) -> Path:
-    assert p4_cutout.main(command(where, *more, "--minutes", "1e-9")) == 0
-    (found,) = (where / "checkpoints").glob("*.ckpt")
-    return found
-
-
-@pytest.mark.parametrize("damage", ["torn", "garbage", "empty"])
+@pytest.mark.parametrize("damage", ["torn", "garbage", "empty", "a list"])
 def test_a_damaged_checkpoint_is_named_and_kept(
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = checkpoint(tmp_path)
-    whole = path.read_bytes()
-    path.write_bytes({"torn": whole[: len(whole) // 2], "garbage": b"x" * 1000, "empty": b""}[damage])
-    before = path.read_bytes()
+    if damage == "a list":
+        torch.save([1, 2], path)
+    else:
+        content = path.read_bytes()
+        path.write_bytes({"torn": content[: len(content) // 2], "garbage": b"x" * 1000, "empty": b""}[damage])
+    before = files(tmp_path)
     capsys.readouterr()
     assert p4_cutout.main(command(tmp_path, "--resume")) == 2
-    assert str(path) in (line := one_line(capsys)) and "remove it to start afresh" in line
-    assert path.read_bytes() == before
+    assert re.fullmatch(rf"{re.escape(str(path))}: not a whole checkpoint \(.+\); remove it .+", complaint(capsys))
+    assert files(tmp_path) == before
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = checkpoint(tmp_path / "other", "--M", "2")
     mine = checkpoint(tmp_path / "mine")
-    mine.write_bytes(other.read_bytes())
+    mine.write_bytes(checkpoint(tmp_path / "other", "--M", "2", "--seed", "3").read_bytes())
+    before = files(tmp_path)
     capsys.readouterr()
     assert p4_cutout.main(command(tmp_path / "mine", "--resume")) == 2
-    assert "another configuration (M=2)" in one_line(capsys)
+    assert f"{mine}: belongs to another configuration (M=2, seed=3)" in complaint(capsys)
+    assert files(tmp_path) == before
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = checkpoint(tmp_path)
+    saved = torch.load(path, weights_only=True)
+    saved["state"]["conv.weight"] = torch.zeros(3)
+    torch.save(saved, path)
+    capsys.readouterr()
+    assert p4_cutout.main(command(tmp_path, "--resume")) == 2
+    assert (
+        complaint(capsys) == f"{path}: the state's 'conv.weight' does not fit this network; remove it to start afresh"
+    )
 
 
 def test_a_checkpoint_runs_no_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,22 +263,115 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path, capsys: pytest.CaptureFixture
     torch.save({"config": Hostile()}, path)
     capsys.readouterr()
     assert p4_cutout.main(command(tmp_path, "--resume")) == 2
-    assert str(path) in one_line(capsys)
+    assert str(path) in complaint(capsys)
     assert not (tmp_path / "touched").exists()
 
 
-def test_a_full_disk_leaves_earlier_results_as_they_were(
+# ---- what can go wrong ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--M", "0"], "--M must be at least 1, not 0"),
+        (["--epochs", "101"], "--epochs 101: the homework allows no run of more than 100 epochs"),
+        (["--epochs", "0"], "--epochs must be at least 1, not 0"),
+        (["--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+        (["--batch-size", "97"], "--batch-size 97 is more than the 96 training images"),
+        (["--depth", "15"], "--depth must be 6n+2 with n ≥ 2 (14, 20, … 44, …), not 15"),
+        (["--depth", "8"], "--depth must be 6n+2 with n ≥ 2 (14, 20, … 44, …), not 8"),
+        (["--device", "tpu"], "--device must be auto, cpu or cuda, not tpu"),
+        (["--engine", "fused"], "--engine fused needs a GPU; use --engine plain"),
+        (["--minutes", "0"], "--minutes must be positive, not 0.0"),
+        (["--seed", "-1"], "--seed must be at least 0, not -1"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert p4_cutout.main([*command(tmp_path), *arguments]) == 2
+    assert complaint(capsys) == said
+    assert not files(tmp_path)
+
+
+def test_a_gpu_that_is_not_there_gets_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert p4_cutout.main([*command(tmp_path), "--device", "cuda"]) == 2
+    assert complaint(capsys) == "--device cuda: PyTorch sees no GPU here; use --device cpu"
+
+
+def test_too_little_gpu_memory_gets_one_line(
     whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {p: p.read_bytes() for p in (whole / "results").rglob("*") if p.is_file()}
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 GiB")
 
-    def full(path: Path, data: bytes) -> None:
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr(store, "write_atomically", full)
+    before = files(whole)
+    monkeypatch.setattr(p4_cutout, "make_engine", full)
     assert p4_cutout.main(command(whole, "--M", "2")) == 2
-    assert "No space left on device" in one_line(capsys)
-    assert {p: p.read_bytes() for p in (whole / "results").rglob("*") if p.is_file()} == before
+    assert "--M 2 does not fit this GPU's memory" in complaint(capsys)
+    assert files(whole) == before
+
+
+def test_the_script_needs_no_installation_and_says_in_one_line_how_to_get_missing_data(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "DLPERF_DATA"}}
+    run = [sys.executable, str(SCRIPT), "--device", "cpu", "--data-dir", "nowhere", "--results", "results"]
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"p4_cutout: no CIFAR-10 data: nowhere does not exist; {cifar.HOW_TO_GET_IT}\n"
+    assert not files(tmp_path)
+
+
+def test_a_commit_that_cannot_be_told_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DLPERF_COMMIT", "yesterday")
+    assert p4_cutout.main(command(tmp_path)) == 2
+    assert "DLPERF_COMMIT must be a commit" in complaint(capsys)
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["results", "checkpoints"])
+def test_a_folder_that_cannot_be_made_gets_one_line(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    more = [f"--{folder}", str(tmp_path / "file" / "folder")]
+    epochs = 1 if folder == "results" else 2
+    assert p4_cutout.main(command(tmp_path, "--minutes", "1e-9", *more, epochs=epochs)) == 2
+    assert re.search(r"Not a directory: .*; earlier results are as they were", complaint(capsys))
+
+
+def no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_full_at_the_end_leaves_earlier_results_as_they_were(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(whole)
+    monkeypatch.setattr(os, "fsync", no_space)
+    assert p4_cutout.main(command(whole, "--M", "2")) == 2
+    assert complaint(capsys) == "[Errno 28] No space left on device; earlier results are as they were"
+    assert files(whole) == before
+
+
+def test_a_disk_full_at_a_checkpoint_leaves_the_last_one_to_go_on_from(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint(tmp_path, "--M", "2")
+    before = files(tmp_path)
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        patch.setattr(p4_cutout, "CHECKPOINT_SECONDS", 0)
+        assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 2
+    assert "No space left on device" in complaint(capsys)
+    assert files(tmp_path) == before
+    assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 0
+    assert_same_bits(tmp_path, whole)
 
 
 def test_a_run_that_diverges_writes_nothing(
@@ -234,20 +379,5 @@ def test_a_run_that_diverges_writes_nothing(
 ) -> None:
     monkeypatch.setattr(p4_cutout, "LEARNING_RATE", float("nan"))
     assert p4_cutout.main(command(tmp_path)) == 1
-    assert "not finite after epoch 1" in one_line(capsys)
-    assert not (tmp_path / "results").exists()
-
-
-def test_committed_runs_agree_with_their_raw_logs() -> None:
-    runs = [run for run in store.runs() if run.provenance.experiment == "p4_cutout"]
-    assert runs
-    frame = store.read("p4_cutout")
-    assert set(frame.dataset) == {"cifar10"}
-    for run in runs:
-        mine = frame[frame.run_id == run.provenance.run_id]
-        assert mine.epoch.tolist() == list(range(1, run.provenance.config["epochs"] + 1))
-        assert (mine.images == mine.steps * mine.M * mine.batch_size).all()
-        np.testing.assert_allclose(mine.wall_seconds, (mine.train_seconds + mine.val_seconds).cumsum())
-        logged = re.findall(r"^epoch +(\d+) .* val [\d.]+ ([\d.]+)%", run.path.with_suffix(".log").read_text(), re.M)
-        told = {int(epoch): float(error) for epoch, error in logged}
-        assert told == pytest.approx({e: 100 * v for e, v in zip(mine.epoch, mine.val_error, strict=True)}, abs=0.0051)
+    assert "not finite after epoch 1" in complaint(capsys)
+    assert not files(tmp_path)

@@ -36,10 +36,12 @@ def test_a_block_starts_as_its_shortcut() -> None:
 
 def test_initialisation_has_the_authors_variances() -> None:
     model = resnet.seeded(44, 0)
-    last = model.blocks[-1]
-    assert isinstance(last, resnet.Block)
-    weight = last.conv2.weight  # 3·3·64·64 draws
-    assert weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
+    first, last = model.blocks[14], model.blocks[-1]  # the first of the third stage, and the last
+    assert isinstance(first, resnet.Block) and isinstance(last, resnet.Block)
+    # N(0, √(2/(k²·C_out))); the numbers of draws are 9·32·64, 32·64 and 9·64·64.
+    assert first.conv1.weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.03)
+    assert next(first.shortcut.parameters()).std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.06)
+    assert last.conv2.weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
     assert model.fc.weight.std().item() == pytest.approx(0.01, rel=0.1)
     assert not model.fc.bias.any()
 

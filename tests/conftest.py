@@ -1,0 +1,20 @@
+"""What several test modules share."""
+
+import os
+
+# Triton decides when a kernel is defined whether it is interpreted, so before any module imports it.
+os.environ["TRITON_INTERPRET"] = "1"
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads in their last bits, and small networks are faster on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
