@@ -27,6 +27,7 @@ import torch
 from benchmarks import conventional
 from derivations import roofline
 from experiments import augment, cifar, p4_cutout
+from experiments.usage import UsageError
 
 ROUNDS, WINDOWS = 2, conventional.WINDOWS
 COPY_BYTES = 1 << 30
@@ -149,7 +150,7 @@ def main(arguments: list[str] | None = None, say: Callable[[str], None] = print)
         say("  M | ours, images/s | eager | conventional | ours/eager | ours/conv. | ms/step | of roofline | set-up, s")
         for m in a.M:
             say(measure(a, m, data, roof))
-    except (p4_cutout.UsageError, cifar.DataError) as error:
+    except (UsageError, cifar.DataError) as error:
         print(f"p4_throughput: {error}", file=sys.stderr)
         return 2
     return 0

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from experiments import augment, cifar, store
 from experiments.plain import PlainEngine
 from experiments.resnet import seeded
+from experiments.usage import UsageError
 
 EXPERIMENT = "p4_cutout"
 CHECKPOINT_SECONDS = 30
@@ -37,10 +38,6 @@ LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 1e-4
 # Hoffer et al.'s regime: the rate falls tenfold after these epochs, of 200.
 DROPS, DROPS_OF = (81, 122, 164), 200
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-class UsageError(ValueError):
-    """The command can't run as asked; the message is one line for the person who typed it."""
 
 
 class DivergedError(RuntimeError):

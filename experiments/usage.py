@@ -1,0 +1,7 @@
+"""What a script says to the person who typed its command line."""
+
+from __future__ import annotations
+
+
+class UsageError(ValueError):
+    """The command can't run as asked; the message is one line that says what was wrong and what to do. Exit code 2."""
