@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from experiments.usage import RunError
+
 SOURCE = Path(__file__).with_name("kernels.cu")
 POINTER, FLOAT, INT = ctypes.c_void_p, ctypes.c_float, ctypes.c_int
 
 
-class KernelError(RuntimeError):
+class KernelError(RunError):
     """The kernels did not build or did not start; the message holds the compiler's or driver's words."""
 
 

@@ -278,6 +278,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.max_layers < 1 or min(args.kernels) < 1:
         parser.error("--max-layers and --kernels must be at least 1")
     started = datetime.now(UTC)
+    try:
+        code = store.Code.now()
+    except RuntimeError as error:
+        parser.error(str(error))
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     found = {name: importlib.util.find_spec(name) is not None for name in ("fvcore", "keras")}
     for name in (name for name, there in found.items() if not there):
@@ -291,7 +295,7 @@ def main(argv: list[str] | None = None) -> int:
 
     config = {"max_layers": args.max_layers, "kernels": sorted(set(args.kernels))}
     run = store.run_id("counts", config)
-    origin = store.provenance(EXPERIMENT, run, config, seed=None, device="cpu", started=started)
+    origin = store.provenance(EXPERIMENT, run, config, seed=None, device="cpu", started=started, code=code)
     log = frame.to_string(index=False) + "\n"
     path = store.write(frame, origin, log=log, results=args.results)
     print(log, end="")

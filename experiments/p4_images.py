@@ -103,6 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     a = arguments().parse_args(argv)
     started = datetime.now(UTC)
     try:
+        code = store.Code.now()
         data = cifar.load(a.data_dir, a.data)
         last = len(data.test_images) - 1
         if len(set(a.images)) < len(a.images) or not all(0 <= i <= last for i in a.images):
@@ -123,9 +124,11 @@ def main(argv: list[str] | None = None) -> int:
                 seed=a.seed,
                 device=store.cpu_name(),
                 started=started,
+                code=code,
             )
             print(store.write(frame, origin, results=a.results))
-    except (ValueError, OSError) as error:  # cifar.DataError and store.SchemaError are ValueErrors
+    # cifar.DataError and store.SchemaError are ValueErrors; RuntimeError: a commit that can't be told.
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"p4_images: {error}", file=sys.stderr)
         return 2
     return 0

@@ -15,9 +15,11 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,7 +157,7 @@ def _loaded_sources() -> dict[str, str]:
     named = [getattr(m, name, None) for m in list(sys.modules.values()) for name in ("__file__", "SOURCE")]
     files = {Path(f).resolve() for f in named if isinstance(f, str | Path)} - {Path(__file__).resolve()}
     own = [f for f in files if f.is_relative_to(ROOT) and f.name != "__init__.py"]
-    kept = [f for f in own if f.relative_to(ROOT).parts[0] in {"experiments", "derivations"}]
+    kept = [f for f in own if f.relative_to(ROOT).parts[0] in {"experiments", "derivations", "benchmarks"}]
     return {f.relative_to(ROOT).as_posix(): _file_hash(f) for f in sorted(kept)}
 
 
@@ -180,6 +182,20 @@ def git_state() -> tuple[str, bool]:
         raise RuntimeError(
             "cannot tell the git commit: run inside a git checkout, or set DLPERF_COMMIT=<commit>[-dirty]"
         ) from error
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code that a run's numbers come from; taken at the run's start, as files may be edited while it runs."""
+
+    commit: str
+    dirty: bool
+    sources: dict[str, str]  # path from the project root -> SHA-256 of its text
+
+    @classmethod
+    def now(cls) -> Code:
+        """The code as it is; import what the run needs before. Raises RuntimeError as `git_state` does."""
+        return cls(*git_state(), _loaded_sources())
 
 
 def cpu_name() -> str:
@@ -218,23 +234,24 @@ def provenance(
     device: str,
     device_count: int = 1,
     started: datetime,
+    code: Code | None = None,
     kind: Literal["measured", "projected"] = "measured",
     versions: Mapping[str, str] | None = None,
 ) -> Provenance:
-    """Collect the provenance of a run that ends now.
+    """Collect the provenance of a run that ends now, of the `code` that it started with (default: as it is now).
 
     Raises RuntimeError when the git commit can't be told.
     """
-    commit, dirty = git_state()
-    sources = _loaded_sources()
+    code = code or Code.now()
+    sources = _loaded_sources() | code.sources  # a module that was imported later is there as it is now
     return Provenance(
         experiment=experiment,
         run_id=run,
         kind=kind,
         config=config,
         seed=seed,
-        git_commit=commit,
-        git_dirty=dirty,
+        git_commit=code.commit,
+        git_dirty=code.dirty,
         sources=sources,
         source_hash=hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest(),
         command=shlex.join(["python", *sys.orig_argv[1:]]),
@@ -250,22 +267,62 @@ def provenance(
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write the whole file or leave what was there: temporary file, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write the whole file or leave what was there."""
+    write_together({path: data})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write whole files, all or none: temporary files, fsync, and only then renames, fsync of the folders."""
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
     try:
-        with temporary.open("wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        temporary.replace(path)
+        for path, data in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(path)
+            with temporary[path].open("wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+        for path in files:
+            temporary[path].replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+        for left in temporary.values():
+            left.unlink(missing_ok=True)
+    for parent in {path.parent for path in files}:
+        folder = os.open(parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of writers of this path that were killed."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        writer = left.name.split(".")[-2]
+        if writer.isdecimal() and not _alive(int(writer)):
+            left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and try to write there, before long work. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as f:
+        f.write(b"x")
+
+
+def path_of(experiment: str, run: str, results: Path = RESULTS) -> Path:
+    """Where a run is stored."""
+    return results / experiment / f"{run}.parquet"
 
 
 def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, results: Path = RESULTS) -> Path:
@@ -273,7 +330,7 @@ def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, re
 
     Raises SchemaError when the rows do not fit the experiment's schema.
     """
-    path = results / origin.experiment / f"{origin.run_id}.parquet"
+    path = path_of(origin.experiment, origin.run_id, results)
     schema = _schema(origin.experiment, path)
     if not len(frame):
         raise SchemaError(f"{path}: a run must have rows")
@@ -288,9 +345,8 @@ def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, re
     table = table.replace_schema_metadata({METADATA_KEY: origin.model_dump_json().encode()})
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd")
-    if log is not None:
-        write_atomically(path.with_suffix(".log"), log.encode())
-    write_atomically(path, buffer.getvalue().to_pybytes())
+    files = {path: buffer.getvalue().to_pybytes()}
+    write_together(files if log is None else files | {path.with_suffix(".log"): log.encode()})
     return path
 
 
@@ -329,10 +385,15 @@ def _load(path: Path) -> tuple[pa.Table, Provenance]:
     return table, origin
 
 
+def run(path: Path) -> Run:
+    """The stored run of one file. Raises SchemaError on a bad one, or none."""
+    table, origin = _load(path)
+    return Run(path, origin, table.num_rows)
+
+
 def runs(results: Path = RESULTS) -> list[Run]:
     """All stored runs, ordered by experiment and run id. Raises SchemaError on a bad file."""
-    paths = sorted(results.glob("*/*.parquet"))
-    return [Run(path, origin, table.num_rows) for path in paths for table, origin in [_load(path)]]
+    return [run(path) for path in sorted(results.glob("*/*.parquet"))]
 
 
 def read(experiment: str, results: Path = RESULTS) -> pd.DataFrame:

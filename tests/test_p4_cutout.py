@@ -9,6 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments import cifar, p4_cutout, plain, store
+from experiments import cifar, kernels, p4_cutout, plain, store
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -57,6 +59,7 @@ def command(where: Path, *more: str, epochs: int = 4) -> list[str]:
 
 
 def files(where: Path) -> dict[Path, bytes]:
+    """All files below a folder; where empty folders are made doesn't matter."""
     return {path.relative_to(where): path.read_bytes() for path in where.rglob("*") if path.is_file()}
 
 
@@ -68,20 +71,20 @@ def numbers(where: Path) -> pd.DataFrame:
 
 def assert_same_bits(where: Path, whole: Path) -> None:
     pd.testing.assert_frame_equal(numbers(where), numbers(whole), check_exact=True)
-    assert not list((where / "checkpoints").glob("*.ckpt"))  # done with
+    assert not files(where / "checkpoints")  # done with
 
 
 def checkpoint(where: Path, *more: str) -> Path:
     """Train one epoch of four and stop."""
     assert p4_cutout.main(command(where, *more, "--minutes", "1e-9")) == 0
-    assert not (where / "results").exists()
+    assert not files(where / "results")
     (found,) = (where / "checkpoints").iterdir()
     return found
 
 
 def complaint(capsys: pytest.CaptureFixture[str]) -> str:
     """The one line on stderr that is not the run's log."""
-    log = re.compile(r"epoch +\d+ |\d{4}-\d\d-\d\dT|stopped after epoch")
+    log = re.compile(r"epoch +\d+ |\d{4}-\d\d-\d\dT|stopped after epoch|no checkpoint of the finished run")
     lines = [line for line in capsys.readouterr().err.splitlines() if not log.match(line)]
     assert len(lines) == 1 and lines[0].startswith("p4_cutout: ")
     return lines[0].removeprefix("p4_cutout: ")
@@ -95,6 +98,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
         patch.setattr(cifar, "load", lambda data_dir, dataset: SMALL)
         assert p4_cutout.main(command(where, "--M", "2")) == 0
     return where
+
+
+@pytest.fixture(scope="module")
+def first_epoch(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """The checkpoint of a run's first epoch; to be read only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cifar, "load", lambda data_dir, dataset: SMALL)
+        return checkpoint(tmp_path_factory.mktemp("first_epoch"))
 
 
 # ---- schedules -----------------------------------------------------------------------------------------------------
@@ -160,7 +171,7 @@ def test_a_run_without_resume_starts_afresh_and_replaces_the_earlier_one(tmp_pat
 def test_a_run_in_pieces_has_the_numbers_of_a_whole_one(whole: Path, tmp_path: Path) -> None:
     for _ in range(3):
         assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume", "--minutes", "1e-9")) == 0
-        assert not (tmp_path / "results").exists()  # no row before the run is complete
+        assert not files(tmp_path / "results")  # no row before the run is complete
     assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume", "--minutes", "1e-9")) == 0
     assert_same_bits(tmp_path, whole)
     frame = store.read("p4_cutout", tmp_path / "results")
@@ -173,7 +184,7 @@ def test_a_run_killed_again_and_again_has_the_numbers_of_a_whole_one(whole: Path
         run = [sys.executable, "-c", DRIVER, method, str(call), *command(tmp_path, "--M", "2", "--resume")]
         done = subprocess.run(run, env=os.environ | {"PYTHONPATH": str(store.ROOT)}, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL
-        assert not (tmp_path / "results").exists()
+        assert not files(tmp_path / "results")
         return done.stderr
 
     log = killed("step", STEPS + 3)  # amid the second epoch
@@ -210,21 +221,79 @@ def test_ctrl_c_says_how_to_go_on(
         patch.setattr(plain.PlainEngine, "step", press)
         assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 130
     assert complaint(capsys) == "interrupted; continue with --resume from the last checkpoint"
-    assert not (tmp_path / "results").exists()
+    assert not files(tmp_path / "results")
     assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 0
     assert_same_bits(tmp_path, whole)
 
 
-@pytest.mark.parametrize("damage", ["torn", "garbage", "empty", "a list"])
+def changed(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A checkpoint's content with changes to its first row."""
+    first, *rest = content["rows"]
+    return content | {"rows": [first | changes, *rest]}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: b"x" * 1000,
+        lambda whole: b"",
+        lambda whole: whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :],
+    ],
+    ids=["torn", "garbage", "empty", "one flipped bit"],
+)
 def test_a_damaged_checkpoint_is_named_and_kept(
-    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damage: Callable[[bytes], bytes], first_epoch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    path = tmp_path / "checkpoints" / first_epoch.name
+    path.parent.mkdir()
+    path.write_bytes(damage(first_epoch.read_bytes()))
+    refused(path, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda saved: [1, 2],
+        lambda saved: saved | {"config": None},
+        lambda saved: saved | {"state": [1]},
+        lambda saved: saved | {"state": saved["state"] | {"conv.weight": 1.0}},
+        lambda saved: saved | {"log": "a line"},
+        lambda saved: saved | {"log": [1]},
+        lambda saved: saved | {"rows": {}},
+        lambda saved: saved | {"rows": [1]},
+        lambda saved: saved | {"rows": saved["rows"] * 5},
+        lambda saved: saved | {"rows": [saved["rows"][0] | {"epoch": k} for k in range(1, 6)]},
+        lambda saved: saved | {"started": "yesterday"},
+        lambda saved: saved | {"started": 1},
+        lambda saved: saved | {"more": 1},
+        lambda saved: {k: v for k, v in saved.items() if k != "log"},
+        lambda saved: changed(saved, epoch=2),
+        lambda saved: changed(saved, more=1),
+        lambda saved: changed(saved, wall_seconds=None),
+        lambda saved: changed(saved, setup_seconds="1"),
+        lambda saved: changed(saved, train_loss=float("nan")),
+        lambda saved: changed(saved, steps=6.0),
+    ],
+)
+def test_a_checkpoint_of_another_form_is_named_and_kept(
+    change: Callable[[Any], Any], first_epoch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "checkpoints" / first_epoch.name
+    path.parent.mkdir()
+    torch.save(change(torch.load(first_epoch, weights_only=True)), path)
+    refused(path, tmp_path, capsys)
+
+
+def test_saving_again_alone_is_harmless(tmp_path: Path) -> None:
+    """So that the test above can fail for nothing but its change."""
     path = checkpoint(tmp_path)
-    if damage == "a list":
-        torch.save([1, 2], path)
-    else:
-        content = path.read_bytes()
-        path.write_bytes({"torn": content[: len(content) // 2], "garbage": b"x" * 1000, "empty": b""}[damage])
+    torch.save(torch.load(path, weights_only=True), path)
+    assert p4_cutout.main(command(tmp_path, "--resume")) == 0
+
+
+def refused(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Resuming names the checkpoint and leaves it as it is."""
     before = files(tmp_path)
     capsys.readouterr()
     assert p4_cutout.main(command(tmp_path, "--resume")) == 2
@@ -282,7 +351,11 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--depth", "8"], "--depth must be 6n+2 with n ≥ 2 (14, 20, … 44, …), not 8"),
         (["--device", "tpu"], "--device must be auto, cpu or cuda, not tpu"),
         (["--engine", "fused"], "--engine fused needs a GPU; use --engine plain"),
-        (["--minutes", "0"], "--minutes must be positive, not 0.0"),
+        (["--minutes", "0"], "--minutes must be positive and finite, not 0.0"),
+        (["--minutes", "nan"], "--minutes must be positive and finite, not nan"),
+        (["--minutes", "inf"], "--minutes must be positive and finite, not inf"),
+        (["--seed", str(2**63)], f"--seed must be at most {2**63 - 1}, not {2**63}"),
+        (["--M", str(2**40)], f"--M times --batch-size must be at most {2**24}, not {2**44}"),
         (["--seed", "-1"], "--seed must be at least 0, not -1"),
     ],
 )
@@ -302,17 +375,73 @@ def test_a_gpu_that_is_not_there_gets_one_line(
     assert complaint(capsys) == "--device cuda: PyTorch sees no GPU here; use --device cpu"
 
 
-def test_too_little_gpu_memory_gets_one_line(
-    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def full(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 GiB")
+def test_the_greatest_seed_works(tmp_path: Path) -> None:
+    assert p4_cutout.main(command(tmp_path, "--seed", str(2**63 - 1), epochs=1)) == 0
+    assert set(store.read("p4_cutout", tmp_path / "results").seed) == {2**63 - 1}
 
-    before = files(whole)
-    monkeypatch.setattr(p4_cutout, "make_engine", full)
-    assert p4_cutout.main(command(whole, "--M", "2")) == 2
-    assert "--M 2 does not fit this GPU's memory" in complaint(capsys)
-    assert files(whole) == before
+
+@pytest.mark.parametrize(
+    ("images", "advice"),
+    [
+        (3 * 16, "--M 2 does"),
+        (4 * 16, "--M 4 does"),
+        (5 * 16, "--M 4 does"),
+        (15, "no smaller one does either; use a smaller --batch-size"),
+    ],
+)
+def test_too_little_gpu_memory_says_which_m_fits(
+    images: int, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A GPU that takes a number of images; also, that what failed is freed before the next try."""
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    step = plain.PlainEngine.step
+
+    def limited(engine: Any) -> None:
+        alive.add(engine)
+        assert len(alive) == 1
+        if engine.table.shape[1] > images:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 GiB")
+        step(engine)
+
+    monkeypatch.setattr(plain.PlainEngine, "step", limited)
+    assert p4_cutout.main(command(tmp_path, "--M", "8")) == 2
+    assert complaint(capsys) == f"--M 8 does not fit this GPU's memory, {advice}"
+    assert not files(tmp_path)
+
+
+def test_too_little_memory_gets_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plain.PlainEngine, "step", lambda engine: torch.empty(2**50))  # PyTorch's own refusal
+    assert p4_cutout.main(command(tmp_path, "--M", "2")) == 2
+    assert complaint(capsys) == "--M 2 does not fit this machine's memory; use a smaller --M"
+
+
+def test_other_failures_are_not_taken_for_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain.PlainEngine, "step", lambda engine: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        p4_cutout.main(command(tmp_path))
+
+
+def test_kernels_that_do_not_build_get_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any) -> None:
+        raise kernels.KernelError("nvcc could not build kernels.cu: line 3: error\n1 error")
+
+    monkeypatch.setattr(p4_cutout, "make_engine", broken)
+    assert p4_cutout.main(command(tmp_path)) == 1
+    assert complaint(capsys) == "nvcc could not build kernels.cu: line 3: error 1 error"
+
+
+def test_a_missing_triton_gets_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "experiments.fused", raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)  # what Python takes for a module that is not there
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert p4_cutout.main([*command(tmp_path), "--device", "cuda"]) == 2
+    assert complaint(capsys) == "--engine fused needs triton, which is not installed; use --engine plain"
 
 
 def test_the_script_needs_no_installation_and_says_in_one_line_how_to_get_missing_data(tmp_path: Path) -> None:
@@ -334,14 +463,30 @@ def test_a_commit_that_cannot_be_told_is_refused_before_training(
 
 
 @pytest.mark.parametrize("folder", ["results", "checkpoints"])
-def test_a_folder_that_cannot_be_made_gets_one_line(
-    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("below", ["", "folder"])
+def test_a_folder_that_cannot_be_written_is_noticed_before_training(
+    folder: str, below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    more = [f"--{folder}", str(tmp_path / "file" / "folder")]
-    epochs = 1 if folder == "results" else 2
-    assert p4_cutout.main(command(tmp_path, "--minutes", "1e-9", *more, epochs=epochs)) == 2
-    assert re.search(r"Not a directory: .*; earlier results are as they were", complaint(capsys))
+    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: pytest.fail("too late"))
+    assert p4_cutout.main(command(tmp_path, f"--{folder}", str(tmp_path / "file" / below))) == 2
+    assert re.search(r"(Not a directory|File exists): .*; earlier results are as they were", complaint(capsys))
+    assert list(files(tmp_path)) == [Path("file")]
+
+
+@pytest.mark.parametrize("folder", ["results", "checkpoints"])
+def test_a_full_disk_is_noticed_before_training(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = tempfile.TemporaryFile
+
+    def full(dir: Path) -> Any:
+        return opened(dir=dir) if folder not in str(dir) else no_space(0)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: pytest.fail("too late"))
+    assert p4_cutout.main(command(tmp_path)) == 2
+    assert "No space left on device; earlier results" in complaint(capsys)
 
 
 def no_space(_: int) -> None:
@@ -354,8 +499,76 @@ def test_a_disk_full_at_the_end_leaves_earlier_results_as_they_were(
     before = files(whole)
     monkeypatch.setattr(os, "fsync", no_space)
     assert p4_cutout.main(command(whole, "--M", "2")) == 2
-    assert complaint(capsys) == "[Errno 28] No space left on device; earlier results are as they were"
+    assert complaint(capsys).startswith("[Errno 28] No space left on device; earlier results are as they were, ")
     assert files(whole) == before
+
+
+def test_results_that_could_not_be_written_need_no_training_to_be_written_later(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        no_space(0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", full)
+        assert p4_cutout.main(command(tmp_path, "--M", "2")) == 2
+    assert "No space left on device; earlier results" in complaint(capsys)
+    assert not files(tmp_path / "results")
+    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: pytest.fail("no need"))
+    assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 0
+    assert_same_bits(tmp_path, whole)
+
+
+def test_a_finished_run_is_written_though_its_checkpoint_cannot_be(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        no_space(0)
+
+    monkeypatch.setattr(p4_cutout, "save_checkpoint", full)
+    assert p4_cutout.main(command(tmp_path, "--M", "2")) == 0
+    assert "no checkpoint of the finished run: [Errno 28]" in capsys.readouterr().err
+    assert_same_bits(tmp_path, whole)
+
+
+def test_resuming_a_complete_run_trains_nothing(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(whole)
+    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: pytest.fail("no need"))
+    assert p4_cutout.main(command(whole, "--M", "2", "--resume")) == 0
+    (written,) = (whole / "results").rglob("*.parquet")
+    out, err = capsys.readouterr()
+    assert out == f"{written}\n"
+    assert err == "p4_cutout: this run is complete, nothing to resume; its results:\n"
+    assert files(whole) == before
+
+
+def test_resuming_replaces_results_that_cannot_be_read(whole: Path, tmp_path: Path) -> None:
+    (written,) = (whole / "results").rglob("*.parquet")
+    torn = tmp_path / written.relative_to(whole)
+    torn.parent.mkdir(parents=True)
+    torn.write_bytes(written.read_bytes()[:-100])
+    assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 0
+    assert_same_bits(tmp_path, whole)
+
+
+def test_provenance_tells_the_code_that_the_run_started_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = iter("ab")
+    monkeypatch.setattr(store, "git_state", lambda: (40 * next(commits), False))
+    monkeypatch.setattr(store, "_file_hash", lambda path: "as it was at the start")
+    load = cifar.load
+
+    def edited(*arguments: Any) -> Any:
+        monkeypatch.setattr(store, "_file_hash", lambda path: "edited")
+        return load(*arguments)
+
+    monkeypatch.setattr(cifar, "load", edited)
+    assert p4_cutout.main(command(tmp_path, epochs=1)) == 0
+    (run,) = store.runs(tmp_path / "results")
+    assert run.provenance.git_commit == 40 * "a"
+    assert set(run.provenance.sources.values()) == {"as it was at the start"}
+    assert {"experiments/p4_cutout.py", "experiments/plain.py"} < set(run.provenance.sources)
 
 
 def test_a_disk_full_at_a_checkpoint_leaves_the_last_one_to_go_on_from(

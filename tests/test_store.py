@@ -268,6 +268,46 @@ def test_leftovers_of_a_killed_writer_are_not_read(tmp_path: Path) -> None:
     assert store.read("p3_crosscheck", tmp_path)["value"].tolist() == [1]
 
 
+def test_the_next_writer_removes_leftovers_of_killed_ones(tmp_path: Path) -> None:
+    done = subprocess.Popen(["true"])
+    done.wait()  # its process number is now nobody's
+    path = tmp_path / "a[1].ckpt"
+    names = [f".{path.name}.{done.pid}.tmp", f".{path.name}.{os.getppid()}.tmp", f".b.ckpt.{done.pid}.tmp"]
+    for name in names:
+        (tmp_path / name).touch()
+    store.write_atomically(path, b"new")
+    assert set(os.listdir(tmp_path)) == {path.name, *names[1:]}  # a live writer's and another target's stay
+
+
+def test_a_log_that_cannot_be_written_leaves_the_earlier_run_and_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = origin()
+    store.write(counts(1), made, log="first", results=tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    opened = Path.open
+    for suffix in (".log", ".parquet"):
+
+        def full(self: Path, *a: Any, suffix: str = suffix, **k: Any) -> Any:
+            if suffix in self.name:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return opened(self, *a, **k)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", full)
+            with pytest.raises(OSError, match="No space left"):
+                store.write(counts(2), made, log="second", results=tmp_path)
+        assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_a_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
+    store.check_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        store.check_writable(tmp_path / "file")
+
+
 # ---- bad files stop with their name --------------------------------------------------------------------------------
 
 
@@ -472,13 +512,21 @@ def test_sources_are_those_that_ran() -> None:
         import os, sys
         sys.path.insert(0, {str(store.ROOT)!r})
         from datetime import UTC, datetime
+        import benchmarks.conventional
         from experiments import cifar, store
-        made = store.provenance("p4_cutout", "x", {{}}, seed=0, device="cpu", started=datetime.now(UTC))
-        print(sorted(made.sources))
+        code = store.Code.now()
+        from experiments import augment, cores
+        made = store.provenance("p4_cutout", "x", {{}}, seed=0, device="cpu", started=datetime.now(UTC), code=code)
+        print(*sorted(code.sources))
+        print(*sorted(made.sources.keys() - code.sources.keys()))
         print(made.stale())
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
-    assert done.stdout == "['experiments/cifar.py']\n[]\n"
+    assert done.stdout.splitlines() == [
+        "benchmarks/conventional.py experiments/cifar.py experiments/resnet.py",
+        "experiments/augment.py experiments/cores.py experiments/usage.py",
+        "[]",
+    ]
 
 
 # ---- what is committed ---------------------------------------------------------------------------------------------
