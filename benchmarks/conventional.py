@@ -65,13 +65,12 @@ class Instances(Dataset[tuple[Tensor, int]]):
 
 
 def images_per_second(
-    data: cifar.Cifar, M: int, batch_size: int, device: str, seconds: float, workers: int
+    data: cifar.Cifar, M: int, batch_size: int, device: str, seconds: float, workers: int, windows: int = WINDOWS
 ) -> list[float]:
-    """Augmented images (M per sample) trained on per second, for each of five windows of `seconds`/5 after warm-up.
+    """Augmented images (M per sample) trained on per second, for each window of `seconds`/`windows` after warm-up.
 
     A window ends with the first step that fills it, and with the device idle.
     """
-    torch.backends.cudnn.benchmark = True
     target = torch.device(device)
     model = resnet44().to(target)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
@@ -109,9 +108,9 @@ def images_per_second(
     for _ in range(WARM_UP_STEPS + 2 * workers):
         step()
     rates = []
-    for _ in range(WINDOWS):
+    for _ in range(windows):
         start, steps = now(), 0
-        while not steps or time.perf_counter() - start < seconds / WINDOWS:
+        while not steps or time.perf_counter() - start < seconds / windows:
             step()
             steps += 1
         rates.append(steps * M * batch_size / (now() - start))
@@ -139,6 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, RuntimeError, AssertionError) as error:  # torch raises the last two for a device it lacks
         print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
+    torch.backends.cudnn.benchmark = True
     rates = images_per_second(data, options.M, options.batch_size, options.device, options.seconds, options.workers)
     for rate in rates:
         print(f"{rate:12,.0f} images/s")

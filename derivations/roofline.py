@@ -1,45 +1,153 @@
-"""The least memory traffic of a training step of a CIFAR ResNet, and the throughput that it allows.
+"""The memory traffic of a training step of a CIFAR ResNet, and the throughput that a memory bandwidth allows.
 
-BatchNorm needs the statistics of a whole batch before it can normalise, forward and backward, so a convolution's
-output crosses the memory bus several times even where all else is fused (Ioffe & Szegedy 2015, Alg. 1).
+A convolution needs BatchNorm's statistics of the whole batch before its output can be normalised, forward and
+backward (Ioffe & Szegedy 2015, Alg. 1), so no cache holds the output until then: each kernel reads its tensors from
+memory and writes them back. Two steps are counted, both with projection shortcuts (option B):
+
+- `conventional`: a kernel for each convolution, for BatchNorm's statistics and for normalisation with ReLU, and
+  their counterparts backward;
+- `fused`: the kernels of experiments/fused.py, with its CUDA twins.
+
+A tensor counts once for each kernel that reads or writes it: the halos and repeated reads of a convolution are left
+to the caches. Weights are left out, as a batch shares them, and so are the 3 kB of the uint8 image.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import sympy as sp
 
-from derivations.layers import Size
-from derivations.resnet import counts
+from derivations.layers import Layer, Size
+from derivations.resnet import counts, layers
 
-# What crosses the bus for each element of a convolution's output, in a step that fuses nothing across BatchNorm.
-FORWARD = (
-    "convolution writes y",
-    "statistics read y",
-    "normalisation reads y",
-    "normalisation and ReLU write a",
-    "next convolution reads a",
+Step = Literal["conventional", "fused"]
+ELEMENT = sp.Symbol("e", positive=True)  # bytes of an activation: 2 for bf16, 4 for fp32
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One kind of kernel moving one kind of tensor: elements per image, all layers together."""
+
+    kernel: str
+    moves: Literal["reads", "writes"]
+    tensor: str
+    elements: Size
+
+    @property
+    def bytes(self) -> sp.Expr:
+        """Bytes per image, in terms of `ELEMENT`."""
+        return self.elements * ELEMENT
+
+
+# A convolution's output y, its normalised and rectified form a, and their gradients dy and da, each the size of y.
+CONVENTIONAL: tuple[tuple[str, Literal["reads", "writes"], str], ...] = (
+    ("convolution", "writes", "y"),
+    ("statistics", "reads", "y"),
+    ("normalisation", "reads", "y"),
+    ("normalisation", "writes", "a"),
+    ("next convolution", "reads", "a"),
+    ("sums of gradients", "reads", "da"),
+    ("sums of gradients", "reads", "y"),
+    ("normalisation, backward", "reads", "da"),
+    ("normalisation, backward", "reads", "y"),
+    ("normalisation, backward", "writes", "dy"),
+    ("input gradient", "reads", "dy"),
+    ("input gradient", "writes", "da of the layer before"),
+    ("weight gradient", "reads", "dy"),
+    ("weight gradient", "reads", "a of the layer before"),
 )
-BACKWARD = (
-    "sums read dz",
-    "sums read y",
-    "normalisation's gradient reads dz",
-    "normalisation's gradient reads y",
-    "normalisation's gradient writes dy",
-    "input gradient reads dy",
-    "input gradient writes dz of the layer before",
-    "weight gradient reads dy",
-    "weight gradient reads a",
-)
 
 
-def bytes_per_image(element: Size = 2, depth: int = 44) -> Size:
-    """Bytes moved per image and training step, with ``element`` bytes an activation (2 for bf16).
+def conventional(depth: int = 44) -> list[Pass]:
+    """The conventional step: 14 passes over the convolutions' outputs.
 
-    Weights, the input image and the classifier are left out: a batch shares the first, the others are small.
+    The sums of shortcuts and their gradients are taken to be free, so the true traffic is higher. Raises ValueError
+    as `resnet.layers` does.
     """
-    return (len(FORWARD) + len(BACKWARD)) * counts(depth, "B").conv_activations * element
+    elements = counts(depth, "B").conv_activations
+    return [Pass(*names, elements) for names in CONVENTIONAL]
 
 
-def images_per_second(bandwidth: Size, element: Size = 2, depth: int = 44) -> sp.Expr:
-    """Most images a second at ``bandwidth`` bytes/s, reads and writes together."""
-    return sp.sympify(bandwidth) / bytes_per_image(element, depth)
+def fused(depth: int = 44) -> list[Pass]:
+    """The fused step, kernel by kernel. Raises ValueError as `resnet.layers` does, and for a depth below 14.
+
+    y1, y2 and s are the raw outputs of a block's convolutions and projection, dz1 and dz2 the gradients behind their
+    BatchNorms, h the block's input, dh its gradient. dz2 serves the projection and the identity as well.
+    """
+    if depth < 14:
+        raise ValueError(f"the fused step needs a depth of at least 14, not {depth}")
+    total: dict[tuple[str, Literal["reads", "writes"], str], Size] = {}
+
+    def kernel(name: str, reads: dict[str, Size], writes: dict[str, Size]) -> None:
+        for tensor, elements in reads.items():
+            total[name, "reads", tensor] = total.get((name, "reads", tensor), 0) + elements
+        for tensor, elements in writes.items():
+            total[name, "writes", tensor] = total.get((name, "writes", tensor), 0) + elements
+
+    convolutions = [layer for layer in layers(depth, "B") if layer.kind == "conv"]
+    stem, blocks = convolutions[0], _blocks(convolutions[1:])
+    n = stem.out.units
+    kernel("augmentation", {}, {"x": n})  # 16 channels, padded: as many as the stem has filters
+    kernel("stem", {"x": n}, {"y": n})
+    kernel("stem, join", {"y": n}, {"h": n})
+    for i, block in enumerate(blocks):
+        first, _, *projection = block
+        into, out = first.source.units, first.out.units
+        kernel("conv1", {"h": into}, {"y1": out})
+        kernel("conv2", {"y1": out}, {"y2": out})
+        if projection:  # 1×1 with stride 2 reads one pixel in four
+            kernel("projection", {"h": into // projection[0].stride ** 2}, {"s": out})
+        shortcut = {"s": out} if projection else {"h": out}
+        if i < len(blocks) - 1:
+            kernel("join", {"y2": out} | shortcut, {"h of the next block": out})
+        else:
+            kernel("head", {"y2": out} | shortcut, {"dz2": out})
+    for i, block in reversed(list(enumerate(blocks))):
+        first, _, *projection = block
+        into, out = first.source.units, first.out.units
+        kernel("conv2, backward", {"dz2": out, "y2": out, "y1": out}, {"dz1": out})
+        if projection:
+            kernel("projection, backward", {"dz2": out, "s": out, "h": into}, {"dh": into})
+        # The masked gradient of h is dz2 of the block (or stem) before, whose BatchNorms' sums need their raw inputs.
+        before = {"y2 of the block before": into}
+        if i and len(blocks[i - 1]) == 3:
+            before["s of the block before"] = into
+        kernel(
+            "conv1, backward",
+            {"dz1": out, "y1": out, "h": into, "dh of the shortcut": into} | before,
+            {"dz2 of the block before": into},
+        )
+        if first.stride == 2 and first.out.c == 64:  # too many accumulators for one kernel
+            kernel("conv1, weight gradient", {"dz1": out, "y1": out, "h": into}, {})
+    kernel("stem, weight gradient", {"dz": n, "y": n, "x": n}, {})
+    return [Pass(*names, elements) for names, elements in total.items()]
+
+
+def _blocks(convolutions: list[Layer]) -> list[list[Layer]]:
+    """conv1, conv2 and, where the shape changes, the projection of each block."""
+    blocks: dict[str, list[Layer]] = {}
+    for layer in convolutions:
+        blocks.setdefault(layer.name.rpartition(".")[0], []).append(layer)
+    return list(blocks.values())
+
+
+def passes(depth: int = 44, step: Step = "conventional") -> list[Pass]:
+    """The table of a step's passes. Raises ValueError for an unknown step."""
+    if step not in ("conventional", "fused"):
+        raise ValueError(f"step must be conventional or fused, not {step}")
+    return conventional(depth) if step == "conventional" else fused(depth)
+
+
+def bytes_per_image(element: Size = 2, depth: int = 44, step: Step = "conventional") -> Size:
+    """Bytes moved per image and training step, with ``element`` bytes an activation."""
+    return sum((p.elements for p in passes(depth, step)), start=0) * element
+
+
+def images_per_second(bandwidth: Size, element: Size = 2, depth: int = 44, step: Step = "conventional") -> sp.Expr:
+    """Most images a second at ``bandwidth`` bytes/s, reads and writes together (Williams et al. 2009's roofline).
+
+    A bound for a step with this traffic only: one that moves less may be faster.
+    """
+    return sp.sympify(bandwidth) / bytes_per_image(element, depth, step)

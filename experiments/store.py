@@ -104,6 +104,29 @@ SCHEMAS: dict[str, pa.Schema] = {
             column("standard_error", pa.float64(), "fraction", "standard error of the mean"),
         ]
     ),
+    "p4_throughput": pa.schema(
+        [
+            column("dataset", pa.string(), "-", "cifar10, or synthetic (never shown as CIFAR-10)"),
+            column("M", pa.int64(), "instances", "instances of each sample in a batch"),
+            column("batch_size", pa.int64(), "samples", "B, distinct samples in a batch"),
+            column("contender", pa.string(), "-", "ours | eager (plain engine, fp32) | conventional (DataLoader)"),
+            column("engine", pa.string(), "-", "fused | plain | dataloader (eager PyTorch fed by worker processes)"),
+            column("precision", pa.string(), "-", "bf16 | fp32 | tf32 (fp32 with TF32 convolutions)"),
+            column("workers", pa.int64(), "processes", "conventional: of the DataLoader", nullable=True),
+            column("turn", pa.int64(), "-", "which of the contender's turns, 1 is the first"),
+            column("window", pa.int64(), "-", "which window of the turn, 1 is the first"),
+            column("images_per_second", pa.float64(), "1/s", "augmented images trained on per second in this window"),
+            column(
+                "setup_seconds",
+                pa.float64(),
+                "s",
+                "ours, eager: from construction to the end of warm-up",
+                nullable=True,
+            ),
+            column("copy_bandwidth", pa.float64(), "B/s", "of a large copy on this device, bytes read plus written"),
+            column("bytes_per_image", pa.int64(), "B", "what this contender's step moves, derivations/roofline.py"),
+        ]
+    ),
 }
 
 

@@ -1,24 +1,66 @@
-"""The bandwidth roofline, against a count by hand."""
+"""The memory traffic and the bandwidth roofline, against counts by hand."""
 
 from __future__ import annotations
 
+import pytest
 import sympy as sp
 
 from derivations import roofline
 
-
-def test_bytes_of_resnet14_by_hand() -> None:
-    # Outputs: stem and 4 convolutions of 32·32·16; 4 of 16·16·32 and a shortcut's; 4 of 8·8·64 and a shortcut's.
-    elements = 5 * 16_384 + 5 * 8_192 + 5 * 4_096
-    assert roofline.bytes_per_image(element=2, depth=14) == 14 * elements * 2
+A, B, C = 32 * 32 * 16, 16 * 16 * 32, 8 * 8 * 64  # elements of an output of stage 1, 2 and 3
 
 
-def test_resnet44_moves_about_12_megabytes_an_image_in_bf16() -> None:
-    # 15 outputs of 32·32·16, 15 of 16·16·32 and 15 of 8·8·64, each 14 times.
-    assert roofline.bytes_per_image() == 14 * 15 * (16_384 + 8_192 + 4_096) * 2 == 12_042_240
+def test_conventional_bytes_of_resnet14_by_hand() -> None:
+    # Outputs: stem and 4 convolutions of stage 1; 4 of stage 2 and a projection's; 4 of stage 3 and a projection's.
+    assert roofline.bytes_per_image(element=2, depth=14) == 14 * 5 * (A + B + C) * 2
+
+
+def test_conventional_resnet44_moves_about_12_megabytes_an_image_in_bf16() -> None:
+    # 15 outputs of each stage, each 14 times.
+    assert roofline.bytes_per_image() == 14 * 15 * (A + B + C) * 2 == 12_042_240
+
+
+def test_fused_bytes_of_resnet14_by_hand() -> None:
+    forward = {
+        "augmentation, stem and its join": (1 + 2 + 2) * A,
+        "two blocks of stage 1: conv1 2, conv2 2, join 3": 2 * 7 * A,
+        "first block of stage 2": (A + B) + 2 * B + (A // 4 + B) + 3 * B,
+        "second block of stage 2": 7 * B,
+        "first block of stage 3": (B + C) + 2 * C + (B // 4 + C) + 3 * C,
+        "second block of stage 3, with the head": 2 * C + 2 * C + 3 * C,
+    }
+    backward = {
+        "second block of stage 3: conv2 4, conv1 6 and the projection before": (4 + 6 + 1) * C,
+        "first: conv2, projection, conv1, its weights": 4 * C + (2 * B + 2 * C) + (4 * B + 2 * C) + (B + 2 * C),
+        "second block of stage 2": (4 + 6 + 1) * B,
+        "first: conv2, projection, conv1": 4 * B + (2 * A + 2 * B) + (4 * A + 2 * B),
+        "two blocks of stage 1: conv2 4, conv1 6": 2 * 10 * A,
+        "weights of the stem": 3 * A,
+    }
+    elements = sum(forward.values()) + sum(backward.values())
+    assert roofline.bytes_per_image(element=2, depth=14, step="fused") == 2 * elements
+
+
+def test_another_block_of_each_stage_adds_17_tensors_to_the_fused_step() -> None:
+    more = roofline.bytes_per_image(1, 20, "fused") - roofline.bytes_per_image(1, 14, "fused")
+    assert more == (7 + 10) * (A + B + C)
+
+
+@pytest.mark.parametrize("step", ["conventional", "fused"])
+def test_the_table_adds_up_to_the_bytes(step: roofline.Step) -> None:
+    table = roofline.passes(44, step)
+    assert len({(p.kernel, p.moves, p.tensor) for p in table}) == len(table)
+    assert sum(p.bytes for p in table) == roofline.bytes_per_image(roofline.ELEMENT, 44, step)
 
 
 def test_throughput_is_bandwidth_over_bytes() -> None:
     bandwidth = sp.Symbol("W", positive=True)
     assert sp.simplify(roofline.images_per_second(bandwidth) * roofline.bytes_per_image() - bandwidth) == 0
     assert roofline.images_per_second(bandwidth, element=4) == roofline.images_per_second(bandwidth) / 2
+
+
+def test_what_cannot_be_counted_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 14"):
+        roofline.passes(8, "fused")
+    with pytest.raises(ValueError, match="conventional or fused"):
+        roofline.passes(44, "magic")  # type: ignore[arg-type]
