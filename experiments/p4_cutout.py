@@ -274,7 +274,7 @@ def train(
     time.perf_counter) stopped it before the last epoch. Raises UsageError and DivergedError."""
     rows = progress.rows
     samples, size = data.train_images.shape[:2]
-    set_up = time.perf_counter()
+    begun, set_up = datetime.now(UTC), time.perf_counter()
     engine = make_engine(c, data)
     if rows:
         try:
@@ -290,10 +290,7 @@ def train(
         progress.log.append(line)
         tqdm.write(line, file=sys.stderr)
 
-    say(
-        f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {path.stem} on {device_name(c)}, set-up {setup:.1f} s, "
-        f"from epoch {len(rows) + 1}"
-    )
+    say(f"{begun:%Y-%m-%dT%H:%M:%SZ} {path.stem} on {device_name(c)}, set-up {setup:.1f} s, from epoch {len(rows) + 1}")
     saved = time.perf_counter()
     for epoch in range(len(rows) + 1, c.epochs + 1):
         row = train_epoch(c, engine, samples, size, epoch)
@@ -318,7 +315,7 @@ def train(
     try:
         save_checkpoint(path, c, engine, progress)  # should the results not get written, --resume only writes them
     except OSError as error:  # the results may lie on another disk
-        say(f"no checkpoint of the finished run: {error}")
+        print(f"p4_cutout: no checkpoint of the finished run: {error}", file=sys.stderr)
     return True
 
 

@@ -74,3 +74,23 @@ def test_bad_input_is_one_line(wrong: list[str], tmp_path: Path, capsys: pytest.
 def test_missing_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert p4_images.main(["--data-dir", str(tmp_path / "none"), "--results", str(tmp_path)]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_commit_that_cannot_be_told_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DLPERF_COMMIT", "yesterday")
+    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: pytest.fail("too late"))
+    assert p4_images.main(["--data", "synthetic", "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("p4_images: DLPERF_COMMIT must be a commit")
+
+
+def test_provenance_tells_the_code_that_the_script_started_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(p4_images, "STEPS", 2)
+    monkeypatch.setattr(p4_images, "INSTANCES", 100)
+    commits = iter("abc")
+    monkeypatch.setattr(store, "git_state", lambda: (40 * next(commits), False))
+    assert p4_images.main(["--data", "synthetic", "--images", "0", "--draws", "1", "--results", str(tmp_path)]) == 0
+    assert [run.provenance.git_commit for run in store.runs(tmp_path)] == [40 * "a"] * 2
