@@ -34,7 +34,7 @@ class Slider:
 
 
 SLIDERS = (
-    Slider("price", "price of a GPU ($/h)", 0.1, 15, 0.01),
+    Slider("price", "price of a GPU (USD/h)", 0.1, 15, 0.01),
     Slider("link", "link of a learner (Gbit/s)", 1, 400, 1, (scaling.beta, 8 / (_link * 10**9))),
     Slider("batch", "batch of a learner (images)", 8, 512, 8, (scaling.b, scaling.b)),
     Slider("gradient", "gradient (MB)", 1, 600, 1, (scaling.n, _gradient * 10**6)),
@@ -108,12 +108,12 @@ def panel(values: Mapping[str, float]) -> alt.VConcatChart:
             }
 
         line = base.mark_line().encode(x=x, y=y, **encoded("projected"))
-        points = base.mark_point(**show.PROJECTED_POINT, color=show.CATEGORIES[0]).encode(x=x, y=y, tooltip=tips)
+        points = base.mark_point(filled=False, size=60, opacity=1, color=show.CATEGORIES[0]).encode(x=x, y=y, tooltip=tips)
         bound = base.mark_line().encode(x=x, y=alt.Y(f"{ideal}:Q"), **encoded("perfectly"))
-        return alt.layer(bound, line, points).properties(width=560, height=150)
+        return alt.layer(bound, line, points).properties(width=560, height=125)
 
     return alt.vconcat(
         view("throughput", "ideal", "images/s", "~s", first=True, log=True),
         view("efficiency", "perfect", "efficiency", ".0%", first=False),
-        view("cost", "least", "$ for a million images", "$,.2f", first=False),
+        view("cost", "least", "USD a million images", ",.2f", first=False),
     ).add_params(*params)

@@ -166,7 +166,7 @@ def test_where_the_model_fails_is_known(predicted: pd.DataFrame) -> None:
     vgg = predicted[predicted.series == "Horovod VGG-16"].set_index("method").error
     assert vgg["bytes per MACs, nothing hidden"] > 0.2
     assert abs(vgg["bytes per P100 seconds, nothing hidden"]) < 0.1
-    dgx = predicted[(predicted.series == "TF P100 DGX-1 VGG-16") & (predicted.per_learner_batch == 32)]
+    dgx = predicted[(predicted.series == "TF P100 VGG-16") & (predicted.per_learner_batch == 32)]
     assert dgx.error.iloc[-1] > 0.2
 
 
