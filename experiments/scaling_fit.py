@@ -37,16 +37,11 @@ import sympy as sp
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from derivations import alexnet, resnet50, scaling, vgg
-from derivations.layers import totals
-from experiments import store
+from derivations import scaling
+from experiments import published, store
 from experiments.usage import UsageError
 
 EXPERIMENT = "scaling_fit"
-SOURCE = Path(__file__).with_name("references") / "scaling.csv"
-OPTIONAL = ["node_learners", "link_gbit_per_second", "per_learner_batch"]  # empty where the source does not say
-NUMBERS = [*OPTIONAL, "learners", "value"]
-COLUMNS = ["series", "framework", "network", "machine", "precision", "unit", "source", *NUMBERS]
 # What all inputs are brought to; `setting` is what series have in common that differ in precision alone.
 POINTS = ["series", "setting", "network", "learners", "per_learner_batch", "images_per_second", "gradient_bytes"]
 POINTS += ["node_learners", "link_gbit_per_second", "source"]
@@ -56,10 +51,7 @@ LEVEL = 0.8
 LEAST_NOISE = 1e-3
 # Nor is any this uncertain: one degree of freedom alone would allow draws beyond all numbers.
 MOST_NOISE = 0.5
-FP32 = 4  # bytes
-# The homework's machines: up to 8 K80 in a node, two nodes, and Problem 2's effective batch.
-HOMEWORK = "TF K80 EC2 ResNet-50"
-HOMEWORK_CLUSTER = "TF K80 EC2 cluster ResNet-50"
+# The homework's jobs: up to 8 K80 in a node, two nodes, and Problem 2's effective batch.
 HOMEWORK_LEARNERS = (1, 2, 4, 8, 16)
 WEAK_BATCH, STRONG_BATCH = 64, 256
 
@@ -183,51 +175,10 @@ def fit(learners: Array, batches: Array, rates: Array) -> Fit:
 # ---- inputs --------------------------------------------------------------------------------------------------------
 
 
-def networks() -> dict[str, tuple[int, int]]:
-    """Bytes of an fp32 gradient, and MACs of an image's forward pass, of the networks that are derived."""
-    resnets = {"ResNet-50": resnet50.RESNET50, "ResNet-101": resnet50.RESNET101, "ResNet-152": resnet50.RESNET152}
-    plain = {"AlexNet": alexnet.layers(), "VGG-16": vgg.layers(vgg.BLOCKS_VGG16), "VGG-19": vgg.layers()}
-    counts = {name: (resnet50.parameters(blocks), resnet50.macs(blocks)) for name, blocks in resnets.items()}
-    counts |= {name: (totals(net).parameters, totals(net).macs) for name, net in plain.items()}
-    return {name: (FP32 * int(parameters), int(macs)) for name, (parameters, macs) in counts.items()}
-
-
-def references(path: Path = SOURCE) -> pd.DataFrame:
-    """The published series with COLUMNS; the batch, the node's learners and its link are empty where not stated.
-
-    Raises UsageError that names the file for what can't be used.
-    """
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
-    if missing := [name for name in COLUMNS if name not in frame]:
-        raise UsageError(f"{path}: columns are missing: {', '.join(missing)}")
-    try:
-        frame[NUMBERS] = frame[NUMBERS].astype(float)
-    except ValueError as error:
-        raise UsageError(f"{path}: {', '.join(NUMBERS)} must be numbers: {error}") from error
-    required = [name for name in COLUMNS if name not in OPTIONAL]
-    if frame[required].isna().any(axis=None):
-        raise UsageError(f"{path}: a cell is empty that must not be; only {', '.join(OPTIONAL)} may be")
-    if frame.duplicated(["series", "learners", "per_learner_batch"]).any():
-        raise UsageError(f"{path}: a series has the same learners and batch twice")
-    if unknown := set(frame.unit) - {"images/s", "efficiency"}:
-        raise UsageError(f"{path}: unknown unit {', '.join(sorted(map(str, unknown)))}; give images/s or efficiency")
-    amounts = frame[NUMBERS].to_numpy()
-    if (amounts <= 0).any() or np.isinf(amounts).any():
-        raise UsageError(f"{path}: numbers must be positive and finite")
-    if (frame.learners % 1).any():
-        raise UsageError(f"{path}: learners must be whole numbers")
-    if (frame.groupby("series").per_learner_batch.transform(lambda b: b.isna().any() and b.notna().any())).any():
-        raise UsageError(f"{path}: a series gives a batch for some of its points only")
-    return frame
-
-
-def _published(frame: pd.DataFrame) -> pd.DataFrame:
-    """Published throughputs as plain points."""
+def throughputs(frame: pd.DataFrame) -> pd.DataFrame:
+    """The published throughputs as plain points."""
     rates = frame[frame.unit == "images/s"].rename(columns={"value": "images_per_second"})
-    sizes = {name: float(size) for name, (size, _) in networks().items()}
+    sizes = {name: float(size) for name, (size, _) in published.networks().items()}
     setting = rates[["framework", "network", "machine"]].agg(" ".join, axis=1)
     return rates.assign(gradient_bytes=rates.network.map(sizes), setting=setting)[POINTS]
 
@@ -260,7 +211,7 @@ def measured(results: Path) -> tuple[pd.DataFrame, list[str]]:
             rows = rows[rows.hosts == rows.groupby(["device_kind", "learners"]).hosts.transform("min")]
             side = rows.image_size.astype(int).astype(str)
             name = "Horovod " + rows.framework + " " + rows.device_kind + ", " + side + " pixels"
-            frames.append(_measured(rows, name, "batch_size", float(networks()["ResNet-50"][0])))
+            frames.append(_measured(rows, name, "batch_size", float(published.networks()["ResNet-50"][0])))
         else:
             name = "tf.distribute " + rows.strategy + ", " + rows.scaling + ", " + rows.device
             # Its ResNet-50 has another classifier, so its gradient is not the derived one.
@@ -362,18 +313,6 @@ def transfer(points: pd.DataFrame, lender: pd.DataFrame) -> list[Row]:
     return rows
 
 
-def pascal_seconds(frame: pd.DataFrame, batch: int = 64) -> dict[str, float]:
-    """Seconds of a published P100's step on an image; ResNet-101 stands between -50 and -152 as its MACs do."""
-    alone = frame[(frame.machine == "DGX-1 P100") & (frame.learners == 1) & (frame.per_learner_batch == batch)]
-    seconds = {str(network): 1 / value for network, value in zip(alone.network, alone.value, strict=True)}
-    near = ("ResNet-50", "ResNet-152")
-    if set(near) <= set(seconds):
-        macs = {name: count for name, (_, count) in networks().items()}
-        times = [seconds[name] for name in near]
-        seconds["ResNet-101"] = float(np.interp(macs["ResNet-101"], [macs[name] for name in near], times))
-    return seconds
-
-
 def by_gradients(frame: pd.DataFrame, reference: str = "ResNet-101") -> list[Row]:
     """A network's efficiency from another's at as many learners, by the bytes of their gradients.
 
@@ -381,7 +320,7 @@ def by_gradients(frame: pd.DataFrame, reference: str = "ResNet-101") -> list[Row
     in proportion to MACs or what a P100 was published to need; either nothing of the all-reduce is hidden, or as much
     as the backward pass lasts. All four are predicted, as the published efficiencies can't tell which holds.
     """
-    known, seconds = networks(), pascal_seconds(frame)
+    known, seconds = published.networks(), published.p100_seconds(frame)
     work = {"MACs": {name: float(macs) for name, (_, macs) in known.items()}, "P100 seconds": seconds}
     rows = []
     for learners, points in frame[frame.unit == "efficiency"].groupby("learners"):
@@ -411,7 +350,7 @@ def homework(points: pd.DataFrame, level: float, draws: int, rng: np.random.Gene
 
     Nothing of that ring is taken to be hidden. Weak scaling has 64 images a learner, strong scaling 256 in all.
     """
-    node, cluster = points[points.series == HOMEWORK], points[points.series == HOMEWORK_CLUSTER]
+    node, cluster = points[points.series == published.K80_NODE], points[points.series == published.K80_CLUSTER]
     if node.empty or cluster.empty:
         return []
     result = fitted(node)
@@ -445,8 +384,8 @@ def predictions(
 ) -> list[Row]:
     """All rows, of published and of measured points; a series that can't be predicted is named on stderr."""
     rng = np.random.default_rng(seed)
-    published = _published(frame)
-    points = published if extra.empty else pd.concat([published, extra], ignore_index=True)
+    printed = throughputs(frame)
+    points = printed if extra.empty else pd.concat([printed, extra], ignore_index=True)
     rows: list[Row] = []
     for name, own in points.groupby("series", sort=False):
         others = points[(points.setting == own.setting.iloc[0]) & (points.series != name)]
@@ -458,7 +397,7 @@ def predictions(
             rows += curve(own, level, draws, rng)
         except ValueError as error:
             print(f"scaling_fit: {name} is left out: {error}", file=sys.stderr)
-    return rows + by_gradients(frame) + homework(published, level, draws, rng)
+    return rows + by_gradients(frame) + homework(printed, level, draws, rng)
 
 
 # ---- command line --------------------------------------------------------------------------------------------------
@@ -470,7 +409,7 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
         raise UsageError("--level must lie between 0 and 1, and --draws be at least 100")
     store.git_state()
     started = datetime.now(UTC)
-    frame = references(path)
+    frame = published.load(path)
     extra, runs = measured(results)
     frame_rows = pd.DataFrame(predictions(frame, extra, level, draws, seed))
     if frame_rows.empty:
@@ -510,7 +449,9 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when done, 2 for bad input."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--references", type=Path, default=SOURCE, metavar="CSV", help="published series to fit")
+    parser.add_argument(
+        "--references", type=Path, default=published.SOURCE, metavar="CSV", help="published series to fit"
+    )
     parser.add_argument("--level", type=float, default=LEVEL, help="coverage of the intervals (default %(default)s)")
     parser.add_argument("--draws", type=int, default=2000, help="bootstrap draws (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)

