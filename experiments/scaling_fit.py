@@ -404,7 +404,10 @@ def predictions(
 
 
 def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
-    """Fit, predict and write. Raises UsageError for bad input, store.SchemaError for bad results."""
+    """Fit, predict and write; a fit of the same name replaces that of earlier inputs.
+
+    Raises UsageError for bad input, store.SchemaError for bad results.
+    """
     if not 0 < level < 1 or draws < 100:
         raise UsageError("--level must lie between 0 and 1, and --draws be at least 100")
     store.git_state()
@@ -415,10 +418,11 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
     if frame_rows.empty:
         raise UsageError(f"{path}: nothing can be predicted; a series needs 1 learner and two larger numbers of them")
     frame_rows = frame_rows.astype({"learners": "int64", "freedom": "Int64"})
-    config: dict[str, Any] = {"references": path.name, "level": level, "draws": draws}
-    name = store.run_id(path.stem, config | {"seed": seed})
-    # After the id: new inputs replace the file, and its provenance says which they were.
-    config |= {"references_sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "runs": runs}
+    settings = {"references": path.name, "level": level, "draws": draws, "seed": seed}
+    # What was fitted is part of the configuration, and so of the id.
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    config: dict[str, Any] = settings | {"references_sha256": digest, "measured_runs": runs}
+    name = store.run_id(path.stem, config)
     origin = store.provenance(
         EXPERIMENT,
         name,
@@ -429,21 +433,17 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
         kind="projected",
         versions={"scipy": scipy.__version__},
     )
-    shown = [
-        "series",
-        "method",
-        "role",
-        "learners",
-        "per_learner_batch",
-        "observed",
-        "predicted",
-        "low",
-        "high",
-        "error",
-    ]
-    log = frame_rows[shown].to_string(index=False) + "\n"
+    shown = ["series", "method", "role", "learners", "per_learner_batch", "observed", "predicted", "low", "high"]
+    log = frame_rows[[*shown, "error"]].to_string(index=False) + "\n"
     print(log, end="")
-    return store.write(frame_rows, origin, log=log, results=results)
+    written = store.write(frame_rows, origin, log=log, results=results)
+    for old in store.runs(results):
+        same = {key: old.provenance.config.get(key) for key in settings} == settings
+        if old.provenance.experiment == EXPERIMENT and same and old.path != written:
+            # The same fit of what the inputs were before: two of them would be read as one result.
+            old.path.unlink()
+            old.path.with_suffix(".log").unlink(missing_ok=True)
+    return written
 
 
 def main(argv: list[str] | None = None) -> int:

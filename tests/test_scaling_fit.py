@@ -196,6 +196,14 @@ def test_the_homeworks_sixteen_k80_match_the_published_cluster(predicted: pd.Dat
     assert (strong.learners * strong.per_learner_batch == 256).all()
 
 
+def test_committed_projections_are_what_the_published_curves_give_today(predicted: pd.DataFrame) -> None:
+    stored = store.read("scaling_fit")
+    stored = stored[stored.source != "measured"].reset_index(drop=True)
+    assert list(stored.series) == list(predicted.series), "run python experiments/scaling_fit.py again"
+    assert stored.predicted.to_numpy() == pytest.approx(predicted.predicted.to_numpy())
+    assert set(stored.kind) == {"projected"}
+
+
 # ---- measured runs -------------------------------------------------------------------------------------------------
 
 P1 = {
@@ -275,7 +283,10 @@ def test_command_writes_projected_rows_and_names_its_inputs(
     assert sf.main(arguments) == 0
     before = store.read("scaling_fit", results)
     source.write_text(FEW)
-    assert sf.main(arguments) == 0  # other inputs, the same id
+    assert sf.main([*arguments, "--seed", "1"]) == 0  # another setting stays beside it
+    assert len(list((results / "scaling_fit").glob("*.parquet"))) == 2
+    next(run for run in store.runs(results) if run.provenance.seed == 1).path.unlink()
+    assert sf.main(arguments) == 0  # other inputs, which replace the earlier ones
     frame = store.read("scaling_fit", results)
     assert set(frame.kind) == {"projected"} and frame.run_id.nunique() == before.run_id.nunique() == 1
     own = frame[frame.series == "A"]
@@ -283,7 +294,10 @@ def test_command_writes_projected_rows_and_names_its_inputs(
     horovod = frame[frame.series.str.startswith("Horovod")]
     assert list(horovod.role) == ["fitted", "fitted", "held out"] and set(horovod.source) == {"measured"}
     (run,) = [run for run in store.runs(results) if run.provenance.experiment == "scaling_fit"]
-    assert "p1-4-1-True" in run.provenance.config["runs"] and len(run.provenance.config["references_sha256"]) == 64
+    assert (
+        "p1-4-1-True" in run.provenance.config["measured_runs"]
+        and len(run.provenance.config["references_sha256"]) == 64
+    )
     assert "experiments/references/scaling.csv" in run.provenance.sources and "scipy" in run.provenance.versions
     said = capsys.readouterr().err
     assert "B is left out: two points are needed" in said
