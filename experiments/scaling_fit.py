@@ -113,7 +113,7 @@ class Fit:
         level: float = LEVEL,
         draws: int = 2000,
     ) -> Array:
-        """(2, n): the interval for a new measurement at more than one learner, by a parametric bootstrap.
+        """(2, n): the interval for a new measurement, by a parametric bootstrap.
 
         Each draw takes a form by its weight and a noise that its residuals allow, σ̂·√(ν/χ²_ν), as few degrees of
         freedom ν say little about it; makes the fitted points anew, fits them, and adds a new measurement's noise.
@@ -208,7 +208,8 @@ def measured(results: Path) -> tuple[pd.DataFrame, list[str]]:
             # Independent learners do not communicate; and where learners ran on more hosts than they need, a curve
             # has the fewest.
             rows = rows[rows.allreduce.astype(bool)]
-            rows = rows[rows.hosts == rows.groupby(["device_kind", "learners"]).hosts.transform("min")]
+            alike = rows.groupby(["framework", "device_kind", "batch_size", "image_size", "learners"])
+            rows = rows[rows.hosts == alike.hosts.transform("min")]
             side = rows.image_size.astype(int).astype(str)
             name = "Horovod " + rows.framework + " " + rows.device_kind + ", " + side + " pixels"
             frames.append(_measured(rows, name, "batch_size", float(published.networks()["ResNet-50"][0])))
@@ -390,7 +391,7 @@ def predictions(
     for name, own in points.groupby("series", sort=False):
         others = points[(points.setting == own.setting.iloc[0]) & (points.series != name)]
         lenders = [x for _, x in others.groupby("series") if set(own.learners) <= set(x.learners)]
-        if len(set(own.learners)) == 2 and 1 in set(own.learners) and lenders:
+        if len(own) == 2 and own.learners.min() == 1 and lenders:
             rows += transfer(own, lenders[0])
             continue
         try:
@@ -410,7 +411,10 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
     """
     if not 0 < level < 1 or draws < 100:
         raise UsageError("--level must lie between 0 and 1, and --draws be at least 100")
-    store.git_state()
+    try:
+        store.git_state()  # now, as results whose commit can't be told can't be written
+    except RuntimeError as error:
+        raise UsageError(str(error)) from error
     started = datetime.now(UTC)
     frame = published.load(path)
     extra, runs = measured(results)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -321,9 +320,16 @@ def test_bad_references_are_one_line_and_exit_2(
     assert not (tmp_path / "scaling_fit").exists()
 
 
+def test_an_untold_commit_is_one_line_and_exit_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DLPERF_COMMIT", "yesterday's")
+    assert sf.main(["--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("scaling_fit: DLPERF_COMMIT must be a commit")
+
+
 def test_script_runs_from_anywhere_and_refuses_bad_levels(tmp_path: Path) -> None:
     command = [sys.executable, sf.__file__, "--level", "1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["scaling_fit: --level must lie between 0 and 1, and --draws be at least 100"]
-    shutil.rmtree(tmp_path)
