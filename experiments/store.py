@@ -127,6 +127,33 @@ SCHEMAS: dict[str, pa.Schema] = {
             column("bytes_per_image", pa.int64(), "B", "what this contender's step moves, derivations/roofline.py"),
         ]
     ),
+    "scaling_fit": pa.schema(
+        [
+            column("series", pa.string(), "-", "a measured or published curve, or a job of the homework"),
+            column("network", pa.string(), "-", "the network trained"),
+            column("method", pa.string(), "-", "curve | borrowed | bytes per … | homework: how it was predicted"),
+            column("role", pa.string(), "-", "fitted | held out (observed, not seen by the fit) | projected"),
+            column("learners", pa.int64(), "learners", "p, GPUs or processes that train together"),
+            column("per_learner_batch", pa.float64(), "images", "b, where the source states it", nullable=True),
+            column("unit", pa.string(), "-", "of the values: images/s | efficiency (fraction)"),
+            column("observed", pa.float64(), "unit", "measured or published; empty for a projection", nullable=True),
+            column("predicted", pa.float64(), "unit", "the model's value"),
+            column("low", pa.float64(), "unit", "interval for a new measurement, lower end", nullable=True),
+            column("high", pa.float64(), "unit", "its upper end; empty for a fitted point", nullable=True),
+            column("error", pa.float64(), "fraction", "predicted over observed, less one", nullable=True),
+            column("gradient_bytes", pa.float64(), "byte", "fp32 gradient; empty for underived nets", nullable=True),
+            column("link_gbit_per_second", pa.float64(), "Gbit/s", "a node's link as its source says", nullable=True),
+            column("form", pa.string(), "-", "likeliest growth: bandwidth | latency | tree", nullable=True),
+            column("form_weight", pa.float64(), "fraction", "its weight among the three", nullable=True),
+            column("freedom", pa.int64(), "points", "fitted points less parameters", nullable=True),
+            column("compute_seconds", pa.float64(), "s/image", "computation c", nullable=True),
+            column("overhead_seconds", pa.float64(), "s/step", "o, where batches tell it from c", nullable=True),
+            column("exposed_seconds", pa.float64(), "s/image", "communication not hidden, at this p", nullable=True),
+            column("bus_bytes_per_second", pa.float64(), "byte/s", "2(p−1)/p·n over its time", nullable=True),
+            column("fit_points", pa.string(), "-", "learners of the fitted points, or what was borrowed"),
+            column("source", pa.string(), "-", "where the observed values come from, or the projection's inputs"),
+        ]
+    ),
 }
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from derivations import scaling
+from report import whatif
 from report.engine import Book, render
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,6 +91,36 @@ def test_charts_are_interactive(rendered: Book, browser: Any) -> None:
     bar.hover()
     page.wait_for_selector("#vg-tooltip-element.visible")
     page.close()
+
+
+def test_sliders_redraw_the_panel_with_no_network(rendered: Book, browser: Any) -> None:
+    context = browser.new_context()
+    context.set_offline(True)
+    page = context.new_page()
+    page.goto((rendered.output / "report/scaling-model.html").as_uri())
+    panel = page.locator("#fig-scaling-whatif")
+    panel.locator("input").first.wait_for()
+    setting = {
+        slider.name: float(panel.locator(f"input[name={slider.name}]").input_value()) for slider in whatif.SLIDERS
+    }
+    for name, value in (("link", 5), ("gradient", 553), ("batch", 32), ("price", 12.29), ("overlap", 0.5)):
+        page.evaluate(
+            """([name, value]) => {
+              const slider = document.querySelector(`#fig-scaling-whatif input[name=${name}]`);
+              slider.value = value;
+              slider.dispatchEvent(new Event("input"));
+            }""",
+            [name, value],
+        )
+        setting[name] = value
+    page.wait_for_timeout(300)
+    symbols = {symbol: setting[label] for symbol, label in whatif.NAMES.items() if label in setting}
+    expected = float(whatif.quantities()["throughput"].subs(symbols | {scaling.p: 16}))
+    labels = panel.locator("svg path[aria-label]").evaluate_all("all => all.map(e => e.getAttribute('aria-label'))")
+    (text,) = {label for label in labels if label.startswith("learners: 16; images/s: ")}
+    figure = text.rpartition(" ")[2]
+    assert float(figure.rstrip("k")) * (1e3 if figure.endswith("k") else 1) == pytest.approx(expected, rel=1e-4)
+    context.close()
 
 
 def test_links_between_pages_have_targets(rendered: Book, browser: Any) -> None:

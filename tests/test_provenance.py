@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from experiments import store
+from experiments import published, scaling_fit, store
 from report import show
 
 REPORT = Path(show.__file__).parent
@@ -102,3 +102,17 @@ def test_p4_reports_goal_single_and_shortened_runs(tmp_path: Path, monkeypatch: 
     assert "cutout, M = 4 | 0 | epoch 2 | 20.0 s | 20.5 s" in plain  # 5 % error; set-up takes half a second
     assert "basic, M = 1 | 0 | no: 90.00 % after 1 | 10.0 s" in plain
     assert names["absent"] == [2, 8, 16, 32] and "p4_cutout.py --M 32" in text
+
+
+def test_the_scaling_chapter_tells_measured_from_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
+    own = {"series": "Horovod on a device", "setting": "here", "network": "ResNet-50", "source": "measured"}
+    extra = pd.DataFrame([own | {"learners": p, "images_per_second": 100.0 * p**0.9} for p in (1, 2, 4, 8)])
+    rows = scaling_fit.predictions(published.load(), extra.reindex(columns=scaling_fit.POINTS), draws=100)
+    name = store.run_id("fit", {})
+    origin = store.provenance("scaling_fit", name, {}, seed=0, device="cpu", started=STARTED, kind="projected")
+    store.write(pd.DataFrame(rows).astype({"freedom": "Int64"}), origin, results=tmp_path)
+    text, names = run("scaling-model.qmd", tmp_path, monkeypatch)
+    assert list(names["late"].learners) == [8] and not names["held"].series.str.startswith("Horovod on").any()
+    assert "Published curves only" not in text and "Horovod on a device" in text.replace("\u00a0", " ")
+    assert "nan" not in text
