@@ -26,17 +26,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 from experiments.usage import UsageError
 
+T = TypeVar("T")
 INTERFACE = "eth0"
 # Debian's packages, for the message about a missing tool.
 PACKAGES = {
@@ -187,14 +188,30 @@ class Hosts:
         It has the exit status of `argv`. When the process it starts is killed, `argv` gets SIGTERM. Raises UsageError
         for an unknown host.
         """
-        if host not in self.names:
-            raise UsageError(f"unknown host {host}; there are {', '.join(self.names)}")
-        enter = [tool("nsenter"), f"--target={self._pid[host]}", "--net", "--uts", "--ipc", "--mount", "--pid", "--"]
+        enter = [tool("nsenter"), f"--target={self._pid_of(host)}", "--net", "--uts", "--ipc", "--mount", "--pid", "--"]
         return [*enter, "env", f"--chdir={cwd or Path.cwd()}", tool("setpriv"), "--pdeathsig=TERM", "--", *argv]
+
+    def inside(self, host: str, function: Callable[[], T]) -> T:
+        """The function's result, called by a thread of this process in the host's network.
+
+        Sockets that it opens and threads that it starts stay there, so that a server in this process can serve hosts.
+        Raises UsageError for an unknown host.
+        """
+        pid = self._pid_of(host)
+
+        def call() -> T:
+            libc = ctypes.CDLL(None, use_errno=True)  # setns moves the calling thread alone; os.setns is Python 3.12's
+            with open(f"/proc/{pid}/ns/net") as network:
+                if libc.setns(network.fileno(), CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), f"cannot enter the network of {host}")
+            return function()
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(call).result()
 
     def measure(self, seconds: float = 2.0, rounds: int = 200) -> Link:
         """What one TCP connection from the first to the second host gets in so many seconds."""
-        with self._socket("host2") as listener, self._socket("host1") as sender:
+        with self.inside("host2", socket.socket) as listener, self.inside("host1", socket.socket) as sender:
             listener.bind((self.addresses["host2"], 0))
             listener.listen()
             sender.connect(listener.getsockname())
@@ -203,6 +220,11 @@ class Hosts:
             with receiver:
                 receiver.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return Link(*_rate_after_round_trips(sender, receiver, seconds, rounds))
+
+    def _pid_of(self, host: str) -> int:
+        if host not in self.names:
+            raise UsageError(f"unknown host {host}; there are {', '.join(self.names)}")
+        return self._pid[host]
 
     def _write_files(self) -> None:
         lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in self.addresses.items())]
@@ -263,19 +285,6 @@ class Hosts:
     def _net(self, name: str, program: str, words: str) -> None:
         enter = [tool("nsenter"), f"--target={self._pid[name]}", "--net", "--"]
         _checked([*enter, tool(program), *words.split()], f"set up the network with '{program} {words}'")
-
-    def _socket(self, name: str) -> socket.socket:
-        """A TCP socket in a host's network, where it stays; made by a thread, as setns moves the calling thread."""
-
-        def make() -> socket.socket:
-            libc = ctypes.CDLL(None, use_errno=True)
-            with open(f"/proc/{self._pid[name]}/ns/net") as namespace:
-                if libc.setns(namespace.fileno(), CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), f"cannot enter the network of {name}")
-            return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(make).result()
 
 
 def _rate_after_round_trips(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -120,6 +121,20 @@ def test_killing_a_commands_process_ends_the_command() -> None:
         process.kill()
         process.wait()
         assert wait_until(lambda: "sleep" not in output(made, "host1", "ps", "-eo", "comm"))
+
+
+@makes_hosts
+def test_a_server_in_this_process_serves_a_host() -> None:
+    read = "import socket, sys; print(socket.create_connection((sys.argv[1], int(sys.argv[2]))).recv(9).decode())"
+    with Hosts(ssh=False) as made, made.inside("host1", lambda: socket.create_server(("", 0))) as server:
+        server.settimeout(SECONDS)
+        port = server.getsockname()[1]
+        client = made.command("host2", [sys.executable, "-c", read, "host1", str(port)])
+        with subprocess.Popen(client, stdout=subprocess.PIPE, text=True) as process:
+            connection, (address, _) = server.accept()
+            with connection:
+                connection.sendall(b"hello")
+            assert process.communicate()[0] == "hello\n" and address == made.addresses["host2"]
 
 
 @makes_hosts
