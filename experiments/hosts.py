@@ -165,12 +165,12 @@ class Hosts:
 
     def close(self) -> None:
         """Remove the hosts, with all that runs on them; returns when they are gone."""
+        for name, pid in self._pid.items():
+            if self._first[name].poll() is None:
+                os.kill(pid, signal.SIGKILL)  # a forked child of ours may hold a copy of the pipe, so closing won't do
         for first in self._first.values():
-            assert first.stdin is not None
-            first.stdin.close()
-        for first in self._first.values():
-            first.wait()
-        shutil.rmtree(self.files, ignore_errors=True)  # the hosts did that, unless none had started
+            first.communicate()
+        shutil.rmtree(self.files, ignore_errors=True)  # a host that ended by itself did that already
 
     @property
     def ssh_key(self) -> Path:

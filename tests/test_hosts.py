@@ -231,6 +231,17 @@ def test_an_exception_inside_removes_everything(folder: Path) -> None:
 
 
 @makes_hosts
+def test_a_forked_childs_copy_of_the_pipe_keeps_nothing_alive(folder: Path) -> None:
+    made = Hosts(ssh=False).__enter__()
+    network = output(made, "host1", "readlink", "/proc/self/ns/net")
+    copies = [os.dup(first.stdin.fileno()) for first in made._first.values() if first.stdin]
+    made.close()
+    assert len(copies) == 3 and not processes_in(network) and not list(folder.iterdir())
+    for copy in copies:
+        os.close(copy)
+
+
+@makes_hosts
 def test_what_fails_half_way_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Hosts(ssh=False)
     started: list[str] = []
