@@ -14,6 +14,7 @@ runs in the host and drops its network.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import math
 import os
@@ -50,18 +51,24 @@ PACKAGES = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
 }
-# The first process of a host. Its pid is read before /proc becomes the host's own, so it is the pid seen from outside.
-# It ignores SIGCHLD, so that the kernel reaps orphans, and says its pid when all is set up.
-FIRST_PROCESS = """
+# The first process of a host reads its pid before /proc becomes the host's own, so it is the pid seen from outside.
+SET_UP = """
 read -r pid rest < /proc/self/stat
 hostname "$1"
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /dev/shm
 mount --bind "$2/hosts" /etc/hosts
 if [ -e "$2/ssh_config" ]; then mount --bind "$2/ssh_config" /etc/ssh/ssh_config; fi
-trap '' CHLD
-echo "$pid"
-read -r end || exec rm -rf -- "$2"
+exec "$3" -ISc "$4" "$pid" "$2"
+"""
+# Then it turns into this. Orphans become its children: as it ignores SIGCHLD, the kernel reaps them. (A shell would
+# not do: dash catches SIGCHLD whatever it is told, and ends its `read` when an orphan ends.)
+WAIT = """
+import shutil, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print(sys.argv[1], flush=True)
+sys.stdin.read()
+shutil.rmtree(sys.argv[2], ignore_errors=True)
 """
 SSH_CONFIG = """
 Host *
@@ -167,7 +174,9 @@ class Hosts:
         """Remove the hosts, with all that runs on them; returns when they are gone."""
         for name, pid in self._pid.items():
             if self._first[name].poll() is None:
-                os.kill(pid, signal.SIGKILL)  # a forked child of ours may hold a copy of the pipe, so closing won't do
+                # A forked child of ours may hold a copy of the pipe, so closing it won't do.
+                with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                    os.kill(pid, signal.SIGKILL)
         for first in self._first.values():
             first.communicate()
         shutil.rmtree(self.files, ignore_errors=True)  # a host that ended by itself did that already
@@ -242,7 +251,7 @@ class Hosts:
         """Start the first process of a host, in a session of its own: Ctrl-C is for its maker."""
         unshare = [tool("unshare"), "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child"]
         self._first[name] = first = subprocess.Popen(
-            [*unshare, "sh", "-ec", FIRST_PROCESS, "sh", name, str(self.files)],
+            [*unshare, "sh", "-ec", SET_UP, "sh", name, str(self.files), sys.executable, WAIT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

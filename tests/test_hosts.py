@@ -114,6 +114,15 @@ def test_a_command_keeps_folder_environment_and_status(folder: Path, monkeypatch
 
 
 @makes_hosts
+def test_orphans_are_reaped_and_their_end_is_not_the_hosts_end() -> None:
+    with Hosts(ssh=False) as made:
+        orphans = "for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.0$i &); done; sleep 0.3"
+        output(made, "host1", "sh", "-c", orphans)
+        assert "sleep" not in output(made, "host1", "ps", "-eo", "comm")  # no zombies either
+        assert made._first["host1"].poll() is None
+
+
+@makes_hosts
 def test_killing_a_commands_process_ends_the_command() -> None:
     with Hosts(ssh=False) as made:
         process = subprocess.Popen(made.command("host1", ["sleep", "60"]))
