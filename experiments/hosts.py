@@ -1,0 +1,369 @@
+"""Several hosts on one machine, joined by a network of known speed.
+
+    python experiments/hosts.py --gbit 10 -- horovodrun --gloo -np 2 -H host1:1,host2:1 python train.py
+
+makes host1 and host2, runs the command on host1 and removes both. A host is a set of Linux namespaces: it has its own
+name, network, processes and shared memory, and shares cores and files with the others. Each has one interface, eth0,
+on a common switch; `tc` limits how fast it sends. With ssh, each runs an sshd that lets the others in by name.
+
+Nothing outlives the process that made the hosts, not even after kill -9: the first process of each host waits at a
+pipe from its maker, and when that closes it removes the hosts' files and ends, whereupon the kernel kills what else
+runs in the host and drops its network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import math
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, TypeVar
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
+
+from experiments.usage import UsageError
+
+T = TypeVar("T")
+INTERFACE = "eth0"
+# Debian's packages, for the message about a missing tool.
+PACKAGES = {
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "ip": "iproute2",
+    "tc": "iproute2",
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+}
+# The first process of a host reads its pid before /proc becomes the host's own, so it is the pid seen from outside.
+SET_UP = """
+read -r pid rest < /proc/self/stat
+hostname "$1"
+mount -t proc proc /proc
+mount -t tmpfs tmpfs /dev/shm
+mount --bind "$2/hosts" /etc/hosts
+if [ -e "$2/ssh_config" ]; then mount --bind "$2/ssh_config" /etc/ssh/ssh_config; fi
+exec "$3" -ISc "$4" "$pid" "$2"
+"""
+# Then it turns into this. Orphans become its children: as it ignores SIGCHLD, the kernel reaps them. (A shell would
+# not do: dash catches SIGCHLD whatever it is told, and ends its `read` when an orphan ends.)
+WAIT = """
+import shutil, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print(sys.argv[1], flush=True)
+sys.stdin.read()
+shutil.rmtree(sys.argv[2], ignore_errors=True)
+"""
+SSH_CONFIG = """
+Host *
+User root
+BatchMode yes
+IdentityFile {files}/key
+IdentitiesOnly yes
+UserKnownHostsFile {files}/known_hosts
+"""
+# The key lies in a folder under /tmp, which StrictModes would refuse; only root can read it.
+SSHD_CONFIG = """
+HostKey {files}/key
+AuthorizedKeysFile {files}/key.pub
+PidFile none
+StrictModes no
+PermitRootLogin prohibit-password
+MaxStartups 1000
+"""
+SSHD_ROOT = Path("/run/sshd")  # sshd wants this empty folder; the package's service makes it, too
+MTU = 1500  # bytes
+CLONE_NEWNET = 0x40000000  # <linux/sched.h>
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a link was seen to do: TCP payload in Gbit/s (10⁹ bits), median round trip of one byte in µs."""
+
+    gbit: float
+    round_trip_us: float
+
+
+def tool(name: str) -> str:
+    """The tool's path. Raises UsageError with the package that has it."""
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
+    if found is None:
+        without = ", or do without ssh (--no-ssh)" if name.startswith("ssh") else ""
+        raise UsageError(f"{name} is missing; on Debian or Ubuntu: apt-get install {PACKAGES[name]}{without}")
+    return found
+
+
+def _checked(argv: Sequence[str], what: str) -> None:
+    """Run a tool to its end. Raises UsageError with its last words."""
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode:
+        raise UsageError(f"cannot {what}: {_last_words(done.stderr)}")
+
+
+def _last_words(stderr: str) -> str:
+    return (stderr.strip().splitlines() or ["no reason given"])[-1]
+
+
+class Hosts:
+    """`count` hosts, named host1, host2, …, that exist inside its `with` block.
+
+    Each sends at most `gbit` Gbit/s, Ethernet frames included (None: as fast as the machine can), and what it sends
+    arrives `delay_us` µs later, so that a round trip takes twice that. Without `ssh` processes start on a host by
+    `command` alone. Raises UsageError where that can't be had.
+    """
+
+    def __init__(
+        self, count: int = 2, gbit: float | None = None, delay_us: float | None = None, ssh: bool = True
+    ) -> None:
+        if not 2 <= count <= 250:
+            raise UsageError(f"--count must be 2 to 250 hosts, not {count}")
+        for name, value in (("--gbit", gbit), ("--delay-us", delay_us)):
+            if value is not None and not (0 < value < math.inf):
+                raise UsageError(f"{name} must be positive, not {value:g}")
+        self.names = [f"host{i}" for i in range(1, count + 1)]
+        self.addresses = {name: f"10.77.0.{i}" for i, name in enumerate(self.names, 1)}
+        self.gbit, self.delay_us, self.ssh = gbit, delay_us, ssh
+        self._first: dict[str, subprocess.Popen[str]] = {}
+        self._pid: dict[str, int] = {}
+
+    def __enter__(self) -> Hosts:
+        if os.geteuid() != 0:
+            raise UsageError("making hosts needs root; run as root, or with sudo")
+        for name in PACKAGES:
+            if self.ssh or not name.startswith("ssh"):
+                tool(name)
+        self.files = Path(tempfile.mkdtemp(prefix=f"hosts-{os.getpid()}-"))
+        try:
+            self._write_files()
+            for name in ("switch", *self.names):
+                self._start(name)
+            self._connect()
+            if self.ssh:
+                SSHD_ROOT.mkdir(mode=0o755, parents=True, exist_ok=True)
+                for name in self.names:
+                    # sshd becomes a daemon once it listens, so afterwards the host can be reached.
+                    sshd = [tool("sshd"), "-f", str(self.files / "sshd_config")]
+                    _checked(self.command(name, sshd), f"start sshd on {name}")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the hosts, with all that runs on them; returns when they are gone."""
+        for name, pid in self._pid.items():
+            if self._first[name].poll() is None:
+                # A forked child of ours may hold a copy of the pipe, so closing it won't do.
+                with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                    os.kill(pid, signal.SIGKILL)
+        for first in self._first.values():
+            first.communicate()
+        shutil.rmtree(self.files, ignore_errors=True)  # a host that ended by itself did that already
+
+    @property
+    def ssh_key(self) -> Path:
+        """The private key that lets root in on every host."""
+        return self.files / "key"
+
+    @property
+    def ssh_config(self) -> Path:
+        """Settings for ssh; on the hosts they are the system's, so there `ssh host2` needs no options."""
+        return self.files / "ssh_config"
+
+    def command(self, host: str, argv: Sequence[str], cwd: Path | None = None) -> list[str]:
+        """The argv that runs `argv` on a host, in `cwd` (default: the current folder), with the caller's environment.
+
+        It has the exit status of `argv`. When the process it starts is killed, `argv` gets SIGTERM. Raises UsageError
+        for an unknown host.
+        """
+        enter = [tool("nsenter"), f"--target={self._pid_of(host)}", "--net", "--uts", "--ipc", "--mount", "--pid", "--"]
+        return [*enter, "env", f"--chdir={cwd or Path.cwd()}", tool("setpriv"), "--pdeathsig=TERM", "--", *argv]
+
+    def inside(self, host: str, function: Callable[[], T]) -> T:
+        """The function's result, called by a thread of this process in the host's network.
+
+        Sockets that it opens and threads that it starts stay there, so that a server in this process can serve hosts.
+        Raises UsageError for an unknown host.
+        """
+        pid = self._pid_of(host)
+
+        def call() -> T:
+            libc = ctypes.CDLL(None, use_errno=True)  # setns moves the calling thread alone; os.setns is Python 3.12's
+            with open(f"/proc/{pid}/ns/net") as network:
+                if libc.setns(network.fileno(), CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), f"cannot enter the network of {host}")
+            return function()
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(call).result()
+
+    def measure(self, seconds: float = 2.0, rounds: int = 200) -> Link:
+        """What one TCP connection from the first to the second host gets in so many seconds."""
+        with self.inside("host2", socket.socket) as listener, self.inside("host1", socket.socket) as sender:
+            listener.bind((self.addresses["host2"], 0))
+            listener.listen()
+            sender.connect(listener.getsockname())
+            sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            receiver, _ = listener.accept()
+            with receiver:
+                receiver.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return Link(*_rate_after_round_trips(sender, receiver, seconds, rounds))
+
+    def _pid_of(self, host: str) -> int:
+        if host not in self.names:
+            raise UsageError(f"unknown host {host}; there are {', '.join(self.names)}")
+        return self._pid[host]
+
+    def _write_files(self) -> None:
+        lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in self.addresses.items())]
+        (self.files / "hosts").write_text("\n".join(lines) + "\n")
+        if not self.ssh:
+            return
+        make_key = [tool("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", "throw-away", "-f", str(self.ssh_key)]
+        _checked(make_key, "make an ssh key")
+        public = (self.files / "key.pub").read_text()
+        (self.files / "known_hosts").write_text("".join(f"{name} {public}" for name in self.names))
+        self.ssh_config.write_text(SSH_CONFIG.format(files=self.files))
+        (self.files / "sshd_config").write_text(SSHD_CONFIG.format(files=self.files))
+
+    def _start(self, name: str) -> None:
+        """Start the first process of a host, in a session of its own: Ctrl-C is for its maker."""
+        unshare = [tool("unshare"), "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child"]
+        self._first[name] = first = subprocess.Popen(
+            [*unshare, "sh", "-ec", SET_UP, "sh", name, str(self.files), sys.executable, WAIT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert first.stdout is not None and first.stderr is not None
+        pid = first.stdout.readline()
+        if not pid:
+            why = _last_words(first.stderr.read())
+            raise UsageError(f"cannot make namespaces ({why}); a container needs --privileged for them")
+        self._pid[name] = int(pid)
+
+    def _connect(self) -> None:
+        """Plug every host into the switch and limit what it sends."""
+        self._net("switch", "ip", "link add switch type bridge")
+        self._net("switch", "ip", "link set switch up")
+        for i, name in enumerate(self.names, 1):
+            cable = f"link add port{i} type veth peer name {INTERFACE} netns {self._pid[name]}"
+            self._net("switch", "ip", cable)
+            self._net("switch", "ip", f"link set port{i} master switch up")
+            self._net(name, "ip", f"address add {self.addresses[name]}/24 dev {INTERFACE}")
+            self._net(name, "ip", f"link set {INTERFACE} mtu {MTU} up")
+            self._net(name, "ip", "link set lo up")
+            parent = "root"
+            if self.gbit is not None:
+                # Bursts of 1 ms bridge the timer's slack; what waits longer than the latency is dropped.
+                burst = max(1e6 * self.gbit / 8, 64 * 1024)
+                limit = f"tbf rate {self.gbit * 1e9:.0f}bit burst {burst:.0f} latency 50ms"
+                self._net(name, "tc", f"qdisc add dev {INTERFACE} root handle 1: {limit}")
+                parent = "parent 1:"
+            if self.delay_us is not None:
+                delay = f"netem delay {self.delay_us:g}us limit 1000000"
+                try:
+                    self._net(name, "tc", f"qdisc add dev {INTERFACE} {parent} handle 2: {delay}")
+                except UsageError as error:
+                    wanted = "--delay-us needs netem, which this kernel lacks (module sch_netem)"
+                    raise UsageError(f"{wanted}; leave it out") from error
+
+    def _net(self, name: str, program: str, words: str) -> None:
+        enter = [tool("nsenter"), f"--target={self._pid[name]}", "--net", "--"]
+        _checked([*enter, tool(program), *words.split()], f"set up the network with '{program} {words}'")
+
+
+def _rate_after_round_trips(
+    sender: socket.socket, receiver: socket.socket, seconds: float, rounds: int
+) -> tuple[float, float]:
+    """Gbit/s and µs, see Link."""
+    trips = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        sender.sendall(b"?")
+        receiver.recv(1)
+        receiver.sendall(b"!")
+        sender.recv(1)
+        trips.append(time.perf_counter() - start)
+
+    def send() -> None:
+        block, end = bytes(1 << 20), time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            sender.sendall(block)
+        sender.shutdown(socket.SHUT_WR)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    buffer = bytearray(1 << 20)
+    receiver.recv_into(buffer)
+    start, received = time.perf_counter(), 0
+    while size := receiver.recv_into(buffer):
+        received += size
+    elapsed = time.perf_counter() - start
+    sending.join()
+    return 8e-9 * received / elapsed, 1e6 * statistics.median(trips)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--count", type=int, default=2, help="how many hosts (default 2)")
+    p.add_argument("--gbit", type=float, help="the most that a host sends, in Gbit/s (default: no limit)")
+    p.add_argument("--delay-us", type=float, help="delay of what a host sends, in µs; a round trip has two (default 0)")
+    p.add_argument("--no-ssh", action="store_true", help="start no sshd")
+    p.add_argument("--measure", action="store_true", help="first print the link's speed and round-trip time")
+    p.add_argument("command", nargs="*", metavar="COMMAND", help="what to run on host1, after --")
+    return p
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the command's exit status, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM."""
+    a = arguments().parse_args(argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminated)
+    try:
+        if not a.command and not a.measure:
+            raise UsageError("nothing to do; give --measure, or a command after --")
+        with Hosts(a.count, a.gbit, a.delay_us, ssh=not a.no_ssh) as hosts:
+            if a.measure:
+                link = hosts.measure()
+                print(f"host1 to host2: {link.gbit:.3f} Gbit/s, round trip {link.round_trip_us:.1f} µs", flush=True)
+            status = subprocess.call(hosts.command("host1", a.command)) if a.command else 0
+    except UsageError as error:
+        print(f"hosts: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hosts: interrupted; the hosts are gone", file=sys.stderr)
+        return 130
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
