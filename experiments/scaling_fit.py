@@ -412,7 +412,7 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
     if not 0 < level < 1 or draws < 100:
         raise UsageError("--level must lie between 0 and 1, and --draws be at least 100")
     try:
-        store.git_state()  # now, as results whose commit can't be told can't be written
+        code = store.Code.now()
     except RuntimeError as error:
         raise UsageError(str(error)) from error
     started = datetime.now(UTC)
@@ -434,6 +434,7 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
         seed=seed,
         device="cpu",
         started=started,
+        code=code,
         kind="projected",
         versions={"scipy": scipy.__version__},
     )
@@ -441,12 +442,12 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
     log = frame_rows[[*shown, "error"]].to_string(index=False) + "\n"
     print(log, end="")
     written = store.write(frame_rows, origin, log=log, results=results)
-    for old in store.runs(results):
-        same = {key: old.provenance.config.get(key) for key in settings} == settings
-        if old.provenance.experiment == EXPERIMENT and same and old.path != written:
+    for old in set(written.parent.glob("*.parquet")) - {written}:
+        earlier = store.run(old).provenance.config
+        if {key: earlier.get(key) for key in settings} == settings:
             # The same fit of what the inputs were before: two of them would be read as one result.
-            old.path.unlink()
-            old.path.with_suffix(".log").unlink(missing_ok=True)
+            old.unlink()
+            old.with_suffix(".log").unlink(missing_ok=True)
     return written
 
 
