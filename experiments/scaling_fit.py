@@ -411,10 +411,7 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
     """
     if not 0 < level < 1 or draws < 100:
         raise UsageError("--level must lie between 0 and 1, and --draws be at least 100")
-    try:
-        code = store.Code.now()
-    except RuntimeError as error:
-        raise UsageError(str(error)) from error
+    code = store.Code.now()
     started = datetime.now(UTC)
     frame = published.load(path)
     extra, runs = measured(results)

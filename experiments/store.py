@@ -28,6 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from experiments.usage import UsageError
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 METADATA_KEY = b"dlperf"
@@ -43,6 +45,50 @@ def column(name: str, kind: pa.DataType, unit: str, doc: str, nullable: bool = F
 
 
 SCHEMAS: dict[str, pa.Schema] = {
+    "p1_horovod": pa.schema(
+        [
+            column("framework", pa.string(), "-", "tensorflow | torch"),
+            column("model", pa.string(), "-", "where the network comes from: a package and its version, or a file"),
+            column("device_kind", pa.string(), "-", "what a learner computes on: cpu (its cores) | gpu (one)"),
+            column("learners", pa.int64(), "learners", "processes that train together, N"),
+            column("hosts", pa.int64(), "hosts", "machines, or network namespaces, that they run on"),
+            column("launcher", pa.string(), "-", "horovodrun | mpirun | slurm | none"),
+            column("allreduce", pa.bool_(), "-", "gradients averaged; without it the learners are independent"),
+            column("precision", pa.string(), "-", "float32 | mixed (bfloat16 activations)"),
+            column("batch_size", pa.int64(), "images", "per learner"),
+            column(
+                "effective_batch",
+                pa.int64(),
+                "images",
+                "that one update averages: learners · batch_size, or batch_size",
+            ),
+            column("image_size", pa.int64(), "pixels", "side of the synthetic images"),
+            column("threads", pa.int64(), "cores", "logical CPUs that a learner is pinned to"),
+            column("cores", pa.string(), "-", "which ones"),
+            column("gbit", pa.float64(), "Gbit/s", "what an emulated host may send; empty: not limited", nullable=True),
+            column(
+                "link_gbit", pa.float64(), "Gbit/s", "what its link was measured to do before the job", nullable=True
+            ),
+            column("link_round_trip_us", pa.float64(), "µs", "its round trip, measured likewise", nullable=True),
+            column("repeat", pa.int64(), "-", "which repetition of the job, 1 is the first"),
+            column("rank", pa.int64(), "-", "which learner, 0 is the first"),
+            column("host", pa.int64(), "-", "its host, 0 is the first"),
+            column("epochs_planned", pa.int64(), "epochs", "length of the job"),
+            column("epoch", pa.int64(), "epochs", "which epoch, 1 is the first; all learners start it together"),
+            column("steps", pa.int64(), "steps", "in this epoch"),
+            column("images", pa.int64(), "images", "that this learner trained on in this epoch"),
+            column("seconds", pa.float64(), "s", "that it took for them"),
+            column("images_per_second", pa.float64(), "1/s", "images over seconds, of this learner"),
+            column("step_p10", pa.float64(), "s", "10 % of this epoch's steps took less"),
+            column("step_p50", pa.float64(), "s", "half of them took less"),
+            column("step_p90", pa.float64(), "s", "90 % of them took less"),
+            column("loss", pa.float64(), "nat", "cross-entropy of the epoch's last step, this learner's batch"),
+            column("parameters", pa.int64(), "count", "trained numbers of the network"),
+            column("gradient_bytes", pa.int64(), "byte", "what one all-reduce averages"),
+            column("warm_up_steps", pa.int64(), "steps", "before the first epoch, not in any row's seconds"),
+            column("setup_seconds", pa.float64(), "s", "from the learner's start to the end of its warm-up"),
+        ]
+    ),
     "p3_crosscheck": pa.schema(
         [
             column("net", pa.string(), "-", "network or module counted"),
@@ -199,7 +245,7 @@ def _file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def _loaded_sources() -> dict[str, str]:
+def loaded_sources() -> dict[str, str]:
     """Hashes of the project's own sources that this process runs: what could have changed the numbers.
 
     Those are its loaded modules and any file that a module names as its SOURCE, such as kernels in another language.
@@ -214,13 +260,13 @@ def _loaded_sources() -> dict[str, str]:
 def git_state() -> tuple[str, bool]:
     """Commit and dirty flag; a copy without .git takes them from DLPERF_COMMIT=<40 hex digits>[-dirty].
 
-    Raises RuntimeError when they can't be told, so ask before a long run. Results are left out of the dirty flag, as
+    Raises UsageError when they can't be told, so ask before a long run. Results are left out of the dirty flag, as
     writing one run must not mark the next one dirty.
     """
     given = os.environ.get("DLPERF_COMMIT")
     if given:
         if not re.fullmatch(r"[0-9a-f]{40}(-dirty)?", given):
-            raise RuntimeError(f"DLPERF_COMMIT must be a commit of 40 hex digits, then maybe -dirty, not {given!r}")
+            raise UsageError(f"DLPERF_COMMIT must be a commit of 40 hex digits, then maybe -dirty, not {given!r}")
         return given.removesuffix("-dirty"), given.endswith("-dirty")
 
     def git(*args: str) -> str:
@@ -229,7 +275,7 @@ def git_state() -> tuple[str, bool]:
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ".", ":!results"))
     except (OSError, subprocess.CalledProcessError) as error:
-        raise RuntimeError(
+        raise UsageError(
             "cannot tell the git commit: run inside a git checkout, or set DLPERF_COMMIT=<commit>[-dirty]"
         ) from error
 
@@ -244,8 +290,8 @@ class Code:
 
     @classmethod
     def now(cls) -> Code:
-        """The code as it is; import what the run needs before. Raises RuntimeError as `git_state` does."""
-        return cls(*git_state(), _loaded_sources())
+        """The code as it is; import what the run needs before. Raises UsageError as `git_state` does."""
+        return cls(*git_state(), loaded_sources())
 
 
 def cpu_name() -> str:
@@ -255,7 +301,8 @@ def cpu_name() -> str:
     return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
 
 
-def _versions(extra: Mapping[str, str] | None) -> dict[str, str]:
+def library_versions(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Versions of Python, and of the libraries that matter to numbers and are loaded."""
     found = {"python": platform.python_version()}
     for name in ("numpy", "torch", "triton", "tensorflow", "keras", "horovod", "fvcore"):
         if name in sys.modules:
@@ -290,10 +337,10 @@ def provenance(
 ) -> Provenance:
     """Collect the provenance of a run that ends now, of the `code` that it started with (default: as it is now).
 
-    Raises RuntimeError when the git commit can't be told.
+    Raises UsageError when the git commit can't be told.
     """
     code = code or Code.now()
-    sources = _loaded_sources() | code.sources  # a module that was imported later is there as it is now
+    sources = loaded_sources() | code.sources  # a module that was imported later is there as it is now
     return Provenance(
         experiment=experiment,
         run_id=run,
@@ -312,7 +359,7 @@ def provenance(
         host_cores=len(os.sched_getaffinity(0)),
         device=device,
         device_count=device_count,
-        versions=_versions(versions),
+        versions=library_versions(versions),
     )
 
 

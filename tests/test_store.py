@@ -457,7 +457,7 @@ def test_commit_from_the_environment(monkeypatch: pytest.MonkeyPatch, given: str
 @pytest.mark.parametrize("given", ["main", COMMIT[:12], COMMIT.upper(), f"{COMMIT}-clean", f"{COMMIT}\n", "-dirty"])
 def test_bad_commits_from_the_environment(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv("DLPERF_COMMIT", given)
-    with pytest.raises(RuntimeError, match="DLPERF_COMMIT must be a commit of 40 hex digits") as caught:
+    with pytest.raises(UsageError, match="DLPERF_COMMIT must be a commit of 40 hex digits") as caught:
         origin()
     assert "\n" not in str(caught.value)
 
@@ -490,7 +490,7 @@ def test_no_commit_to_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("DLPERF_COMMIT")
     monkeypatch.setattr(store, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(RuntimeError, match="DLPERF_COMMIT"):
+    with pytest.raises(UsageError, match="DLPERF_COMMIT"):
         store.git_state()
 
 

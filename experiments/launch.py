@@ -1,0 +1,259 @@
+"""Start the learners of a Horovod job, one process each, and end all of them when one dies.
+
+`horovodrun` is Horovod's own launcher; it reaches other hosts by ssh. The others only start processes: learners then
+meet at a rendezvous server in this process, which Horovod's launcher would run otherwise, and each finds its place
+among them by the rank that its launcher gave it (`join`). `none` starts the processes itself, on this machine, or on
+emulated hosts (experiments/hosts.py), `mpirun` and `slurm` leave that to Open MPI and to srun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata, util
+from pathlib import Path
+
+from experiments.hosts import INTERFACE, Hosts
+from experiments.usage import RunError, UsageError
+
+LAUNCHERS = ("horovodrun", "mpirun", "slurm", "none")
+INSTALL = "build it with: make horovod"
+LINGER = 15.0  # s from SIGTERM to SIGKILL; horovodrun takes up to 5 to end what it started
+# How launchers say which learner died, and what they put before a learner's lines.
+DEATHS = [re.compile(r"Process (\d+) exit with status code"), re.compile(r"process rank (\d+) with"),
+          re.compile(r"task (\d+): ")]  # fmt: skip
+PREFIX = re.compile(r"^(\[[\d,]+\]<std(out|err)>: ?|\d+: )")
+# The rank, in the environment that each launcher makes.
+OWN_RANK = "DLPERF_RANK"
+RANKS = (OWN_RANK, "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
+
+
+def check_horovod(framework: str) -> None:
+    """Raise UsageError unless Horovod is installed and was built for the framework and its version."""
+    if util.find_spec("horovod") is None:
+        raise UsageError(f"Horovod is not installed; {INSTALL}")
+    if util.find_spec(framework) is None:
+        raise UsageError(f"--framework {framework} is not installed; install it, then build Horovod for it")
+    origin = util.find_spec("horovod").origin  # type: ignore[union-attr]
+    built_for = json.loads((Path(str(origin)).parent / "metadata.json").read_text())
+    built = built_for.get({"torch": "pytorch"}.get(framework, framework))
+    package = "tensorflow_cpu" if framework == "tensorflow" else framework
+    try:
+        installed = metadata.version(framework)
+    except metadata.PackageNotFoundError:
+        installed = metadata.version(package)
+    if built is None:
+        raise UsageError(f"Horovod was built without {framework}; {INSTALL}")
+    if built.partition("+")[0] != installed.partition("+")[0]:
+        raise UsageError(f"Horovod was built for {framework} {built}, installed is {installed}; {INSTALL}")
+
+
+def parse_hosts(text: str, learners: int) -> dict[str, int]:
+    """Slots by host, from 'host1:8,host2:8'. Raises UsageError for another form, or when slots don't suffice."""
+    slots: dict[str, int] = {}
+    for part in text.split(","):
+        matched = re.fullmatch(r"([\w.-]+):([1-9]\d*)", part)
+        if matched is None:
+            raise UsageError(f"-H: '{part}' is not a host and its slots, such as host1:8; separate hosts by commas")
+        if matched[1] in slots:
+            raise UsageError(f"-H: host {matched[1]} is named twice")
+        slots[matched[1]] = int(matched[2])
+    if sum(slots.values()) < learners:
+        raise UsageError(f"-H: {learners} learners need as many slots, {text} has {sum(slots.values())}")
+    return slots
+
+
+def check_reachable(slots: dict[str, int], launcher: str) -> None:
+    """Raise UsageError for hosts whose name can't be resolved, or that need ssh where there is none."""
+    own = {"localhost", "127.0.0.1", socket.gethostname()}
+    for host in slots:
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError as error:
+            raise UsageError(f"-H: unknown host {host} ({error.strerror})") from error
+    others = [host for host in slots if host not in own]
+    if others and launcher == "none":
+        raise UsageError(f"--launcher none starts learners on this machine only, not on {', '.join(others)}")
+    if others and launcher in {"horovodrun", "mpirun"} and shutil.which("ssh") is None:
+        raise UsageError(f"{others[0]} is reached by ssh, which is missing; install it, or use --launcher slurm")
+
+
+def join(hosts: str, learners: int) -> None:
+    """In a learner's process: take the place that the launcher gave it, in Horovod's variables. Raises UsageError."""
+    from horovod.runner.common.util.hosts import get_host_assignments
+    from horovod.runner.common.util.hosts import parse_hosts as parse
+    from horovod.runner.gloo_run import create_slot_env_vars
+
+    if "HOROVOD_RANK" in os.environ:  # horovodrun told it all
+        return
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), None)
+    if rank is None:
+        raise UsageError("a learner without a rank; start the job without --report")
+    plan = get_host_assignments(parse(hosts), learners, learners)
+    os.environ.update({name: str(value) for name, value in create_slot_env_vars(plan[int(rank)]).items()})
+
+
+@contextlib.contextmanager
+def _rendezvous(spec: str, learners: int, hosts: Hosts | None, local: bool) -> Iterator[dict[str, str]]:
+    """A rendezvous server for the learners; gives the variables by which they find it."""
+    from horovod.runner.common.util.hosts import get_host_assignments
+    from horovod.runner.common.util.hosts import parse_hosts as parse
+    from horovod.runner.http.http_server import RendezvousServer
+
+    server = RendezvousServer()
+    if hosts:
+        port, address = hosts.inside("host1", server.start), hosts.addresses["host1"]
+    else:
+        port, address = server.start(), "127.0.0.1" if local else socket.gethostbyname(socket.gethostname())
+    server.init(get_host_assignments(parse(spec), learners, learners))
+    interface = INTERFACE if hosts else "lo" if local else None
+    try:
+        yield {
+            "HOROVOD_CONTROLLER": "gloo",
+            "HOROVOD_CPU_OPERATIONS": "gloo",
+            "HOROVOD_GLOO_RENDEZVOUS_ADDR": address,
+            "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
+            "HOROVOD_GLOO_TIMEOUT_SECONDS": "120",
+            **({"HOROVOD_GLOO_IFACE": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}),
+        }
+    finally:
+        server.stop()
+
+
+def _commands(launcher: str, spec: str, learners: int, argv: Sequence[str]) -> list[str]:
+    """The one command of a launcher that starts all learners."""
+    if launcher == "mpirun":
+        root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+        passed = [name for name in os.environ if name.startswith(("HOROVOD_", "NCCL_", "PYTHONPATH", "LD_LIBRARY"))]
+        exported = [word for name in passed for word in ("-x", name)]
+        return [
+            "mpirun",
+            *root,
+            "-np",
+            str(learners),
+            "-H",
+            spec,
+            "--bind-to",
+            "none",
+            "--tag-output",
+            *exported,
+            *argv,
+        ]
+    if launcher == "slurm":
+        return ["srun", f"--ntasks={learners}", "--distribution=block", "--kill-on-bad-exit=1", "--label", *argv]
+    return [sys.executable, "-m", "horovod.runner.launch", "--gloo", "-np", str(learners), "-H", spec, *argv]
+
+
+class Processes:
+    """The processes of a job; leaving its `with` block ends all of them, and what they have started."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._started: list[subprocess.Popen[str]] = []
+        self._readers: list[threading.Thread] = []
+
+    def start(self, argv: Sequence[str], environment: dict[str, str]) -> None:
+        """Start one, in a session of its own, so that Ctrl-C reaches only this process, which then ends the others."""
+        process = subprocess.Popen(
+            argv,
+            env=os.environ | environment | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        reader = threading.Thread(target=self._read, args=(process,), daemon=True)
+        reader.start()
+        self._started.append(process)
+        self._readers.append(reader)
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._say(PREFIX.sub("", line.rstrip()))
+
+    def wait(self) -> tuple[int, int] | None:
+        """Wait for the end; which process failed first and its exit status, None if none did."""
+        while True:
+            ended = [process.poll() for process in self._started]
+            failed = [i for i, status in enumerate(ended) if status]
+            if failed:
+                # Its end may bring others down first: the one that was killed is the one to name.
+                killed = [i for i in failed if (ended[i] or 0) < 0 or (ended[i] or 0) > 128]
+                first = (killed or failed)[0]
+                return first, ended[first] or 0
+            if all(status == 0 for status in ended):
+                return None
+            time.sleep(0.05)
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, patience in ((signal.SIGTERM, LINGER), (signal.SIGKILL, None)):
+            for process in self._started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                deadline = time.monotonic() + (patience or 0)
+                for process in self._started:
+                    process.wait(None if patience is None else max(0.0, deadline - time.monotonic()))
+        for reader in self._readers:
+            reader.join(1)
+
+
+def launch(
+    argv: Sequence[str],
+    learners: int,
+    launcher: str,
+    slots: dict[str, int],
+    say: Callable[[str], None],
+    hosts: Hosts | None = None,
+) -> None:
+    """Run a learner's `argv` in `learners` processes to their end; `say` gets each line that they print.
+
+    `hosts` are emulated ones, on which `none` starts processes. Raises UsageError when a launcher is missing, RunError
+    naming the learner that died; then no process is left.
+    """
+    spec = ",".join(f"{host}:{count}" for host, count in slots.items())
+    program = {"mpirun": "mpirun", "slurm": "srun"}.get(launcher)
+    if program and shutil.which(program) is None:
+        raise UsageError(f"--launcher {launcher} needs {program}, which is not installed; use --launcher none")
+    dead: list[str] = []
+
+    def listen(line: str) -> None:
+        dead.extend(found[1] for pattern in DEATHS if (found := pattern.search(line)))
+        say(line)
+
+    with contextlib.ExitStack() as stack:
+        environment: dict[str, str] = {}
+        if launcher != "horovodrun":
+            local = set(slots) <= {"localhost", "127.0.0.1"}
+            environment = stack.enter_context(_rendezvous(spec, learners, hosts, local))
+        processes = stack.enter_context(Processes(listen))
+        if launcher == "none":
+            for rank, host in enumerate([host for host, count in slots.items() for _ in range(count)][:learners]):
+                command = hosts.command(host, argv) if hosts else list(argv)
+                processes.start(command, environment | {OWN_RANK: str(rank)})
+        else:
+            os.environ.update(environment)
+            processes.start(_commands(launcher, spec, learners, argv), {})
+        failed = processes.wait()
+    if failed is not None:
+        index, status = failed
+        who = index if launcher == "none" else dead[0] if dead else "unknown"
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        if launcher != "none":
+            how = f"died, and {program or launcher} {how}"
+        raise RunError(f"learner {who} {how}; all others were stopped and nothing was written")
