@@ -1,5 +1,7 @@
 # Two commands for readers: `make report` renders the document, `make test` checks the project.
-# Both make .venv by themselves and do nothing twice.
+# Both make .venv by themselves and do nothing twice. `make test` builds Horovod (once, about 5 minutes on 2 cores);
+# `make test HOROVOD=` does without, and skips the tests that need it or TensorFlow. `make horovod` only builds it; with
+# GPUs: make horovod TENSORFLOW='tensorflow[and-cuda]'.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,17 +9,21 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 ARGS ?=
+TENSORFLOW ?= tensorflow-cpu>=2.18
+HOROVOD ?= $(VENV)/horovod.installed
 
-.PHONY: report test clean
+.PHONY: report test horovod clean
 
 report: $(VENV)/report.installed
 	$(BIN)/python -m report $(ARGS)
 
-test: $(VENV)/test.installed
+test: $(VENV)/test.installed $(HOROVOD)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest $(ARGS)
+
+horovod: $(VENV)/horovod.installed
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -27,6 +33,11 @@ $(BIN)/python:
 
 $(VENV)/%.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[$*]'
+	@touch $@
+
+$(VENV)/horovod.installed: $(VENV)/distributed.installed tools/build_horovod.py tools/horovod-cxx tools/check_horovod.py
+	$(PIP) '$(TENSORFLOW)'
+	$(BIN)/python tools/build_horovod.py
 	@touch $@
 
 clean:

@@ -130,11 +130,15 @@ def _rendezvous(spec: str, learners: int, hosts: Hosts | None, local: bool) -> I
         server.stop()
 
 
-def _commands(launcher: str, spec: str, learners: int, argv: Sequence[str]) -> list[str]:
+def _command(launcher: str, spec: str, learners: int, argv: Sequence[str], environment: dict[str, str]) -> list[str]:
     """The one command of a launcher that starts all learners."""
     if launcher == "mpirun":
         root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-        passed = [name for name in os.environ if name.startswith(("HOROVOD_", "NCCL_", "PYTHONPATH", "LD_LIBRARY"))]
+        passed = [
+            name
+            for name in os.environ | environment
+            if name.startswith(("HOROVOD_", "NCCL_", "PYTHONPATH", "LD_LIBRARY"))
+        ]
         exported = [word for name in passed for word in ("-x", name)]
         return [
             "mpirun",
@@ -247,8 +251,7 @@ def launch(
                 command = hosts.command(host, argv) if hosts else list(argv)
                 processes.start(command, environment | {OWN_RANK: str(rank)})
         else:
-            os.environ.update(environment)
-            processes.start(_commands(launcher, spec, learners, argv), {})
+            processes.start(_command(launcher, spec, learners, argv, environment), environment)
         failed = processes.wait()
     if failed is not None:
         index, status = failed

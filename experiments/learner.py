@@ -232,7 +232,9 @@ def train(job: Job, started: float, say: Callable[[str], None]) -> list[dict[str
     for _ in range(job.warm_up):
         learner.step()
     setup = time.perf_counter() - started
-    seconds, losses, epoch_seconds = [], [], []
+    seconds: list[list[float]] = []
+    losses: list[list[float]] = []
+    epoch_seconds: list[float] = []
     for epoch in range(1, job.epochs + 1):
         learner.gather(np.zeros(1, np.uint8))  # a barrier
         marks = [time.perf_counter()]

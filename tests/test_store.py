@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments import store
+from experiments.usage import UsageError
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -1,0 +1,176 @@
+"""Launching a job's learners: hosts, checks, how deaths are told. Stand-ins play mpirun and srun."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from experiments import launch
+from experiments.usage import RunError, UsageError
+
+needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs: make horovod")
+# A learner without a framework: says its place, and fails where it is told to.
+LEARNER = """
+import os, sys, time
+from experiments import launch
+launch.join(sys.argv[1], int(sys.argv[2]))
+rank = int(os.environ["HOROVOD_RANK"])
+print("rank", rank, "of", os.environ["HOROVOD_SIZE"], "host", os.environ["HOROVOD_CROSS_RANK"], flush=True)
+if rank == int(sys.argv[3]):
+    os.kill(os.getpid(), 9)
+time.sleep(0 if sys.argv[3] == "-1" else 60)
+"""
+
+
+def test_hosts_and_their_slots() -> None:
+    assert launch.parse_hosts("a:8,b-1.example.org:4", 12) == {"a": 8, "b-1.example.org": 4}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a", "'a' is not a host and its slots"),
+        ("a:0", "'a:0' is not a host and its slots"),
+        ("a:1,", "'' is not a host and its slots"),
+        ("a:1;b:1", "is not a host and its slots"),
+        ("a:1,a:2", "host a is named twice"),
+        ("a:1,b:2", "4 learners need as many slots, a:1,b:2 has 3"),
+    ],
+)
+def test_bad_hosts(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        launch.parse_hosts(text, 4)
+
+
+def test_hosts_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"unknown host no-such-host\.invalid"):
+        launch.check_reachable({"no-such-host.invalid": 1}, "horovodrun")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
+    launch.check_reachable({"localhost": 1, socket.gethostname(): 1}, "none")
+    with pytest.raises(UsageError, match="on this machine only, not on node2"):
+        launch.check_reachable({"localhost": 1, "node2": 1}, "none")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="node2 is reached by ssh, which is missing"):
+        launch.check_reachable({"localhost": 1, "node2": 1}, "horovodrun")
+    launch.check_reachable({"node2": 1}, "slurm")
+
+
+@pytest.fixture
+def horovod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts an installed Horovod with that metadata first on the path."""
+    package = tmp_path / "horovod"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "horovod"]:
+        monkeypatch.delitem(sys.modules, name)
+
+    def write(metadata: str) -> None:
+        (package / "metadata.json").write_text(metadata)
+
+    return write
+
+
+def test_horovod_for_other_versions(horovod: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch.metadata, "version", lambda _: "2.13.0+cpu")
+    horovod('{"pytorch": "2.13.0"}')
+    launch.check_horovod("torch")
+    horovod('{"pytorch": "2.12.1+cpu"}')
+    with pytest.raises(UsageError, match=r"built for torch 2.12.1\+cpu, installed is 2.13.0\+cpu; .*make horovod"):
+        launch.check_horovod("torch")
+    horovod('{"tensorflow": "2.21.0"}')
+    with pytest.raises(UsageError, match="built without torch; build it with: make horovod"):
+        launch.check_horovod("torch")
+
+
+def test_horovod_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch.util, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="Horovod is not installed; build it with: make horovod"):
+        launch.check_horovod("torch")
+
+
+@pytest.mark.parametrize(
+    ("line", "rank"),
+    [
+        ("Process 3 exit with status code 137.", "3"),
+        ("mpirun noticed that process rank 1 with PID 77 on node host exited on signal 9 (Killed).", "1"),
+        ("srun: error: node1: task 12: Killed", "12"),
+    ],
+)
+def test_deaths_that_launchers_tell(line: str, rank: str) -> None:
+    assert [found[1] for pattern in launch.DEATHS if (found := pattern.search(line))] == [rank]
+
+
+@pytest.mark.parametrize("prefix", ["[0]<stdout>:", "[1]<stderr>:", "[1,3]<stdout>:", "3: ", ""])
+def test_what_launchers_put_before_a_line_is_taken_off(prefix: str) -> None:
+    assert launch.PREFIX.sub("", f"{prefix}epoch 1 of 2: 3") == "epoch 1 of 2: 3"
+
+
+# A stand-in for srun and mpirun: starts the processes with ranks in their environment, and says who died.
+STAND_IN = """#!{python}
+import os, subprocess, sys
+words = sys.argv[1:]
+count = next(int(w.split("=")[1]) for w in words if w.startswith("--ntasks=")) if "{kind}" == "srun" else (
+    int(words[words.index("-np") + 1]))
+argv = words[words.index({python!r}):]
+running = [subprocess.Popen(argv, env=os.environ | {{"{variable}": str(rank)}}) for rank in range(count)]
+while running:
+    pid, status = os.wait()
+    rank = next(i for i, p in enumerate(running) if p.pid == pid)
+    if status:
+        print({message!r}.format(rank=rank), file=sys.stderr)
+        [p.kill() for p in running]
+        sys.exit(137)
+    count -= 1
+    if not count:
+        break
+"""
+
+
+def stand_in(folder: Path, kind: str) -> None:
+    variable = {"srun": "SLURM_PROCID", "mpirun": "OMPI_COMM_WORLD_RANK"}[kind]
+    message = {"srun": "srun: error: n: task {rank}: Killed", "mpirun": "that process rank {rank} with PID"}[kind]
+    script = folder / kind
+    script.write_text(STAND_IN.format(python=sys.executable, kind=kind, variable=variable, message=message))
+    script.chmod(0o755)
+
+
+@needs_horovod
+@pytest.mark.parametrize("launcher", launch.LAUNCHERS)
+def test_every_launcher_starts_learners_and_names_the_one_that_dies(
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("srun", "mpirun"):
+        stand_in(tmp_path, kind)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(launch.Path(launch.__file__).parents[1]))
+    script = tmp_path / "learner.py"
+    script.write_text(LEARNER)
+    said: list[str] = []
+    argv = [sys.executable, str(script), "localhost:3", "3"]
+    launch.launch([*argv, "-1"], 3, launcher, {"localhost": 3}, said.append)
+    assert sorted(line for line in said if line.startswith("rank")) == [f"rank {i} of 3 host 0" for i in range(3)]
+    with pytest.raises(RunError, match=r"^learner 2 "):
+        launch.launch([*argv, "2"], 3, launcher, {"localhost": 3}, said.append)
+
+
+@needs_horovod
+@pytest.mark.parametrize(("launcher", "program"), [("mpirun", "mpirun"), ("slurm", "srun")])
+def test_a_missing_launcher(launcher: str, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match=f"--launcher {launcher} needs {program}"):
+        launch.launch(["true"], 1, launcher, {"localhost": 1}, print)
+
+
+@needs_horovod
+def test_a_learner_without_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOROVOD_RANK", *launch.RANKS):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="without a rank"):
+        launch.join("localhost:1", 1)
