@@ -28,11 +28,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from experiments import usage
 from experiments.usage import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 METADATA_KEY = b"dlperf"
+# The project's modules that every script loads and that no number depends on.
+NO_NUMBERS = {Path(__file__).resolve(), Path(usage.__file__).resolve()}
 
 
 class SchemaError(ValueError):
@@ -251,7 +254,7 @@ def loaded_sources() -> dict[str, str]:
     Those are its loaded modules and any file that a module names as its SOURCE, such as kernels in another language.
     """
     named = [getattr(m, name, None) for m in list(sys.modules.values()) for name in ("__file__", "SOURCE")]
-    files = {Path(f).resolve() for f in named if isinstance(f, str | Path)} - {Path(__file__).resolve()}
+    files = {Path(f).resolve() for f in named if isinstance(f, str | Path)} - NO_NUMBERS
     own = [f for f in files if f.is_relative_to(ROOT) and f.name != "__init__.py"]
     kept = [f for f in own if f.relative_to(ROOT).parts[0] in {"experiments", "derivations", "benchmarks"}]
     return {f.relative_to(ROOT).as_posix(): _file_hash(f) for f in sorted(kept)}
