@@ -299,7 +299,7 @@ def run(c: Config, results: Path, argv: list[str], say: Callable[[str], None]) -
         name,
         c.flat(),
         seed=c.job.seed,
-        device=device_name(c),
+        device=gpu_name() if c.job.device == "gpu" else store.cpu_name(),
         device_count=c.learners,
         started=started,
         code=store.Code(code.commit, code.dirty, code.sources | reports[0]["sources"]),
@@ -312,10 +312,8 @@ def run(c: Config, results: Path, argv: list[str], say: Callable[[str], None]) -
     return path
 
 
-def device_name(c: Config) -> str:
-    """What a learner computes on."""
-    if c.job.device == "cpu":
-        return store.cpu_name()
+def gpu_name() -> str:
+    """The name of this machine's first GPU."""
     names = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
     return names.stdout.splitlines()[0].strip()
 

@@ -92,6 +92,62 @@ SCHEMAS: dict[str, pa.Schema] = {
             column("setup_seconds", pa.float64(), "s", "from the learner's start to the end of its warm-up"),
         ]
     ),
+    "p2_strategy": pa.schema(
+        [
+            column("network", pa.string(), "-", "resnet50 (Keras' ResNet50 of 10 classes) | tiny (tests)"),
+            column("dataset", pa.string(), "-", "fashion (Fashion-MNIST) | synthetic (never shown as Fashion-MNIST)"),
+            column("device_kind", pa.string(), "-", "what a learner computes on: cpu | gpu"),
+            column("learner", pa.string(), "-", "what a learner is"),
+            column(
+                "strategy", pa.string(), "-", "mirrored | multiworker: MirroredStrategy, MultiWorkerMirroredStrategy"
+            ),
+            column("scaling", pa.string(), "-", "strong (effective batch held) | weak (batch per learner held)"),
+            column("learners", pa.int64(), "learners", "replicas of the network, N"),
+            column("workers", pa.int64(), "processes", "that the learners are shared out to"),
+            column("hosts", pa.int64(), "hosts", "machines, or network namespaces, that they run on"),
+            column(
+                "all_reduce", pa.string(), "-", "mirrored: default | nccl | hierarchical | one-device", nullable=True
+            ),
+            column("communication", pa.string(), "-", "multiworker: auto | nccl | ring", nullable=True),
+            column("base", pa.int64(), "images", "weak: batch per learner; strong: effective batch"),
+            column("effective_batch", pa.int64(), "images", "that one update averages"),
+            column("per_learner_batch", pa.int64(), "images", "that a learner takes per step"),
+            column("learning_rate", pa.float64(), "-", "proportional to the effective batch unless it was given"),
+            column("precision", pa.string(), "-", "float32 | mixed_bfloat16"),
+            column("jit_compile", pa.bool_(), "-", "gradients compiled by XLA"),
+            column("steps_per_execution", pa.int64(), "steps", "that TensorFlow ran in one call"),
+            column("threads", pa.int64(), "cores", "per CPU learner"),
+            column("gbit", pa.float64(), "Gbit/s", "what an emulated host may send; empty: not limited", nullable=True),
+            column(
+                "link_gbit", pa.float64(), "Gbit/s", "what its link was measured to do before the job", nullable=True
+            ),
+            column("link_round_trip_us", pa.float64(), "µs", "its round trip, measured likewise", nullable=True),
+            column("repeat", pa.int64(), "-", "which repetition of the job, 1 is the first"),
+            column("worker", pa.int64(), "-", "whose row this is, 0 is the first"),
+            column("epochs_planned", pa.int64(), "epochs", "length of the job"),
+            column("whole_epochs", pa.bool_(), "-", "an epoch has all training images, but for a last part of a batch"),
+            column("epoch", pa.int64(), "epochs", "which epoch, 1 is the first"),
+            column("steps", pa.int64(), "steps", "in this epoch"),
+            column("images", pa.int64(), "images", "that this worker's learners trained on in this epoch"),
+            column("seconds", pa.float64(), "s", "that it took for them, tests excluded"),
+            column("images_per_second", pa.float64(), "1/s", "images over seconds, of this worker"),
+            column("step_p10", pa.float64(), "s", "10 % of this epoch's iterations took less"),
+            column("step_p50", pa.float64(), "s", "half of them took less"),
+            column("step_p90", pa.float64(), "s", "90 % of them took less"),
+            column("train_loss", pa.float64(), "nat", "mean cross-entropy over this worker's images"),
+            column(
+                "test_accuracy",
+                pa.float64(),
+                "fraction",
+                "share of the 10,000 test images classified rightly, all workers",
+                nullable=True,
+            ),
+            column("evaluation_seconds", pa.float64(), "s", "that the test after this epoch took", nullable=True),
+            column("parameters", pa.int64(), "count", "trained numbers of the network"),
+            column("gradient_bytes", pa.int64(), "byte", "what one all-reduce sums"),
+            column("setup_seconds", pa.float64(), "s", "from the worker's start to the end of its warm-up"),
+        ]
+    ),
     "p3_crosscheck": pa.schema(
         [
             column("net", pa.string(), "-", "network or module counted"),
