@@ -43,6 +43,22 @@ def column(name: str, kind: pa.DataType, unit: str, doc: str, nullable: bool = F
 
 
 SCHEMAS: dict[str, pa.Schema] = {
+    "allreduce": pa.schema(
+        [
+            column("backend", pa.string(), "-", "of torch.distributed: nccl | gloo"),
+            column("learners", pa.int64(), "learners", "p, processes that sum their vectors"),
+            column("hosts", pa.int64(), "hosts", "that the learners are on, in turn"),
+            column("device_kind", pa.string(), "-", "where the vectors are: gpu | cpu"),
+            column("gbit", pa.float64(), "Gbit/s", "the most that a host sends; empty: no limit", nullable=True),
+            column("threads", pa.int64(), "cores", "of a Gloo learner"),
+            column("bytes", pa.int64(), "B", "n, size of the vector of float32"),
+            column("window", pa.int64(), "-", "which measurement of this size, 1 is the first"),
+            column("iterations", pa.int64(), "count", "all-reduces in the window, one after the other"),
+            column("seconds", pa.float64(), "s", "of one all-reduce: the slowest learner's window over iterations"),
+            column("algorithm_bandwidth", pa.float64(), "B/s", "n over seconds"),
+            column("bus_bandwidth", pa.float64(), "B/s", "2(p−1)/p·n over seconds: what a ring's link carries"),
+        ]
+    ),
     "p3_crosscheck": pa.schema(
         [
             column("net", pa.string(), "-", "network or module counted"),
