@@ -111,7 +111,7 @@ def test_the_scaling_chapter_fits_the_links_of_all_reduces(tmp_path: Path, monke
         rows = []
         for size, window in [(1 << k, window) for k in range(10, 31, 5) for window in (1, 2, 3)]:
             seconds = 2 * (p - 1) * (latency + size / p * per_byte) * (50 if window == 2 and size == 1024 else 1)
-            same = {
+            same: dict[str, Any] = {
                 "backend": "gloo",
                 "device_kind": "cpu",
                 "hosts": 1 if gbit is None else 2,
