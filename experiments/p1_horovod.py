@@ -120,12 +120,14 @@ def arguments() -> argparse.ArgumentParser:
     return p
 
 
-def gpu_count() -> int:
-    """The GPUs of this machine, as its driver lists them; 0 without a driver."""
+def gpus() -> list[str]:
+    """This machine's GPUs by number, or as CUDA_VISIBLE_DEVICES names them; none without a driver."""
     if shutil.which("nvidia-smi") is None:
-        return 0
+        return []
     listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    all_of_them = [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return all_of_them if visible is None else [name for name in visible.split(",") if name][: len(all_of_them)]
 
 
 def configure(a: argparse.Namespace, learners: int) -> Config:
@@ -165,11 +167,11 @@ def check_devices(c: Config) -> None:
     if c.job.device == "cpu":
         cores.core_sets(here, c.job.threads, c.oversubscribe)
         return
-    gpus = gpu_count()
-    if not gpus:
+    there = len(gpus())
+    if not there:
         raise UsageError("--device gpu: this machine has no NVIDIA GPU; use --device cpu")
-    if here > gpus and not c.oversubscribe:
-        raise UsageError(f"{here} learners need as many GPUs, this machine has {gpus}; use fewer, or --oversubscribe")
+    if here > there and not c.oversubscribe:
+        raise UsageError(f"{here} learners need as many GPUs, this machine has {there}; use fewer, or --oversubscribe")
 
 
 def be_learner(c: Config, report: Path, pin: str) -> int:
@@ -182,7 +184,8 @@ def be_learner(c: Config, report: Path, pin: str) -> int:
         # Before a framework is loaded, so that all its threads inherit it.
         os.sched_setaffinity(0, cores.core_sets(all_here, c.job.threads, c.oversubscribe)[place])
     else:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % gpu_count())
+        visible = gpus()
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]
 
     def say(line: str) -> None:
         if rank == 0:

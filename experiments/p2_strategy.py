@@ -1,6 +1,6 @@
 """Problem 2: strong and weak scaling with tf.distribute, ResNet-50 on Fashion-MNIST.
 
-    python experiments/p2_strategy.py --learners 4 --scaling weak                      # 64 images a learner, 4 processes
+    python experiments/p2_strategy.py --learners 4 --scaling weak                      # 64 images a learner
     python experiments/p2_strategy.py --learners 4 --scaling strong                    # 256 images in all
     python experiments/p2_strategy.py --strategy mirrored --learners 2 --all-reduce hierarchical
     python experiments/p2_strategy.py --learners 2 --communication ring --hosts 2 --gbit 1
@@ -191,11 +191,11 @@ def check_devices(c: Config) -> None:
     if c.job.device == "cpu":
         cores.core_sets(c.job.workers, c.job.threads * c.job.local, c.oversubscribe)
         return
-    gpus = p1_horovod.gpu_count()
-    if not gpus:
+    there = len(p1_horovod.gpus())
+    if not there:
         raise UsageError("--device gpu: this machine has no NVIDIA GPU; use --device cpu")
-    if c.job.learners > gpus:
-        raise UsageError(f"{c.job.learners} learners need as many GPUs, this machine has {gpus}; use fewer")
+    if c.job.learners > there:
+        raise UsageError(f"{c.job.learners} learners need as many GPUs, this machine has {there}; use fewer")
 
 
 # ---- a worker ------------------------------------------------------------------------------------------------------
@@ -323,8 +323,8 @@ def launch(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any
             if cpus:
                 environment[PINNED] = ",".join(map(str, cpus[i]))
             else:
-                gpus = range(i * c.job.local, (i + 1) * c.job.local)
-                environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+                mine = p1_horovod.gpus()[i * c.job.local : (i + 1) * c.job.local]
+                environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
             processes.start(hosts.command(place[i], command) if hosts else command, environment)
         failed = processes.wait()
     if failed is not None:

@@ -34,6 +34,7 @@ from experiments.usage import UsageError
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 METADATA_KEY = b"dlperf"
+GPU_LIBRARY = re.compile(r"lib(cublas|cudart|cudnn|nccl)\.so\.")
 # The project's modules that every script loads and that no number depends on.
 NO_NUMBERS = {Path(__file__).resolve(), Path(usage.__file__).resolve()}
 
@@ -48,6 +49,22 @@ def column(name: str, kind: pa.DataType, unit: str, doc: str, nullable: bool = F
 
 
 SCHEMAS: dict[str, pa.Schema] = {
+    "allreduce": pa.schema(
+        [
+            column("backend", pa.string(), "-", "of torch.distributed: nccl | gloo"),
+            column("learners", pa.int64(), "learners", "p, processes that sum their vectors"),
+            column("hosts", pa.int64(), "hosts", "that the learners are on, in turn"),
+            column("device_kind", pa.string(), "-", "where the vectors are: gpu | cpu"),
+            column("gbit", pa.float64(), "Gbit/s", "the most that a host sends; empty: no limit", nullable=True),
+            column("threads", pa.int64(), "cores", "of a Gloo learner"),
+            column("bytes", pa.int64(), "B", "n, size of the vector of float32"),
+            column("window", pa.int64(), "-", "which measurement of this size, 1 is the first"),
+            column("iterations", pa.int64(), "count", "all-reduces in the window, one after the other"),
+            column("seconds", pa.float64(), "s", "of one all-reduce: the slowest learner's window over iterations"),
+            column("algorithm_bandwidth", pa.float64(), "B/s", "n over seconds"),
+            column("bus_bandwidth", pa.float64(), "B/s", "2(p−1)/p·n over seconds: what a ring's link carries"),
+        ]
+    ),
     "p1_horovod": pa.schema(
         [
             column("framework", pa.string(), "-", "tensorflow | torch"),
@@ -57,7 +74,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             column("hosts", pa.int64(), "hosts", "machines, or network namespaces, that they run on"),
             column("launcher", pa.string(), "-", "horovodrun | mpirun | slurm | none"),
             column("allreduce", pa.bool_(), "-", "gradients averaged; without it the learners are independent"),
-            column("precision", pa.string(), "-", "float32 | mixed (bfloat16 activations)"),
+            column("precision", pa.string(), "-", "float32 (GPUs: TF32 convolutions, the default) | mixed (bfloat16)"),
             column("batch_size", pa.int64(), "images", "per learner"),
             column(
                 "effective_batch",
@@ -372,6 +389,12 @@ def library_versions(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         found["cuda"] = str(torch.version.cuda)
         found["cudnn"] = str(torch.backends.cudnn.version())
         found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and tensorflow.config.get_visible_devices("GPU"):
+        # It may run with libraries of another CUDA than it was built for.
+        found["tensorflow's cuda build"] = str(tensorflow.sysconfig.get_build_info().get("cuda_version"))
+        mapped = {Path(line.split()[-1]).name for line in Path("/proc/self/maps").read_text().splitlines()}
+        found |= {name.partition(".so")[0]: name for name in sorted(mapped) if GPU_LIBRARY.match(name)}
     return found | dict(extra or {})
 
 

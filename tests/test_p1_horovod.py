@@ -179,7 +179,7 @@ def test_what_this_machine_lacks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(p1_horovod, "gpu_count", lambda: 0)
+    monkeypatch.setattr(p1_horovod, "gpus", lambda: [])
     assert p1_horovod.main(["--results", str(tmp_path), *arguments]) == 2
     assert message in capsys.readouterr().err
 
@@ -187,7 +187,7 @@ def test_what_this_machine_lacks(
 def test_more_learners_than_gpus(
     installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(p1_horovod, "gpu_count", lambda: 2)
+    monkeypatch.setattr(p1_horovod, "gpus", lambda: ["0", "1"])
     assert p1_horovod.main(["--results", str(tmp_path), "--device", "gpu", "--learners", "4"]) == 2
     assert "4 learners need as many GPUs, this machine has 2" in capsys.readouterr().err
 

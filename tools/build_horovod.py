@@ -91,6 +91,7 @@ def build(folder: Path, source: str, versions: dict[str, str], gpu: dict[str, st
         raise BuildError("the build needs a C++ compiler; on Debian or Ubuntu: apt-get install g++")
     settings = {
         "CXX": str(COMPILER),
+        "HOROVOD_CXX_STANDARD": "20" if "tensorflow" in versions else "17",
         "CMAKE_POLICY_VERSION_MINIMUM": "3.5",
         "MAKEFLAGS": f"-j{len(os.sched_getaffinity(0))}",
         "HOROVOD_WITH_TENSORFLOW" if "tensorflow" in versions else "HOROVOD_WITHOUT_TENSORFLOW": "1",
