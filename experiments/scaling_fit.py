@@ -211,10 +211,15 @@ def measured(results: Path) -> tuple[pd.DataFrame, list[str]]:
             alike = rows.groupby(["framework", "device_kind", "batch_size", "image_size", "learners"])
             rows = rows[rows.hosts == alike.hosts.transform("min")]
             side = rows.image_size.astype(int).astype(str)
-            name = "Horovod " + rows.framework + " " + rows.device_kind + ", " + side + " pixels"
+            mixed = rows.precision.map({"mixed": ", mixed precision"}).fillna("")
+            name = "Horovod " + rows.framework + " " + rows.device_kind + ", " + side + " pixels" + mixed
             frames.append(_measured(rows, name, "batch_size", float(published.networks()["ResNet-50"][0])))
         else:
-            name = "tf.distribute " + rows.strategy + ", " + rows.scaling + ", " + rows.device
+            how = rows.all_reduce.fillna(rows.communication)
+            setting = rows.precision + rows.jit_compile.map({True: ", XLA", False: ""})
+            name = (
+                "tf.distribute " + rows.strategy + " " + how + ", " + rows.scaling + ", " + rows.device + ", " + setting
+            )
             # Its ResNet-50 has another classifier, so its gradient is not the derived one.
             frames.append(_measured(rows, name, "per_learner_batch", np.nan))
         runs += sorted(set(rows.run_id))
