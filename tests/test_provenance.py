@@ -75,7 +75,7 @@ def test_provenance_names_all_of_a_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_provenance_says_which_sources_are_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_loaded_sources", lambda: {"experiments/p4_cutout.py": "0" * 64})
+    monkeypatch.setattr(store, "loaded_sources", lambda: {"experiments/p4_cutout.py": "0" * 64})
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     write(tmp_path, monkeypatch)
     text, _ = run("provenance.qmd", tmp_path, monkeypatch)

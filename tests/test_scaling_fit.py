@@ -208,11 +208,12 @@ def test_committed_projections_are_what_the_published_curves_give_today(predicte
 P1 = {
     "framework": pa.string(), "learners": pa.int64(), "hosts": pa.int64(), "device_kind": pa.string(),
     "batch_size": pa.int64(), "image_size": pa.int64(), "epoch": pa.int64(), "rank": pa.int64(),
-    "images": pa.int64(), "seconds": pa.float64(), "allreduce": pa.bool_(),
+    "images": pa.int64(), "seconds": pa.float64(), "allreduce": pa.bool_(), "precision": pa.string(),
 }  # fmt: skip
 P2 = {
     "scaling": pa.string(), "strategy": pa.string(), "learners": pa.int64(), "per_learner_batch": pa.int64(),
-    "epoch": pa.int64(), "images": pa.int64(), "seconds": pa.float64(),
+    "epoch": pa.int64(), "images": pa.int64(), "seconds": pa.float64(), "precision": pa.string(),
+    "jit_compile": pa.bool_(), "all_reduce": pa.string(), "communication": pa.string(),
 }  # fmt: skip
 
 
@@ -221,7 +222,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs of 1, 2 and 4 learners of both problems, in schemas that have the columns which are read."""
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     for name, columns in (("p1_horovod", P1), ("p2_strategy", P2)):
-        fields = [store.column(column, kind, "-", "-") for column, kind in columns.items()]
+        fields = [store.column(column, kind, "-", "-", nullable=True) for column, kind in columns.items()]
         monkeypatch.setitem(store.SCHEMAS, name, pa.schema(fields))
 
     def write(experiment: str, run: str, rows: list[dict[str, Any]]) -> None:
@@ -234,13 +235,14 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             if hosts > p:
                 continue
             fixed = {"framework": "torch", "learners": p, "hosts": hosts, "device_kind": "gpu", "batch_size": 8}
-            fixed |= {"image_size": 224, "images": 100, "allreduce": allreduce}
+            fixed |= {"image_size": 224, "images": 100, "allreduce": allreduce, "precision": "float32"}
             rows = [
                 fixed | {"epoch": e, "rank": r, "seconds": base * (5.0 if e == 1 else 1.0) - 0.01 * r}
                 for e in (1, 2, 3) for r in range(p)
             ]  # fmt: skip
             write("p1_horovod", f"p1-{p}-{hosts}-{allreduce}", rows)
         row = {"scaling": "strong", "strategy": "mirrored", "learners": p, "per_learner_batch": 256 // p, "images": 256}
+        row |= {"precision": "float32", "jit_compile": False, "all_reduce": "nccl", "communication": None}
         write("p2_strategy", f"p2-{p}", [row | {"epoch": e, "seconds": 1 / p + 0.1} for e in (1, 2)])
     return tmp_path
 
