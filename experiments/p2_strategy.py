@@ -251,7 +251,7 @@ def be_worker(c: Config, a: argparse.Namespace) -> int:
             print(f"{prefix}{line}", flush=True)
 
     others = [address for i, address in enumerate(addresses) if i != rank]
-    watch = strategy.Watch(a.join_timeout, others, say)
+    watch = strategy.Watch(a.join_timeout, others, f"{EXPERIMENT}: worker {rank}: ")
     try:
         worker, epochs, setup = strategy.train(c.job, data, rank, watch, STARTED, say)
         mine = {"rank": rank, "digest": worker.digest(), "setup_seconds": setup, "epochs": epochs}

@@ -12,11 +12,13 @@ import hashlib
 import math
 import os
 import socket
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,24 +98,36 @@ def silent_peers(addresses: list[str]) -> list[str]:
     return silent
 
 
+# TensorFlow waits for absent workers without end, in a call that no thread of its process can run beside. So another
+# process watches, which ends with the one that it watches.
+WATCH = """
+import os, select, signal, sys
+sys.path.insert(0, sys.argv[1])
+from experiments.strategy import silent_peers
+seconds, watched, addresses = float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
+if not select.select([sys.stdin], [], [], seconds)[0]:
+    silent = ", ".join(silent_peers(addresses)) or "none that does not answer"
+    print(f"not all workers joined within {seconds:g} s; missing: {silent}", flush=True)
+    os.kill(watched, signal.SIGKILL)
+"""
+
+
 class Watch:
-    """Ends this process when its block, in which the workers meet, takes more than so many seconds."""
+    """Ends this process when its block, in which the workers meet, takes more than so many seconds, and says why.
 
-    def __init__(self, seconds: float, addresses: list[str], say: Callable[[str], None]) -> None:
-        self._timer = threading.Timer(seconds, self._expire)
-        self._timer.daemon = True
-        self._seconds, self._addresses, self._say = seconds, addresses, say
+    `prefix` comes before what is said; `addresses` are those of the other workers.
+    """
 
-    def _expire(self) -> None:
-        silent = ", ".join(silent_peers(self._addresses)) or "none that answers"
-        self._say(f"not all workers joined within {self._seconds:g} s; missing: {silent}")
-        os._exit(3)  # TensorFlow waits without end, and can't be interrupted
+    def __init__(self, seconds: float, addresses: list[str], prefix: str = "") -> None:
+        root = str(Path(__file__).resolve().parents[1])
+        script = WATCH.replace('print(f"', f'print({prefix!r} f"')
+        self._argv = [sys.executable, "-c", script, root, str(seconds), str(os.getpid()), *addresses]
 
     def __enter__(self) -> None:
-        self._timer.start()
+        self._process = subprocess.Popen(self._argv, stdin=subprocess.PIPE)
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        self._process.communicate()  # closes its input, at which it ends
 
 
 def _strategy(job: Job) -> Any:

@@ -241,7 +241,13 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 for e in (1, 2, 3) for r in range(p)
             ]  # fmt: skip
             write("p1_horovod", f"p1-{p}-{hosts}-{allreduce}", rows)
-        row = {"scaling": "strong", "strategy": "mirrored", "learners": p, "per_learner_batch": 256 // p, "images": 256}
+        row: dict[str, Any] = {
+            "scaling": "strong",
+            "strategy": "mirrored",
+            "learners": p,
+            "per_learner_batch": 256 // p,
+            "images": 256,
+        }
         row |= {"precision": "float32", "jit_compile": False, "all_reduce": "nccl", "communication": None}
         write("p2_strategy", f"p2-{p}", [row | {"epoch": e, "seconds": 1 / p + 0.1} for e in (1, 2)])
     return tmp_path
