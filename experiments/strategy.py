@@ -261,7 +261,7 @@ class Worker:
         def evaluate(iterator: Any) -> Any:
             return strategy.run(correct, args=next(iterator))
 
-        self._execute, self._evaluate = execute, evaluate
+        self._update, self._execute, self._evaluate = update, execute, evaluate
 
     def _local(self, values: Any) -> list[Any]:
         return [value.numpy() for value in self._strategy.experimental_local_results(values)]
@@ -278,6 +278,22 @@ class Worker:
             for variable, value in zip(self._variables, kept, strict=True):
                 variable.assign(value)
         self._iterator = iter(self._train_data)
+
+    def fed(self) -> Callable[[], object]:
+        """A function that does one execution with the next batches of the input pipeline, and waits for it."""
+        return lambda: self._local(self._execute(self._iterator))
+
+    def resident(self) -> Callable[[], object]:
+        """A function that does one execution with a batch that stays on the devices, which no pipeline can beat."""
+        batch = next(iter(self._warm_up_data))
+
+        @self._tf.function
+        def execute() -> Any:
+            for _ in range(self.job.steps_per_execution):
+                loss = self._strategy.run(self._update, args=batch)
+            return loss
+
+        return lambda: self._local(execute())
 
     def epoch(self) -> dict[str, Any]:
         """Train for an epoch and test; the worker's part of its results."""
