@@ -43,6 +43,10 @@ class SchemaError(ValueError):
     """A results file is corrupt or breaks its schema; the message names the file."""
 
 
+class CommitError(UsageError, RuntimeError):
+    """The code's commit can't be told; a RuntimeError as well, which is what earlier scripts expect."""
+
+
 def column(name: str, kind: pa.DataType, unit: str, doc: str, nullable: bool = False) -> pa.Field:
     """A column with its unit and meaning, which travel in the parquet file."""
     return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "doc": doc})
@@ -336,13 +340,13 @@ def loaded_sources() -> dict[str, str]:
 def git_state() -> tuple[str, bool]:
     """Commit and dirty flag; a copy without .git takes them from DLPERF_COMMIT=<40 hex digits>[-dirty].
 
-    Raises UsageError when they can't be told, so ask before a long run. Results are left out of the dirty flag, as
+    Raises CommitError when they can't be told, so ask before a long run. Results are left out of the dirty flag, as
     writing one run must not mark the next one dirty.
     """
     given = os.environ.get("DLPERF_COMMIT")
     if given:
         if not re.fullmatch(r"[0-9a-f]{40}(-dirty)?", given):
-            raise UsageError(f"DLPERF_COMMIT must be a commit of 40 hex digits, then maybe -dirty, not {given!r}")
+            raise CommitError(f"DLPERF_COMMIT must be a commit of 40 hex digits, then maybe -dirty, not {given!r}")
         return given.removesuffix("-dirty"), given.endswith("-dirty")
 
     def git(*args: str) -> str:
@@ -351,7 +355,7 @@ def git_state() -> tuple[str, bool]:
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ".", ":!results"))
     except (OSError, subprocess.CalledProcessError) as error:
-        raise UsageError(
+        raise CommitError(
             "cannot tell the git commit: run inside a git checkout, or set DLPERF_COMMIT=<commit>[-dirty]"
         ) from error
 
@@ -366,7 +370,7 @@ class Code:
 
     @classmethod
     def now(cls) -> Code:
-        """The code as it is; import what the run needs before. Raises UsageError as `git_state` does."""
+        """The code as it is; import what the run needs before. Raises CommitError as `git_state` does."""
         return cls(*git_state(), loaded_sources())
 
 
@@ -419,7 +423,7 @@ def provenance(
 ) -> Provenance:
     """Collect the provenance of a run that ends now, of the `code` that it started with (default: as it is now).
 
-    Raises UsageError when the git commit can't be told.
+    Raises CommitError when the git commit can't be told.
     """
     code = code or Code.now()
     sources = loaded_sources() | code.sources  # a module that was imported later is there as it is now
