@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 
 from experiments import fashion, strategy
 from experiments.usage import UsageError
+from experiments.watch import Watch
 
 GOAL = 0.95  # of the rate without a pipeline
 
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         evaluate=False,
         seed=0,
     )
-    worker = strategy.Worker(job, data, 0, strategy.Watch(60, []))
+    worker = strategy.Worker(job, data, 0, Watch(60, [], "p2_input: "))
     worker.warm_up()
     contenders = {"input pipeline": worker.fed(), "resident batch": worker.resident()}
     for step in contenders.values():

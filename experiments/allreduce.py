@@ -40,7 +40,7 @@ from tqdm import tqdm
 from experiments import store
 from experiments.cores import core_sets
 from experiments.hosts import INTERFACE, Hosts
-from experiments.usage import RunError, UsageError
+from experiments.usage import RunError, UsageError, exit_status
 
 EXPERIMENT = "allreduce"
 LEARNER = "--learner"  # the launcher's word for: be one
@@ -362,10 +362,7 @@ def rows(c: Config, said: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def run(c: Config, results: Path) -> Path:
     """Measure and write; returns the results file. Raises UsageError and RunError."""
-    try:
-        code = store.Code.now()
-    except RuntimeError as error:
-        raise UsageError(str(error)) from error
+    code = store.Code.now()
     name, started, log = store.run_id(c.slug, vars(c)), datetime.now(UTC), list[str]()
     store.check_writable(store.path_of(EXPERIMENT, name, results).parent)
 
@@ -394,21 +391,12 @@ def main(argv: list[str] | None = None) -> int:
     if argv[:1] == [LEARNER]:
         return learner(**json.loads(argv[1]))
     a = arguments().parse_args(argv)
-    try:
+
+    def work() -> int:
         print(run(configure(a), a.results))
-    except (UsageError, store.SchemaError) as error:
-        print(f"allreduce: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"allreduce: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"allreduce: {error}; earlier results are as they were", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("allreduce: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return exit_status("allreduce", work)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments.usage import UsageError
+from experiments.usage import UsageError, exit_status
 
 T = TypeVar("T")
 INTERFACE = "eth0"
@@ -339,16 +339,11 @@ def arguments() -> argparse.ArgumentParser:
     return p
 
 
-def _terminated(number: int, frame: object) -> NoReturn:
-    sys.exit(128 + number)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the command's exit status, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM."""
     a = arguments().parse_args(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _terminated)
-    try:
+
+    def work() -> int:
         if not a.command and not a.measure:
             raise UsageError("nothing to do; give --measure, or a command after --")
         with Hosts(a.count, a.gbit, a.delay_us, ssh=not a.no_ssh) as hosts:
@@ -356,13 +351,9 @@ def main(argv: list[str] | None = None) -> int:
                 link = hosts.measure()
                 print(f"host1 to host2: {link.gbit:.3f} Gbit/s, round trip {link.round_trip_us:.1f} µs", flush=True)
             status = subprocess.call(hosts.command("host1", a.command)) if a.command else 0
-    except UsageError as error:
-        print(f"hosts: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("hosts: interrupted; the hosts are gone", file=sys.stderr)
-        return 130
-    return status if status >= 0 else 128 - status
+        return status if status >= 0 else 128 - status
+
+    return exit_status("hosts", work, "the hosts are gone")
 
 
 if __name__ == "__main__":

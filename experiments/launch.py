@@ -159,10 +159,13 @@ def _command(launcher: str, spec: str, learners: int, argv: Sequence[str], envir
 
 
 class Processes:
-    """The processes of a job; leaving its `with` block ends all of them, and what they have started."""
+    """The processes of a job; leaving its `with` block ends all of them, and what they have started.
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    They get SIGTERM, and after `linger` seconds SIGKILL.
+    """
+
+    def __init__(self, say: Callable[[str], None], linger: float = LINGER) -> None:
+        self._say, self._linger = say, linger
         self._started: list[subprocess.Popen[str]] = []
         self._readers: list[threading.Thread] = []
 
@@ -205,7 +208,7 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, patience in ((signal.SIGTERM, LINGER), (signal.SIGKILL, None)):
+        for number, patience in ((signal.SIGTERM, self._linger), (signal.SIGKILL, None)):
             for process in self._started:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, number)

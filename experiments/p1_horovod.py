@@ -16,9 +16,6 @@ import argparse
 import json
 import math
 import os
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +25,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 STARTED = time.perf_counter()
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
@@ -37,14 +34,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from experiments import cores, launch, learner, store
+from experiments import cores, jobs, launch, learner, store
 from experiments.hosts import Hosts, Link
-from experiments.usage import RunError, UsageError
+from experiments.usage import RunError, UsageError, exit_status
 
 EXPERIMENT = "p1_horovod"
 SWEEP = [1, 2, 4, 8, 16]
-EPOCH_LINE = "epoch "  # how rank 0's progress starts
-LOG_LINES = 400  # of a job's output, what is kept at most
 JOB_FIELDS = [field.name for field in fields(learner.Job)]
 
 
@@ -120,16 +115,6 @@ def arguments() -> argparse.ArgumentParser:
     return p
 
 
-def gpus() -> list[str]:
-    """This machine's GPUs by number, or as CUDA_VISIBLE_DEVICES names them; none without a driver."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
-    all_of_them = [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return all_of_them if visible is None else [name for name in visible.split(",") if name][: len(all_of_them)]
-
-
 def configure(a: argparse.Namespace, learners: int) -> Config:
     """The run that the command line describes, for that many learners. Raises UsageError."""
     names = ["learners", "hosts", "batch_size", "epochs", "steps_per_epoch", "threads", "repeat"]
@@ -166,12 +151,8 @@ def check_devices(c: Config) -> None:
     here = c.learners if c.emulated else c.placed()[0]
     if c.job.device == "cpu":
         cores.core_sets(here, c.job.threads, c.oversubscribe)
-        return
-    there = len(gpus())
-    if not there:
-        raise UsageError("--device gpu: this machine has no NVIDIA GPU; use --device cpu")
-    if here > there and not c.oversubscribe:
-        raise UsageError(f"{here} learners need as many GPUs, this machine has {there}; use fewer, or --oversubscribe")
+    else:
+        jobs.check_gpus(here, c.oversubscribe)
 
 
 def be_learner(c: Config, report: Path, pin: str) -> int:
@@ -184,7 +165,7 @@ def be_learner(c: Config, report: Path, pin: str) -> int:
         # Before a framework is loaded, so that all its threads inherit it.
         os.sched_setaffinity(0, cores.core_sets(all_here, c.job.threads, c.oversubscribe)[place])
     else:
-        visible = gpus()
+        visible = jobs.gpus()
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]
 
     def say(line: str) -> None:
@@ -256,8 +237,7 @@ def job(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any]],
     """Launch all learners; their reports by rank, the emulated link, and what they printed. Raises RunError."""
     log: list[str] = []
     pin = ["--pin", "rank"] if c.emulated else []
-    own = [sys.executable, *(["-P"] if sys.flags.safe_path else []), str(Path(__file__).resolve())]
-    command = [*own, *argv, "--learners", str(c.learners), "--report", str(report), *pin]
+    command = jobs.command(__file__, *argv, "--learners", str(c.learners), "--report", str(report), *pin)
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=c.job.epochs, desc=c.slug, unit="epoch", disable=None))
         hosts = stack.enter_context(Hosts(len(c.slots), c.gbit, ssh=False)) if c.emulated else None
@@ -265,7 +245,7 @@ def job(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any]],
 
         def say(line: str) -> None:
             log.append(line)
-            if line.startswith(EPOCH_LINE):
+            if line.startswith(jobs.EPOCH_LINE):
                 bar.update()
 
         try:
@@ -276,15 +256,6 @@ def job(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any]],
     if not report.exists():
         raise RunError("the learners ended without a report; nothing was written: " + (log or ["no output"])[-1])
     return json.loads(report.read_bytes()), link, log
-
-
-def finished(c: Config, results: Path) -> bool:
-    """Whether this very run is there, and its sources are still the same."""
-    try:
-        stored = store.run(store.path_of(EXPERIMENT, store.run_id(c.slug, c.flat()), results))
-    except store.SchemaError:
-        return False
-    return stored.provenance.config == json.loads(json.dumps(c.flat())) and not stored.provenance.stale()
 
 
 def run(c: Config, results: Path, argv: list[str], say: Callable[[str], None]) -> Path:
@@ -302,64 +273,38 @@ def run(c: Config, results: Path, argv: list[str], say: Callable[[str], None]) -
         name,
         c.flat(),
         seed=c.job.seed,
-        device=gpu_name() if c.job.device == "gpu" else store.cpu_name(),
+        device=jobs.device_name(c.job.device),
         device_count=c.learners,
         started=started,
         code=store.Code(code.commit, code.dirty, code.sources | reports[0]["sources"]),
         versions=reports[0]["versions"],
     )
     rows = as_rows(c, reports, link)
-    store.write(rows, origin, log="\n".join(log[-LOG_LINES:]) + "\n", results=results)
+    store.write(rows, origin, log="\n".join(log[-jobs.LOG_LINES :]) + "\n", results=results)
     rate = rows.groupby("epoch").images_per_second.sum()
     say(f"{c.slug}: {rate.median():.2f} images/s ({rate.min():.2f} to {rate.max():.2f} over epochs)")
     return path
-
-
-def gpu_name() -> str:
-    """The name of this machine's first GPU."""
-    names = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
-    return names.stdout.splitlines()[0].strip()
-
-
-def _terminated(number: int, frame: object) -> NoReturn:
-    sys.exit(128 + number)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when done, 1 for a failed job, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM."""
     given = sys.argv[1:] if argv is None else argv
     a = arguments().parse_args(given)
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
+
+    def work() -> int:
         if a.report:
             return be_learner(configure(a, a.learners), a.report, a.pin)
         sizes = SWEEP if a.sweep else [a.learners]
         configs = [configure(a, learners) for learners in sizes if learners >= a.hosts or not a.sweep]
         launch.check_horovod(a.framework)
-        for c in configs:
-            try:
-                check_devices(c)
-            except UsageError:
-                if a.sweep and c is not configs[0]:
-                    print(f"{EXPERIMENT}: no more than {c.learners // 2} learners fit this machine", file=sys.stderr)
-                    break
-                raise
+        again = a.sweep or a.skip_finished
+        for c in jobs.pending(EXPERIMENT, configs, a.results, check_devices, sweep=a.sweep, skip_finished=again):
             if not c.emulated:
                 launch.check_reachable(c.slots, c.launcher)
-            if (a.sweep or a.skip_finished) and finished(c, a.results):
-                tqdm.write(f"{c.slug}: finished before, skipped", file=sys.stderr)
-                continue
             print(run(c, a.results, given, lambda line: tqdm.write(line, file=sys.stderr)))
-    except (UsageError, store.SchemaError, OSError) as error:
-        print(f"{EXPERIMENT}: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"{EXPERIMENT}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{EXPERIMENT}: interrupted; the learners were stopped, nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return exit_status(EXPERIMENT, work, "the learners were stopped, nothing was written")
 
 
 if __name__ == "__main__":

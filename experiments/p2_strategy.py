@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 STARTED = time.perf_counter()
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
@@ -36,17 +35,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 import pandas as pd
 from tqdm import tqdm
 
-from experiments import cores, fashion, p1_horovod, store, strategy
+from experiments import cores, fashion, jobs, store, strategy
 from experiments.hosts import Hosts, Link
 from experiments.launch import Processes
-from experiments.usage import RunError, UsageError
+from experiments.usage import RunError, UsageError, exit_status
+from experiments.watch import Watch
 
 EXPERIMENT = "p2_strategy"
 SWEEP = {"mirrored": [1, 2, 4, 8], "multiworker": [1, 2, 4, 8, 16]}
 RATE_AT_256 = 0.05  # learning rate of an effective batch of 256; proportional to the batch [Goyal et al. 2017]
 FIRST_PORT = 29500  # of workers on emulated hosts, where every port is free
-LOG_LINES = 400  # of a job's output, what is kept at most
-EPOCH_LINE = "epoch "
+LINGER = 1.0  # s until workers are killed; TensorFlow catches SIGTERM and goes on, and workers leave nothing behind
 
 
 @dataclass(frozen=True)
@@ -190,12 +189,8 @@ def check_devices(c: Config) -> None:
     """Raise UsageError when this machine has too few cores or GPUs."""
     if c.job.device == "cpu":
         cores.core_sets(c.job.workers, c.job.threads * c.job.local, c.oversubscribe)
-        return
-    there = len(p1_horovod.gpus())
-    if not there:
-        raise UsageError("--device gpu: this machine has no NVIDIA GPU; use --device cpu")
-    if c.job.learners > there:
-        raise UsageError(f"{c.job.learners} learners need as many GPUs, this machine has {there}; use fewer")
+    else:
+        jobs.check_gpus(c.job.learners, oversubscribe=False)
 
 
 # ---- a worker ------------------------------------------------------------------------------------------------------
@@ -237,7 +232,7 @@ def config_from_slurm(workers: int) -> None:
 
 def be_worker(c: Config, a: argparse.Namespace) -> int:
     """Do one worker's part; its exit status. Worker 0 writes a report, or the results. Raises UsageError."""
-    addresses, rank = (["localhost:0"], 0) if c.job.workers == 1 else cluster(c.job.workers)
+    addresses, rank = cluster(c.job.workers) if "TF_CONFIG" in os.environ else (["localhost:0"], 0)
     started, code = datetime.now(UTC), store.Code.now()
     data = fashion.load(a.data_dir, c.dataset)
     log: list[str] = []
@@ -246,12 +241,12 @@ def be_worker(c: Config, a: argparse.Namespace) -> int:
         log.append(line)
         if line == "joined":
             print(f"{line} {rank}", flush=True)
-        elif rank == 0 or not line.startswith(EPOCH_LINE):
-            prefix = "" if line.startswith(EPOCH_LINE) else f"{EXPERIMENT}: worker {rank}: "
+        elif rank == 0 or not line.startswith(jobs.EPOCH_LINE):
+            prefix = "" if line.startswith(jobs.EPOCH_LINE) else f"{EXPERIMENT}: worker {rank}: "
             print(f"{prefix}{line}", flush=True)
 
     others = [address for i, address in enumerate(addresses) if i != rank]
-    watch = strategy.Watch(a.join_timeout, others, f"{EXPERIMENT}: worker {rank}: ")
+    watch = Watch(a.join_timeout, others, f"{EXPERIMENT}: worker {rank}: ")
     try:
         worker, epochs, setup = strategy.train(c.job, data, rank, watch, STARTED, say)
         mine = {"rank": rank, "digest": worker.digest(), "setup_seconds": setup, "epochs": epochs}
@@ -296,8 +291,8 @@ def free_addresses(count: int) -> list[str]:
 def launch(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any]], Link | None, list[str]]:
     """Start all workers and wait; their reports, the emulated link, and what they printed. Raises RunError."""
     workers, log = c.job.workers, list[str]()
-    own = [sys.executable, *(["-P"] if sys.flags.safe_path else []), str(Path(__file__).resolve())]
-    command = [*own, *argv, "--learners", str(c.job.learners), "--workers", str(workers), "--report", str(report)]
+    own = ["--learners", str(c.job.learners), "--workers", str(workers), "--report", str(report)]
+    command = jobs.command(__file__, *argv, *own)
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=c.job.epochs, desc=c.slug, unit="epoch", disable=None))
         hosts = stack.enter_context(Hosts(c.hosts, c.gbit, ssh=False)) if c.hosts > 1 else None
@@ -310,10 +305,10 @@ def launch(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any
 
         def say(line: str) -> None:
             log.append(line)
-            if line.startswith(EPOCH_LINE):
+            if line.startswith(jobs.EPOCH_LINE):
                 bar.update()
 
-        processes = stack.enter_context(Processes(say))
+        processes = stack.enter_context(Processes(say, LINGER))
         cpus = cores.core_sets(workers, c.job.threads * c.job.local, c.oversubscribe) if c.job.device == "cpu" else []
         for i in range(workers):
             environment = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")}
@@ -323,7 +318,7 @@ def launch(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any
             if cpus:
                 environment[PINNED] = ",".join(map(str, cpus[i]))
             else:
-                mine = p1_horovod.gpus()[i * c.job.local : (i + 1) * c.job.local]
+                mine = jobs.gpus()[i * c.job.local : (i + 1) * c.job.local]
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
             processes.start(hosts.command(place[i], command) if hosts else command, environment)
         failed = processes.wait()
@@ -413,13 +408,13 @@ def finish(
         name,
         c.flat(),
         seed=c.job.seed,
-        device=p1_horovod.gpu_name() if c.job.device == "gpu" else store.cpu_name(),
+        device=jobs.device_name(c.job.device),
         device_count=c.job.learners,
         started=started,
         code=store.Code(code.commit, code.dirty, code.sources | reports[0]["sources"]),
         versions=reports[0]["versions"],
     )
-    return store.write(as_rows(c, reports, link), origin, log="\n".join(log[-LOG_LINES:]) + "\n", results=results)
+    return store.write(as_rows(c, reports, link), origin, log="\n".join(log[-jobs.LOG_LINES :]) + "\n", results=results)
 
 
 def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], None]) -> Path:
@@ -440,25 +435,12 @@ def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], 
     return path
 
 
-def finished(c: Config, results: Path) -> bool:
-    """Whether this very run is there, and its sources are still the same."""
-    try:
-        stored = store.run(store.path_of(EXPERIMENT, store.run_id(c.slug, c.flat()), results))
-    except store.SchemaError:
-        return False
-    return stored.provenance.config == json.loads(json.dumps(c.flat())) and not stored.provenance.stale()
-
-
-def _terminated(number: int, frame: object) -> NoReturn:
-    sys.exit(128 + number)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when done, 1 for a failed job, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM."""
     given = sys.argv[1:] if argv is None else argv
     a = arguments().parse_args(given)
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
+
+    def work() -> int:
         sizes = SWEEP[a.strategy] if a.sweep and not a.report else [a.learners]
         configs = [configure(a, learners) for learners in sizes if learners >= a.hosts or not a.sweep]
         if a.launcher == "slurm":
@@ -467,28 +449,12 @@ def main(argv: list[str] | None = None) -> int:
             if PINNED in os.environ:  # before TensorFlow is loaded, so that all its threads inherit it
                 os.sched_setaffinity(0, map(int, os.environ[PINNED].split(",")))
             return be_worker(configs[0], a)
-        for c in configs:
-            try:
-                check_devices(c)
-            except UsageError:
-                if a.sweep and c is not configs[0]:
-                    print(f"{EXPERIMENT}: {c.job.learners} learners are too many for this machine", file=sys.stderr)
-                    break
-                raise
-            if (a.sweep or a.skip_finished) and finished(c, a.results):
-                tqdm.write(f"{c.slug}: finished before, skipped", file=sys.stderr)
-                continue
+        again = a.sweep or a.skip_finished
+        for c in jobs.pending(EXPERIMENT, configs, a.results, check_devices, sweep=a.sweep, skip_finished=again):
             print(run(c, a, given, lambda line: tqdm.write(line, file=sys.stderr)))
-    except (UsageError, store.SchemaError, OSError) as error:
-        print(f"{EXPERIMENT}: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"{EXPERIMENT}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{EXPERIMENT}: interrupted; the workers were stopped, nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return exit_status(EXPERIMENT, work, "the workers were stopped, nothing was written")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from scipy.optimize import nnls
 
 from derivations import scaling
 from experiments import published, store
-from experiments.usage import UsageError
+from experiments.usage import UsageError, exit_status
 
 EXPERIMENT = "scaling_fit"
 # What all inputs are brought to; `setting` is what series have in common that differ in precision alone.
@@ -464,15 +464,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=store.RESULTS, help="folder of the results store")
     a = parser.parse_args(argv)
-    try:
+
+    def work() -> int:
         print(run(a.references, a.level, a.draws, a.seed, a.results))
-    except (UsageError, store.SchemaError) as error:
-        print(f"scaling_fit: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"scaling_fit: {error}; earlier results are as they were", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return exit_status("scaling_fit", work, "earlier results are as they were")
 
 
 if __name__ == "__main__":

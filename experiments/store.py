@@ -39,7 +39,7 @@ GPU_LIBRARY = re.compile(r"lib(cublas|cudart|cudnn|nccl)\.so\.")
 NO_NUMBERS = {Path(__file__).resolve(), Path(usage.__file__).resolve()}
 
 
-class SchemaError(ValueError):
+class SchemaError(UsageError):
     """A results file is corrupt or breaks its schema; the message names the file."""
 
 
@@ -572,6 +572,15 @@ def run(path: Path) -> Run:
     """The stored run of one file. Raises SchemaError on a bad one, or none."""
     table, origin = _load(path)
     return Run(path, origin, table.num_rows)
+
+
+def finished(path: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a file holds the run with this very configuration, made by the sources as they are now."""
+    try:
+        stored = run(path)
+    except SchemaError:  # none, or one to be replaced
+        return False
+    return stored.provenance.config == json.loads(json.dumps(config)) and not stored.provenance.stale()
 
 
 def runs(results: Path = RESULTS) -> list[Run]:

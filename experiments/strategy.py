@@ -11,19 +11,16 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments import fashion
+from experiments.watch import Watch
 
 PADDED = 32  # pixels; 28 with two zeros on each side, ResNet-50's least
 MOMENTUM = 0.9
@@ -84,50 +81,6 @@ def shares(job: Job, images: int, worker: int) -> tuple[np.ndarray, np.ndarray]:
     batches = -(-images // (batch * job.learners))
     index = np.arange(batches * job.learners * batch).reshape(batches, job.workers, job.local, batch)[:, worker]
     return np.minimum(index, images - 1).reshape(-1, batch).astype(np.int32), (index < images).reshape(-1, batch)
-
-
-def silent_peers(addresses: list[str]) -> list[str]:
-    """The addresses, host:port, where nobody answers."""
-    silent = []
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=2).close()
-        except OSError:
-            silent.append(address)
-    return silent
-
-
-# TensorFlow waits for absent workers without end, in a call that no thread of its process can run beside. So another
-# process watches, which ends with the one that it watches.
-WATCH = """
-import os, select, signal, sys
-sys.path.insert(0, sys.argv[1])
-from experiments.strategy import silent_peers
-seconds, watched, addresses = float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
-if not select.select([sys.stdin], [], [], seconds)[0]:
-    silent = ", ".join(silent_peers(addresses)) or "none that does not answer"
-    print(f"not all workers joined within {seconds:g} s; missing: {silent}", flush=True)
-    os.kill(watched, signal.SIGKILL)
-"""
-
-
-class Watch:
-    """Ends this process when its block, in which the workers meet, takes more than so many seconds, and says why.
-
-    `prefix` comes before what is said; `addresses` are those of the other workers.
-    """
-
-    def __init__(self, seconds: float, addresses: list[str], prefix: str = "") -> None:
-        root = str(Path(__file__).resolve().parents[1])
-        script = WATCH.replace('print(f"', f'print({prefix!r} f"')
-        self._argv = [sys.executable, "-c", script, root, str(seconds), str(os.getpid()), *addresses]
-
-    def __enter__(self) -> None:
-        self._process = subprocess.Popen(self._argv, stdin=subprocess.PIPE)
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # closes its input, at which it ends
 
 
 def _strategy(job: Job) -> Any:

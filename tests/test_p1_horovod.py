@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import launch, p1_horovod, store
+from experiments import jobs, launch, p1_horovod, store
 
 SCRIPT = store.ROOT / "experiments" / "p1_horovod.py"
 needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs: make horovod")
@@ -179,7 +179,7 @@ def test_what_this_machine_lacks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(p1_horovod, "gpus", lambda: [])
+    monkeypatch.setattr(jobs, "gpus", lambda: [])
     assert p1_horovod.main(["--results", str(tmp_path), *arguments]) == 2
     assert message in capsys.readouterr().err
 
@@ -187,7 +187,7 @@ def test_what_this_machine_lacks(
 def test_more_learners_than_gpus(
     installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(p1_horovod, "gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(jobs, "gpus", lambda: ["0", "1"])
     assert p1_horovod.main(["--results", str(tmp_path), "--device", "gpu", "--learners", "4"]) == 2
     assert "4 learners need as many GPUs, this machine has 2" in capsys.readouterr().err
 

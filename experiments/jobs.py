@@ -1,0 +1,96 @@
+"""What the scripts that start learners share: this machine's GPUs, which jobs of a sweep are still to be run, and how a
+job's script starts itself again as a learner."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from tqdm import tqdm
+
+from experiments import store
+from experiments.usage import UsageError
+
+EPOCH_LINE = "epoch "  # how the progress of a job's first process starts
+LOG_LINES = 400  # of a job's output, what is kept at most
+
+
+class Config(Protocol):
+    """A job of several learners, and where it runs."""
+
+    @property
+    def slug(self) -> str:
+        """The readable part of the run's name."""
+        ...
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by name."""
+        ...
+
+
+C = TypeVar("C", bound=Config)
+
+
+def gpus() -> list[str]:
+    """This machine's GPUs by number, or as CUDA_VISIBLE_DEVICES names them; none without a driver."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
+    all_of_them = [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return all_of_them if visible is None else [name for name in visible.split(",") if name][: len(all_of_them)]
+
+
+def check_gpus(learners: int, oversubscribe: bool) -> None:
+    """Raise UsageError when this machine has too few GPUs for so many learners."""
+    there = len(gpus())
+    if not there:
+        raise UsageError("--device gpu: this machine has no NVIDIA GPU; use --device cpu")
+    if learners > there and not oversubscribe:
+        raise UsageError(f"{learners} learners need as many GPUs, this machine has {there}; use fewer")
+
+
+def device_name(kind: str) -> str:
+    """The name of this machine's processor, or of its first GPU."""
+    if kind == "cpu":
+        return store.cpu_name()
+    names = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+    return names.stdout.splitlines()[0].strip()
+
+
+def command(script: str, *arguments: str) -> list[str]:
+    """The command that starts this very script again, in this interpreter."""
+    return [sys.executable, *(["-P"] if sys.flags.safe_path else []), str(Path(script).resolve()), *arguments]
+
+
+def pending(
+    experiment: str,
+    configs: Sequence[C],
+    results: Path,
+    check: Callable[[C], None],
+    *,
+    sweep: bool,
+    skip_finished: bool,
+) -> Iterator[C]:
+    """The jobs that are still to be run; a sweep ends at the first one that this machine is too small for.
+
+    `check` raises UsageError for such a job, as does this for the first of a sweep, or the only one.
+    """
+    for config in configs:
+        try:
+            check(config)
+        except UsageError as error:
+            if not sweep or config is configs[0]:
+                raise
+            tqdm.write(f"{config.slug} and larger ones left out: {error}", file=sys.stderr)
+            return
+        path = store.path_of(experiment, store.run_id(config.slug, config.flat()), results)
+        if skip_finished and store.finished(path, config.flat()):
+            tqdm.write(f"{config.slug}: finished before, skipped", file=sys.stderr)
+        else:
+            yield config

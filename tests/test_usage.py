@@ -1,0 +1,67 @@
+"""What a person sees when a script can't do what was asked, and the exit status that goes with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import store
+from experiments.usage import RunError, UsageError, exit_status
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UsageError("give --M a\nnumber"), 2, "me: give --M a number\n"),
+        (store.SchemaError("x.parquet: torn"), 2, "me: x.parquet: torn\n"),
+        (store.CommitError("no commit"), 2, "me: no commit\n"),
+        (FileNotFoundError(2, "No such file", "x"), 2, "me: [Errno 2] No such file: 'x'\n"),
+        (RunError("learner 1 died"), 1, "me: learner 1 died\n"),
+        (KeyboardInterrupt(), 130, "me: interrupted; nothing was written\n"),
+    ],
+)
+def test_errors_are_one_line(error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise error
+
+    assert exit_status("me", work) == status
+    assert capsys.readouterr().err == line
+
+
+def test_what_is_no_error_of_the_user_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        exit_status("me", lambda: 1 // 0)
+    assert exit_status("me", lambda: 7) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminated_script_cleans_up(number: signal.Signals) -> None:
+    script = """
+        import time
+        from experiments.usage import exit_status
+        def work():
+            try:
+                print("ready", flush=True)
+                time.sleep(30)
+            finally:
+                print("cleaned")
+        raise SystemExit(exit_status("me", work))
+    """
+    lines = "\n".join(line[8:] for line in script.splitlines())
+    process = subprocess.Popen([sys.executable, "-c", lines], cwd=store.ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    began = time.monotonic()
+    os.kill(process.pid, number)
+    assert process.communicate(timeout=20)[0] == "cleaned\n"
+    assert process.returncode == 128 + number and time.monotonic() - began < 10
+
+
+def test_handlers_are_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    exit_status("me", lambda: 0)
+    assert signal.getsignal(signal.SIGTERM) is before
