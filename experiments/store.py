@@ -308,8 +308,9 @@ class Provenance(BaseModel):
     versions: dict[str, str]
 
     def stale(self, root: Path = ROOT) -> list[str]:
-        """The sources that have changed, or are gone, since the run."""
-        return [path for path, digest in sorted(self.sources.items()) if _file_hash(root / path) != digest]
+        """The sources that have changed, or are gone, since the run; early runs list some that no number depends on."""
+        numbers = {path: digest for path, digest in self.sources.items() if ROOT / path not in NO_NUMBERS}
+        return [path for path, digest in sorted(numbers.items()) if _file_hash(root / path) != digest]
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,11 @@ def exit_status(script: str, work: Callable[[], int], interrupted: str = "nothin
     before = {number: signal.signal(number, terminated) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         return work()
-    except (UsageError, OSError) as error:
+    except UsageError as error:
         say(error)
+        return 2
+    except OSError as error:
+        say(f"{error}; earlier results are as they were")
         return 2
     except RunError as error:
         say(error)

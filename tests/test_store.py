@@ -505,6 +505,7 @@ def test_sources_that_changed_since_are_told(tmp_path: Path) -> None:
     source.write_text("a = 2\n")
     assert made.stale(tmp_path) == ["experiments/p3.py"]
     assert origin(sources={gone: "0" * 64}).stale(tmp_path) == [gone]
+    assert origin(sources={"experiments/store.py": "0" * 64}).stale() == []  # no number depends on it
 
 
 def test_sources_are_those_that_ran() -> None:

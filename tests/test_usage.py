@@ -20,7 +20,11 @@ from experiments.usage import RunError, UsageError, exit_status
         (UsageError("give --M a\nnumber"), 2, "me: give --M a number\n"),
         (store.SchemaError("x.parquet: torn"), 2, "me: x.parquet: torn\n"),
         (store.CommitError("no commit"), 2, "me: no commit\n"),
-        (FileNotFoundError(2, "No such file", "x"), 2, "me: [Errno 2] No such file: 'x'\n"),
+        (
+            FileNotFoundError(2, "No such file", "x"),
+            2,
+            "me: [Errno 2] No such file: 'x'; earlier results are as they were\n",
+        ),
         (RunError("learner 1 died"), 1, "me: learner 1 died\n"),
         (KeyboardInterrupt(), 130, "me: interrupted; nothing was written\n"),
     ],
