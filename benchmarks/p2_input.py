@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 from experiments import fashion, strategy
-from experiments.usage import UsageError
+from experiments.usage import UsageError, exit_status
 from experiments.watch import Watch
 
 GOAL = 0.95  # of the rate without a pipeline
@@ -46,19 +46,14 @@ def window(step: Callable[[], object], steps: int, images: int) -> float:
     return steps * images / (time.perf_counter() - start)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print rates and their ratio; 0 when the pipeline keeps up, 1 when it doesn't, 2 for bad input."""
-    a = arguments().parse_args(argv)
-    try:
-        for name in ("per_learner_batch", "steps", "windows"):
-            if getattr(a, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(a, name)}")
-        data = fashion.load(a.data_dir, a.data)
-        if a.per_learner_batch > len(data.train_images):
-            raise UsageError(f"--per-learner-batch is more than the {len(data.train_images):,} images")
-    except UsageError as error:
-        print(f"p2_input: {error}", file=sys.stderr)
-        return 2
+def measure(a: argparse.Namespace) -> int:
+    """Print rates and their ratio; 0 when the pipeline keeps up, 1 when it doesn't. Raises UsageError."""
+    for name in ("per_learner_batch", "steps", "windows"):
+        if getattr(a, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(a, name)}")
+    data = fashion.load(a.data_dir, a.data)
+    if a.per_learner_batch > len(data.train_images):
+        raise UsageError(f"--per-learner-batch is more than the {len(data.train_images):,} images")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     steps = len(data.train_images) // a.per_learner_batch
     job = strategy.Job(
@@ -96,6 +91,12 @@ def main(argv: list[str] | None = None) -> int:
     verdict = "keeps up" if ratio >= GOAL else f"does not keep up, the goal is {GOAL:.0%}"
     print(f"the pipeline {verdict}: {ratio:.1%} of the rate ({min(fed) / max(free):.1%} to {max(fed) / min(free):.1%})")
     return 0 if ratio >= GOAL else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; 0 when the pipeline keeps up, 1 when it doesn't, 2 for bad input, 130 for Ctrl-C."""
+    a = arguments().parse_args(argv)
+    return exit_status("p2_input", lambda: measure(a), "nothing is kept")
 
 
 if __name__ == "__main__":

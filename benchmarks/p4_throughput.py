@@ -35,7 +35,7 @@ import torch
 from benchmarks import conventional
 from derivations import roofline
 from experiments import augment, cifar, p4_cutout, store
-from experiments.usage import RunError, UsageError
+from experiments.usage import UsageError, exit_status
 
 EXPERIMENT = "p4_throughput"
 CONTENDERS = ("ours", "eager", "conventional")
@@ -257,21 +257,12 @@ def run(a: Namespace, say: Callable[[str], None]) -> None:
 def main(arguments: list[str] | None = None, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> int:
     """Run the command line; 0 when done, 1 for a failed run, 2 for bad input, 130 for Ctrl-C."""
     a = parser().parse_args(arguments)
-    try:
+
+    def work() -> int:
         run(a, say)
-    except (UsageError, cifar.DataError, store.SchemaError) as error:
-        print(f"p4_throughput: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"p4_throughput: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"p4_throughput: {error}; earlier results are as they were", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("p4_throughput: interrupted; what was stored before stays", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return exit_status(EXPERIMENT, work, "what was stored before stays")
 
 
 if __name__ == "__main__":

@@ -26,9 +26,13 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
+
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+
+from experiments.usage import UsageError, exit_status
 
 # Over the 50,000 training images, pixels scaled to 0..1; red, green, blue.
 MEAN = (0.49139968, 0.48215841, 0.44653091)
@@ -43,7 +47,7 @@ HOW_TO_GET_IT = (
 LARGEST_MEMBER = 64 << 20  # bytes; an official batch has 31 MB, so more means a hostile or broken archive
 
 
-class DataError(ValueError):
+class DataError(UsageError):
     """The data set is missing, damaged or not what it claims to be; the message is one line and names the file."""
 
 
@@ -423,17 +427,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", choices=["cifar10", "synthetic"], default="cifar10", help="default: cifar10")
     parser.add_argument("--download", type=Path, metavar="DIR", help="fetch the official python archive into DIR first")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> int:
         place = download(options.download) if options.download else options.data_dir
         data = load(place, options.data)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(data.origin)
-    for name, digest in data.hashes().items():
-        array = getattr(data, name)
-        print(f"  {name:<13} {array.shape!s:<18} {array.dtype!s:<6} sha256 {digest}")
-    return 0
+        print(data.origin)
+        for name, digest in data.hashes().items():
+            array = getattr(data, name)
+            print(f"  {name:<13} {array.shape!s:<18} {array.dtype!s:<6} sha256 {digest}")
+        return 0
+
+    return exit_status("cifar", work, "nothing was kept", "nothing was kept")
 
 
 if __name__ == "__main__":

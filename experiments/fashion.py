@@ -24,7 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 from experiments import store
-from experiments.usage import UsageError
+from experiments.usage import UsageError, exit_status
 
 URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"  # where Keras takes it from
 FOLDERS = ("", "fashion-mnist", "FashionMNIST/raw", "dataset-fashion-mnist")  # of data folders in use
@@ -174,16 +174,16 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--data-dir", type=Path, help="folder with the data (default: the one that DLPERF_DATA names)")
     p.add_argument("--download", type=Path, metavar="DIR", help="fetch the files into DIR first")
     a = p.parse_args(argv)
-    try:
+
+    def work() -> int:
         if a.download:
             download(a.download)
         data = load(a.download or a.data_dir)
-    except (DataError, OSError) as error:
-        print(f"fashion: {error}", file=sys.stderr)
-        return 2
-    for name in FILES:
-        print(f"{name:<13} {getattr(data, name).shape}")
-    return 0
+        for name in FILES:
+            print(f"{name:<13} {getattr(data, name).shape}")
+        return 0
+
+    return exit_status("fashion", work, "a download goes on where it is called again", "nothing was changed")
 
 
 if __name__ == "__main__":

@@ -675,7 +675,8 @@ class FusedEngine:
         size, width = self.size, self.layers.stem.c_out
         x, y, a = self._tensor(images, size, STEM), self._tensor(images, size, width), self._tensor(images, size, width)
         labels = torch.zeros(images, dtype=torch.int32, device=self.device)
-        self.stem_gradient = self._tensor(images, size, width) if keep else a
+        if keep:
+            self.stem_gradient = self._tensor(images, size, width)
         sets: list[Activations] = []
         for i, (conv1, conv2, shortcut) in enumerate(self.layers.blocks):
             if not keep and i >= 2 and self.layers.blocks[i - 2][0].c_in == conv1.c_out == conv1.c_in:

@@ -31,6 +31,7 @@ from derivations import alexnet, inception, receptive_field, resnet, vgg
 from derivations.layers import Layer, totals
 from experiments import store
 from experiments.resnet import resnet44
+from experiments.usage import exit_status
 
 EXPERIMENT = "p3_crosscheck"
 
@@ -269,19 +270,9 @@ def receptive_fields(depths: Iterable[int], kernels: Iterable[int]) -> list[Row]
     return rows
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--max-layers", type=int, default=6, metavar="N", help="deepest stack (default 6)")
-    parser.add_argument("--kernels", type=int, nargs="+", default=[1, 3, 5, 7], metavar="F", help="filter sizes")
-    parser.add_argument("--results", type=Path, default=store.RESULTS, help="folder of the results store")
-    args = parser.parse_args(argv)
-    if args.max_layers < 1 or min(args.kernels) < 1:
-        parser.error("--max-layers and --kernels must be at least 1")
-    started = datetime.now(UTC)
-    try:
-        code = store.Code.now()
-    except RuntimeError as error:
-        parser.error(str(error))
+def run(max_layers: int, kernels: list[int], results: Path) -> int:
+    """Count, compare and write; 0. Raises UsageError when the commit can't be told."""
+    started, code = datetime.now(UTC), store.Code.now()
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     found = {name: importlib.util.find_spec(name) is not None for name in ("fvcore", "keras")}
     for name in (name for name, there in found.items() if not there):
@@ -290,17 +281,29 @@ def main(argv: list[str] | None = None) -> int:
     rows = count_nets(NETS, found["fvcore"])
     if found["keras"]:
         rows += rows_of("vgg19", "keras", keras_vgg19())
-    rows += receptive_fields(range(1, args.max_layers + 1), sorted(set(args.kernels)))
+    rows += receptive_fields(range(1, max_layers + 1), kernels)
     frame = pd.DataFrame(rows).astype({"layers": "Int64", "kernel": "Int64"})
 
-    config = {"max_layers": args.max_layers, "kernels": sorted(set(args.kernels))}
-    run = store.run_id("counts", config)
-    origin = store.provenance(EXPERIMENT, run, config, seed=None, device="cpu", started=started, code=code)
+    config = {"max_layers": max_layers, "kernels": kernels}
+    name = store.run_id("counts", config)
+    origin = store.provenance(EXPERIMENT, name, config, seed=None, device="cpu", started=started, code=code)
     log = frame.to_string(index=False) + "\n"
-    path = store.write(frame, origin, log=log, results=args.results)
+    path = store.write(frame, origin, log=log, results=results)
     print(log, end="")
     print(path)
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; 0 when done, 2 for bad input."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--max-layers", type=int, default=6, metavar="N", help="deepest stack (default 6)")
+    parser.add_argument("--kernels", type=int, nargs="+", default=[1, 3, 5, 7], metavar="F", help="filter sizes")
+    parser.add_argument("--results", type=Path, default=store.RESULTS, help="folder of the results store")
+    args = parser.parse_args(argv)
+    if args.max_layers < 1 or min(args.kernels) < 1:
+        parser.error("--max-layers and --kernels must be at least 1")
+    return exit_status(EXPERIMENT, lambda: run(args.max_layers, sorted(set(args.kernels)), args.results))
 
 
 if __name__ == "__main__":

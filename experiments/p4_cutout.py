@@ -32,7 +32,7 @@ from tqdm import tqdm
 from experiments import augment, cifar, store
 from experiments.plain import PlainEngine
 from experiments.resnet import seeded
-from experiments.usage import RunError, UsageError
+from experiments.usage import RunError, UsageError, exit_status
 
 EXPERIMENT = "p4_cutout"
 CHECKPOINT_SECONDS = 30
@@ -360,10 +360,7 @@ def run(c: Config, a: argparse.Namespace) -> Path | None:
     """Train to the end, or to --minutes (then None); returns the results file. Raises UsageError."""
     deadline = time.perf_counter() + (math.inf if a.minutes is None else 60 * a.minutes)
     engine_class(c)  # imported now, so that its source is among the code's
-    try:
-        code = store.Code.now()
-    except RuntimeError as error:
-        raise UsageError(str(error)) from error
+    code = store.Code.now()
     name = store.run_id(c.slug, vars(c))
     path, checkpoint = store.path_of(EXPERIMENT, name, a.results), a.checkpoints / f"{name}.ckpt"
     progress, state = Progress(datetime.now(UTC).isoformat(), [], []), dict[str, Tensor]()
@@ -404,31 +401,24 @@ def run(c: Config, a: argparse.Namespace) -> Path | None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when done or stopped as asked, 1 for a failed run, 2 for bad input, 130 for Ctrl-C."""
     a = arguments().parse_args(argv)
-    try:
-        path = run(configure(a), a)
-    except (UsageError, cifar.DataError, store.SchemaError) as error:
-        print(f"p4_cutout: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"p4_cutout: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(
-            f"p4_cutout: {error}; earlier results are as they were, --resume goes on from the last checkpoint, if any",
-            file=sys.stderr,
-        )
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
-            raise
-        print(f"p4_cutout: --M {a.M} does not fit this machine's memory; use a smaller --M", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("p4_cutout: interrupted; continue with --resume from the last checkpoint", file=sys.stderr)
-        return 130
-    if path is not None:
-        print(path)
-    return 0
+
+    def work() -> int:
+        try:
+            path = run(configure(a), a)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
+                raise
+            raise UsageError(f"--M {a.M} does not fit this machine's memory; use a smaller --M") from error
+        if path is not None:
+            print(path)
+        return 0
+
+    return exit_status(
+        EXPERIMENT,
+        work,
+        "continue with --resume from the last checkpoint",
+        "earlier results are as they were, --resume goes on from the last checkpoint, if any",
+    )
 
 
 if __name__ == "__main__":

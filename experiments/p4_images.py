@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from experiments import augment, cifar, store
+from experiments.usage import UsageError, exit_status
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MEAN, STD = torch.tensor(cifar.MEAN), torch.tensor(cifar.STD)
@@ -101,15 +102,16 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when done, 2 for bad input."""
     a = arguments().parse_args(argv)
-    started = datetime.now(UTC)
-    try:
+
+    def work() -> int:
+        started = datetime.now(UTC)
         code = store.Code.now()
         data = cifar.load(a.data_dir, a.data)
         last = len(data.test_images) - 1
         if len(set(a.images)) < len(a.images) or not all(0 <= i <= last for i in a.images):
-            raise ValueError(f"--images needs different numbers from 0 to {last}, not {' '.join(map(str, a.images))}")
+            raise UsageError(f"--images needs different numbers from 0 to {last}, not {' '.join(map(str, a.images))}")
         if a.draws < 1 or a.seed < 0:
-            raise ValueError(f"--draws must be at least 1 and --seed at least 0, not {a.draws} and {a.seed}")
+            raise UsageError(f"--draws must be at least 1 and --seed at least 0, not {a.draws} and {a.seed}")
         side = data.test_images.shape[1]
         shown = {"dataset": data.name, "images": a.images, "draws": a.draws, "seed": a.seed}
         area = {"length": augment.HOLE, "side": side, "draws": STEPS * INSTANCES, "seed": a.seed}
@@ -127,11 +129,9 @@ def main(argv: list[str] | None = None) -> int:
                 code=code,
             )
             print(store.write(frame, origin, results=a.results))
-    # cifar.DataError and store.SchemaError are ValueErrors; RuntimeError: a commit that can't be told.
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"p4_images: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return exit_status("p4_images", work)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -37,6 +38,8 @@ METADATA_KEY = b"dlperf"
 GPU_LIBRARY = re.compile(r"lib(cublas|cudart|cudnn|nccl)\.so\.")
 # The project's modules that every script loads and that no number depends on.
 NO_NUMBERS = {Path(__file__).resolve(), Path(usage.__file__).resolve()}
+# Changes of other sources that were read and found to leave the numbers of earlier runs as they are.
+SAME_NUMBERS = Path(__file__).with_name("same_numbers.csv")
 
 
 class SchemaError(UsageError):
@@ -230,6 +233,30 @@ SCHEMAS: dict[str, pa.Schema] = {
             column("standard_error", pa.float64(), "fraction", "standard error of the mean"),
         ]
     ),
+    "p4_split": pa.schema(
+        [
+            column("dataset", pa.string(), "-", "cifar10, or synthetic (never shown as CIFAR-10)"),
+            column("device_kind", pa.string(), "-", "what a learner is: cpu | gpu"),
+            column("learners", pa.int64(), "learners", "that share a batch"),
+            column("batch_norm", pa.string(), "-", "statistics: local, of a learner's part | synchronised, of all"),
+            column("M", pa.int64(), "instances", "instances of each sample in all learners' batch"),
+            column("batch_size", pa.int64(), "samples", "B, distinct samples in a batch"),
+            column("precision", pa.string(), "-", "storage type of activations: bf16 | fp32"),
+            column("engine", pa.string(), "-", "fused (Triton kernels) | plain (PyTorch autograd)"),
+            column("repeat", pa.int64(), "-", "which repetition of the job"),
+            column("epochs_planned", pa.int64(), "epochs", "length of the run"),
+            column("epoch", pa.int64(), "epochs", "epochs finished, 1 is the first"),
+            column("steps", pa.int64(), "steps", "optimiser steps in this epoch"),
+            column("images", pa.int64(), "images", "augmented images of all learners in this epoch, M·B·steps"),
+            column("train_loss", pa.float64(), "nat", "learner 0's mean cross-entropy over its part of the epoch"),
+            column("val_loss", pa.float64(), "nat", "learner 0's cross-entropy on the original test images"),
+            column("val_error", pa.float64(), "fraction", "share of them that learner 0 misclassifies"),
+            column("seconds", pa.float64(), "s", "wall clock of this epoch's steps, the slowest learner's"),
+            column("images_per_second", pa.float64(), "images/s", "images over seconds"),
+            column("gradient_bytes", pa.int64(), "B", "averaged in a step, beside BatchNorm's statistics"),
+            column("setup_seconds", pa.float64(), "s", "compilation and warm-up, the slowest learner's"),
+        ]
+    ),
     "p4_throughput": pa.schema(
         [
             column("dataset", pa.string(), "-", "cifar10, or synthetic (never shown as CIFAR-10)"),
@@ -307,10 +334,16 @@ class Provenance(BaseModel):
     device_count: int = Field(ge=1)
     versions: dict[str, str]
 
-    def stale(self, root: Path = ROOT) -> list[str]:
-        """The sources that have changed, or are gone, since the run; early runs list some that no number depends on."""
+    def changes(self, root: Path = ROOT) -> dict[str, list[str]]:
+        """The sources that have changed, or are gone, since the run; with each why the run's numbers stay as they are,
+        one reason for every change of it, or none where that isn't known. Early runs list sources without numbers."""
         numbers = {path: digest for path, digest in self.sources.items() if ROOT / path not in NO_NUMBERS}
-        return [path for path, digest in sorted(numbers.items()) if _file_hash(root / path) != digest]
+        now = {path: _file_hash(root / path) for path in sorted(numbers)}
+        return {path: _reasons(path, numbers[path], now[path]) for path in now if now[path] != numbers[path]}
+
+    def stale(self, root: Path = ROOT) -> list[str]:
+        """The sources that have changed since the run so that its numbers might be others."""
+        return [path for path, reasons in self.changes(root).items() if not reasons]
 
 
 @dataclass(frozen=True)
@@ -320,6 +353,37 @@ class Run:
     path: Path
     provenance: Provenance
     rows: int
+
+
+class Harmless(NamedTuple):
+    """A change of a source, from one SHA-256 of its text to another, and why it leaves earlier numbers as they are."""
+
+    source: str
+    before: str
+    after: str
+    reason: str
+
+
+@functools.cache
+def harmless_changes(path: Path = SAME_NUMBERS) -> tuple[Harmless, ...]:
+    """The changes that the file lists. Raises SchemaError for another form."""
+    table = pd.read_csv(path, dtype=str)
+    if list(table.columns) != list(Harmless._fields) or table.isna().any(axis=None):
+        raise SchemaError(f"{path}: must have the columns {', '.join(Harmless._fields)}, and no empty cell")
+    return tuple(Harmless(*row) for row in table.itertuples(index=False))
+
+
+def _reasons(source: str, before: str, after: str) -> list[str]:
+    """Why all changes of a source between two hashes are harmless; empty when one of them isn't known to be."""
+    steps = {change.before: change for change in harmless_changes() if change.source == source}
+    reasons: list[str] = []
+    while before != after:
+        if before not in steps:
+            return []
+        step = steps.pop(before)
+        reasons.append(step.reason)
+        before = step.after
+    return reasons
 
 
 def _file_hash(path: Path) -> str:

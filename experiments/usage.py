@@ -15,8 +15,15 @@ class RunError(RuntimeError):
     """The command was fine, the run failed; the message says how. Exit code 1."""
 
 
-def exit_status(script: str, work: Callable[[], int], interrupted: str = "nothing was written") -> int:
+def exit_status(
+    script: str,
+    work: Callable[[], int],
+    interrupted: str = "nothing was written",
+    unwritten: str = "earlier results are as they were",
+) -> int:
     """What `work` gives; or 2 for bad input and files, 1 for a failed run, 130 for Ctrl-C, with one line that says why.
+
+    The line ends with `interrupted` after Ctrl-C, and with `unwritten` where a file or folder could not be used.
 
     SIGTERM and SIGHUP unwind `work` like Ctrl-C; the process exits with 128 and their number.
     """
@@ -34,7 +41,7 @@ def exit_status(script: str, work: Callable[[], int], interrupted: str = "nothin
         say(error)
         return 2
     except OSError as error:
-        say(f"{error}; earlier results are as they were")
+        say(f"{error}; {unwritten}")
         return 2
     except RunError as error:
         say(error)

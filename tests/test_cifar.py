@@ -647,7 +647,7 @@ def test_command_refuses_bad_input_in_one_line(tmp_path: Path) -> None:
     put(tmp_path, binary_files())  # the real command expects the real size
     for done in (command(), command("--data-dir", "/nowhere"), command(DLPERF_DATA=str(tmp_path))):
         assert done.returncode == 2 and done.stdout == ""
-        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+        assert done.stderr.startswith("cifar: ") and done.stderr.count("\n") == 1
 
 
 def test_command_shows_what_it_found() -> None:

@@ -108,6 +108,18 @@ def test_every_gradient_is_autograds(data: tuple[torch.Tensor, ...], table: torc
     assert not weight[:, 10:].any() and not bias[10:].any()
 
 
+def test_a_batch_may_be_larger_than_the_test_set(data: tuple[torch.Tensor, ...]) -> None:
+    many = augment.draw_epoch(8, SIZE, BATCH, 3, "cutout", seed=4, device="cpu")
+    settings = SETTINGS | {"batch": 3 * BATCH}
+    plain, engine = PlainEngine(model(), *data, **settings), fused.FusedEngine(model(), *data, **settings)
+    assert len(engine.stem_gradient) == 3 * BATCH * SIZE**2 > len(data[2]) * SIZE**2
+    for each in (plain, engine):
+        each.start_epoch(many, 0.01)
+        each.step()
+        each.step()
+    assert engine.train_metrics() == pytest.approx(plain.train_metrics(), rel=1e-4)
+
+
 def test_steps_and_validation_are_the_plain_engines_also_after_a_checkpoint(
     data: tuple[torch.Tensor, ...], table: torch.Tensor
 ) -> None:

@@ -74,6 +74,19 @@ def test_provenance_names_all_of_a_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert "the sources of 0 of them have changed" in text
 
 
+def test_changes_that_leave_numbers_are_told_with_their_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "experiments/p4_cutout.py"
+    now = store._file_hash(store.ROOT / source)
+    known = (store.Harmless(source, "0" * 64, now, "clearer words"),)
+    monkeypatch.setattr(store, "harmless_changes", lambda: known)
+    monkeypatch.setattr(store, "loaded_sources", lambda: {source: "0" * 64})
+    monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
+    write(tmp_path, monkeypatch)
+    text, _ = run("provenance.qmd", tmp_path, monkeypatch)
+    assert f"changed since: `{source}` (clearer words)" in text and "| same numbers |" in text.replace("\u00a0", " ")
+    assert "the sources of 1 of them have changed since, of 0 so that numbers might be others" in text
+
+
 def test_provenance_says_which_sources_are_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "loaded_sources", lambda: {"experiments/p4_cutout.py": "0" * 64})
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)

@@ -1,0 +1,308 @@
+"""Problem 4's batch of M·B images split over several GPUs: how much faster is a step, with which BatchNorm?
+
+    python experiments/p4_split.py --learners 1                               # what there is to gain on
+    python experiments/p4_split.py --learners 2                               # half of the instances on each GPU
+    python experiments/p4_split.py --learners 2 --batch-norm synchronised     # statistics over the whole batch
+
+Learners are processes, here on this machine. They train as experiments/p4_cutout.py does, on the same draws, for a few
+epochs: for the speed, not for the accuracy. Each validates on all test images with its own running statistics; the
+results hold learner 0's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
+
+import pandas as pd
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from experiments import augment, cifar, jobs, p4_cutout, store
+from experiments.launch import Processes
+from experiments.resnet import seeded
+from experiments.usage import RunError, UsageError, exit_status
+
+EXPERIMENT = "p4_split"
+BATCH_NORMS = ("local", "synchronised")
+LINGER = 1.0  # s until learners are killed; they leave nothing behind
+
+
+@dataclass(frozen=True)
+class Config:
+    """What determines a run's numbers, and so its id."""
+
+    training: p4_cutout.Config
+    learners: int
+    batch_norm: str
+    repeat: int
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by name."""
+        return asdict(self.training) | {
+            "learners": self.learners, "batch_norm": self.batch_norm, "repeat": self.repeat
+        }  # fmt: skip
+
+    @property
+    def slug(self) -> str:
+        """The readable part of the run's name."""
+        t = self.training
+        return f"{t.dataset}-{t.device}-M{t.M:02d}-{t.precision}-{self.learners}-{self.batch_norm}-r{self.repeat}"
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--learners", type=int, default=2, help="GPUs that share a batch (default 2)")
+    p.add_argument("--batch-norm", choices=BATCH_NORMS, default="local", help="over what it takes its statistics")
+    p.add_argument("--M", type=int, default=32, help="instances of each sample in all learners' batch (default 32)")
+    p.add_argument("--batch-size", type=int, default=64, help="distinct samples in a batch, B (default 64)")
+    p.add_argument("--epochs", type=int, default=5, help="default 5")
+    p.add_argument("--depth", type=int, default=44, help="6n+2 layers (default 44)")
+    p.add_argument("--precision", choices=("auto", *p4_cutout.DTYPES), default="auto", help="auto: bf16 on GPUs")
+    p.add_argument("--device", default="auto", help="auto | cpu | cuda (default auto)")
+    p.add_argument("--data", choices=("cifar10", "synthetic"), default="cifar10")
+    p.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--repeat", type=int, default=1, help="which repetition; each has its own results")
+    p.add_argument("--skip-finished", action="store_true", help="do nothing where the results are there")
+    p.add_argument("--results", type=Path, default=store.RESULTS, help="folder for results")
+    p.add_argument("--rank", type=int, help=argparse.SUPPRESS)  # this process is a learner
+    p.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # where learners meet, and learner 0 reports
+    return p
+
+
+def configure(a: argparse.Namespace) -> Config:
+    """The run that the command line describes. Raises UsageError."""
+    for name in ("learners", "repeat"):
+        if getattr(a, name) < 1:
+            raise UsageError(f"--{name} must be at least 1, not {getattr(a, name)}")
+    training = p4_cutout.configure(argparse.Namespace(**(vars(p4_cutout.arguments().parse_args([])) | vars(a))))
+    if training.M % a.learners:
+        raise UsageError(f"--M {training.M} instances can't be shared out evenly to {a.learners} learners")
+    if a.learners == 1 and a.batch_norm == "synchronised":
+        raise UsageError("--batch-norm synchronised needs at least 2 learners: one has the whole batch")
+    if a.batch_norm == "synchronised" and training.device == "cpu":
+        raise UsageError("--batch-norm synchronised needs GPUs; use --batch-norm local")
+    return Config(training, a.learners, a.batch_norm, a.repeat)
+
+
+def check_devices(c: Config) -> None:
+    """Raise UsageError when this machine has too few GPUs."""
+    if c.training.device == "cuda":
+        jobs.check_gpus(c.learners, oversubscribe=False)
+
+
+# ---- a learner -----------------------------------------------------------------------------------------------------
+
+
+def engine_class(c: Config) -> Any:
+    """What a learner trains with. Raises UsageError without Triton."""
+    if c.learners == 1:
+        return p4_cutout.engine_class(c.training)
+    try:
+        from experiments import split
+    except ModuleNotFoundError as error:
+        raise UsageError(f"several learners need {error.name}, which is not installed") from error
+    if c.training.engine == "plain":
+        return split.PlainSplit
+    return split.SynchronisedSplit if c.batch_norm == "synchronised" else split.FusedSplit
+
+
+def make_engine(c: Config, data: cifar.Cifar) -> Any:
+    """A learner's engine, compiled and warm, at the run's initial weights."""
+    t = c.training
+    device = torch.device(t.device)
+    arrays = (data.train_images, data.train_labels, data.test_images, data.test_labels)
+    return engine_class(c)(
+        seeded(t.depth, t.seed),
+        *(torch.from_numpy(array).to(device) for array in arrays),
+        batch=t.M // c.learners * t.batch_size,
+        steps=len(data.train_images) // t.batch_size,
+        hole=augment.hole_side(t.augment),
+        mean=torch.tensor(cifar.MEAN, device=device),
+        std=torch.tensor(cifar.STD, device=device),
+        dtype=p4_cutout.DTYPES[t.precision],
+        weight_decay=p4_cutout.WEIGHT_DECAY,
+        momentum=p4_cutout.MOMENTUM,
+    )
+
+
+def train(c: Config, data: cifar.Cifar, rank: int, folder: Path) -> dict[str, Any]:
+    """Train with the other learners; this one's report. Raises RunError and what torch raises."""
+    began = time.perf_counter()
+    if c.learners > 1:
+        gpu = torch.device("cuda", 0) if c.training.device == "cuda" else None
+        dist.init_process_group(
+            "nccl" if gpu else "gloo",
+            init_method=f"file://{folder}/rendezvous",
+            rank=rank,
+            world_size=c.learners,
+            device_id=gpu,
+        )
+    if c.training.device == "cpu":
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // c.learners))
+    engine = make_engine(c, data)
+    setup = time.perf_counter() - began
+    samples, size = data.train_images.shape[:2]
+    rows = []
+    for epoch in range(1, c.training.epochs + 1):
+        row = p4_cutout.train_epoch(c.training, engine, samples, size, epoch)
+        if not math.isfinite(row["train_loss"] + row["val_loss"]):
+            raise RunError(f"the loss is not finite after epoch {epoch}")
+        rows.append(row)
+        if rank == 0:
+            rate = row["images"] / row["train_seconds"]
+            print(f"{jobs.EPOCH_LINE}{epoch}: train {row['train_loss']:.4f}, {rate:,.0f} images/s", flush=True)
+    if isinstance(engine, p4_cutout.PlainEngine):
+        weights = [p.detach() for p in engine.model.parameters()]
+    else:
+        weights = [engine.parameters]
+    joined = b"".join(weight.cpu().numpy().tobytes() for weight in weights)
+    return {
+        "rank": rank,
+        "digest": hashlib.sha256(joined).hexdigest(),
+        "gradient_bytes": len(joined),
+        "setup_seconds": setup,
+        "epochs": rows,
+    }
+
+
+def be_learner(c: Config, a: argparse.Namespace) -> int:
+    """Do one learner's part in a process that was started here; its exit status."""
+    try:
+        report = train(c, cifar.load(a.data_dir, c.training.dataset), a.rank, a.folder)
+        reports = [report]
+        if c.learners > 1:
+            reports = [{} for _ in range(c.learners)]
+            dist.all_gather_object(reports, report)
+            if len({r["digest"] for r in reports}) > 1:
+                raise RunError("the learners end with different weights, so their gradients were not averaged")
+    except Exception as error:
+        traceback.print_exc()
+        print(f"{EXPERIMENT}: learner {a.rank}: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
+        os._exit(1)  # destructors may wait for other learners
+    if a.rank == 0:
+        reports[0] |= {"versions": store.library_versions(), "sources": store.loaded_sources()}
+        store.write_atomically(a.folder / "report.json", json.dumps(reports).encode())
+    if c.learners > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+    return 0
+
+
+# ---- all learners --------------------------------------------------------------------------------------------------
+
+
+def launch(c: Config, folder: Path, argv: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Start all learners and wait; their reports, and what they printed. Raises RunError."""
+    log: list[str] = []
+    bar = tqdm(total=c.training.epochs, desc=c.slug, unit="epoch", disable=None)
+
+    def say(line: str) -> None:
+        log.append(line)
+        if line.startswith(jobs.EPOCH_LINE):
+            bar.update()
+
+    with bar, Processes(say, LINGER) as processes:
+        for rank in range(c.learners):
+            own = ["--rank", str(rank), "--folder", str(folder)]
+            environment = {"CUDA_VISIBLE_DEVICES": jobs.gpus()[rank]} if c.training.device == "cuda" else {}
+            processes.start(jobs.command(__file__, *argv, *own), environment)
+        failed = processes.wait()
+    if failed is not None:
+        index, status = failed
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        said = [line for line in log if line.startswith(f"{EXPERIMENT}: ")] or log[-1:]
+        reason = f" ({said[0]})" if said else ""
+        raise RunError(f"learner {index} {how}; all others were stopped and nothing was written{reason}")
+    return json.loads((folder / "report.json").read_bytes()), log
+
+
+def as_rows(c: Config, reports: list[dict[str, Any]]) -> pd.DataFrame:
+    """A row for each epoch: learner 0's, with the time of the slowest learner."""
+    rows = []
+    for number, own in enumerate(reports[0]["epochs"]):
+        kept = {name: own[name] for name in ("epoch", "steps", "images", "train_loss", "val_loss", "val_error")}
+        seconds = max(report["epochs"][number]["train_seconds"] for report in reports)
+        rows.append(
+            {
+                "dataset": c.training.dataset,
+                "device_kind": "gpu" if c.training.device == "cuda" else "cpu",
+                "learners": c.learners,
+                "batch_norm": c.batch_norm,
+                "M": c.training.M,
+                "batch_size": c.training.batch_size,
+                "precision": c.training.precision,
+                "engine": c.training.engine,
+                "repeat": c.repeat,
+                "epochs_planned": c.training.epochs,
+                **kept,
+                "seconds": seconds,
+                "images_per_second": own["images"] / seconds,
+                "gradient_bytes": reports[0]["gradient_bytes"],
+                "setup_seconds": max(report["setup_seconds"] for report in reports),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], None]) -> Path:
+    """Run a job and write its results; returns their file. Raises UsageError and RunError."""
+    name = store.run_id(c.slug, c.flat())
+    store.check_writable(store.path_of(EXPERIMENT, name, a.results).parent)
+    cifar.load(a.data_dir, c.training.dataset)  # say what is wrong with the data once, and not in every learner
+    started, code = datetime.now(UTC), store.Code.now()
+    with tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-") as folder:
+        reports, log = launch(c, Path(folder), argv)
+    origin = store.provenance(
+        EXPERIMENT,
+        name,
+        c.flat(),
+        seed=c.training.seed,
+        device=jobs.device_name("gpu" if c.training.device == "cuda" else "cpu"),
+        device_count=c.learners,
+        started=started,
+        code=replace(code, sources=code.sources | reports[0]["sources"]),
+        versions=reports[0]["versions"],
+    )
+    rows = as_rows(c, reports)
+    path = store.write(rows, origin, log="\n".join(log[-jobs.LOG_LINES :]) + "\n", results=a.results)
+    rate = rows.images_per_second
+    say(f"{c.slug}: {rate.median():,.0f} images/s ({rate.min():,.0f} to {rate.max():,.0f} over epochs)")
+    return path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; 0 when done, 1 for a failed job, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM."""
+    given = sys.argv[1:] if argv is None else argv
+    a = arguments().parse_args(given)
+
+    def work() -> int:
+        c = configure(a)
+        if a.rank is not None:
+            return be_learner(c, a)
+        for todo in jobs.pending(EXPERIMENT, [c], a.results, check_devices, sweep=False, skip_finished=a.skip_finished):
+            print(run(todo, a, given, lambda line: tqdm.write(line, file=sys.stderr)))
+        return 0
+
+    return exit_status(EXPERIMENT, work, "the learners were stopped, nothing was written")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
