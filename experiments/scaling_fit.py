@@ -113,17 +113,17 @@ class Fit:
         level: float = LEVEL,
         draws: int = 2000,
     ) -> Array:
-        """(2, n): the interval for a new measurement, by a parametric bootstrap.
+        """(2, n): the interval for a new measurement, by a parametric bootstrap; NaN without a degree of freedom.
 
         Each draw takes a form by its weight and a noise that its residuals allow, σ̂·√(ν/χ²_ν), as few degrees of
         freedom ν say little about it; makes the fitted points anew, fits them, and adds a new measurement's noise.
-        Without a degree of freedom the interval holds what the forms differ by, and no noise.
         """
+        if not self.freedom:
+            return np.full((2, len(learners)), np.nan)
         times = np.empty((draws, len(learners)))
         for i, chosen in enumerate(rng.choice(len(self.forms), draws, p=[form.weight for form in self.forms])):
             form = self.forms[chosen]
-            ratio = np.sqrt(self.freedom / rng.chisquare(self.freedom)) if self.freedom else 0.0
-            sigma = min(form.noise * ratio, MOST_NOISE)
+            sigma = min(form.noise * np.sqrt(self.freedom / rng.chisquare(self.freedom)), MOST_NOISE)
             matrix = design(form.name, self.learners, self.batches, self.overhead)
             # Noise multiplies, so that no time becomes negative however large it is.
             again = solve(matrix, matrix @ form.parameters * np.exp(rng.normal(0, sigma, len(self.rates))))
@@ -218,7 +218,16 @@ def measured(results: Path) -> tuple[pd.DataFrame, list[str]]:
             how = rows.all_reduce.fillna(rows.communication)
             setting = rows.precision + rows.jit_compile.map({True: ", XLA", False: ""})
             name = (
-                "tf.distribute " + rows.strategy + " " + how + ", " + rows.scaling + ", " + rows.device + ", " + setting
+                "tf.distribute "
+                + rows.strategy
+                + " "
+                + how
+                + ", "
+                + rows.scaling
+                + ", "
+                + rows.device.map(store.short_name)
+                + ", "
+                + setting
             )
             # Its ResNet-50 has another classifier, so its gradient is not the derived one.
             frames.append(_measured(rows, name, "per_learner_batch", np.nan))

@@ -446,6 +446,11 @@ def cpu_name() -> str:
     return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
 
 
+def short_name(device: str) -> str:
+    """A device's name for a table: `Intel(R) Xeon(R) Processor` is an Intel Xeon."""
+    return device.replace("(R)", "").removesuffix(" Processor")
+
+
 def library_versions(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Versions of Python, and of the libraries that matter to numbers and are loaded."""
     found = {"python": platform.python_version()}
