@@ -57,6 +57,12 @@ def test_communication_is_never_negative() -> None:
     assert (result.predict(LARGE, np.ones(2)) <= LARGE * 103).all()
 
 
+def test_as_many_parameters_as_points_leave_no_interval() -> None:
+    result = sf.fit(np.array([1.0, 2.0]), np.ones(2), np.array([100.0, 190.0]))
+    assert result.freedom == 0 and np.isfinite(result.predict(LARGE, np.ones(2))).all()
+    assert np.isnan(result.interval(LARGE, np.ones(2), np.random.default_rng(0))).all()
+
+
 def test_extra_time_is_added_to_each_image() -> None:
     result = sf.fit(SMALL, ONES, SMALL / 2e-3)
     assert result.predict(LARGE, np.ones(2), extra=2e-3) == pytest.approx(LARGE / 4e-3)
@@ -151,7 +157,9 @@ def test_the_mxnet_curves_are_predicted_within_ten_per_cent_and_their_intervals(
     rows = predicted[predicted.series.str.startswith("MXNet") & (predicted.role == "held out")]
     assert list(rows.learners) == [8, 16, 8, 16, 8]
     assert (rows.error.abs() < 0.1).all()
-    assert ((rows.low < rows.observed) & (rows.observed < rows.high)).all()
+    known = rows[rows.freedom > 0]  # A100's two points determine two parameters, and no interval
+    assert len(known) == 4 and ((known.low < known.observed) & (known.observed < known.high)).all()
+    assert rows[rows.freedom == 0][["low", "high"]].isna().all(axis=None)
 
 
 def test_borrowed_communication_predicts_eight_gpus_within_ten_per_cent(predicted: pd.DataFrame) -> None:
