@@ -27,7 +27,9 @@ def command(results: Path, *arguments: str) -> list[str]:
 def test_two_learners_write_the_rows_of_one_batch(tmp_path: Path) -> None:
     done = subprocess.run(command(tmp_path), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (row,) = store.read("p4_split", tmp_path).itertuples()
+    rows = store.read("p4_split", tmp_path)
+    assert len(rows) == 1
+    row = rows.iloc[0]
     assert (row.learners, row.batch_norm, row.M, row.epoch, row.steps) == (2, "local", 2, 1, 2)
     assert row.images == 2 * 2 * 2500 and row.images_per_second == pytest.approx(row.images / row.seconds)
     assert row.gradient_bytes == 4 * sum(p.numel() for p in p4_split.seeded(14, 0).parameters())
