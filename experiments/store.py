@@ -448,7 +448,7 @@ def cpu_name() -> str:
 
 def short_name(device: str) -> str:
     """A device's name for a table: `Intel(R) Xeon(R) Processor` is an Intel Xeon."""
-    return device.replace("(R)", "").removesuffix(" Processor")
+    return device.replace("(R)", "").removesuffix(" Processor").removesuffix(" 80GB HBM3")
 
 
 def library_versions(extra: Mapping[str, str] | None = None) -> dict[str, str]:

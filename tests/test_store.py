@@ -543,6 +543,12 @@ def test_harmless_changes_are_of_committed_runs() -> None:
         assert len(change.before) == len(change.after) == 64 and change.before != change.after
 
 
+def test_short_names_of_devices() -> None:
+    assert store.short_name("Intel(R) Xeon(R) Processor") == "Intel Xeon"
+    assert store.short_name("NVIDIA H100 80GB HBM3") == "NVIDIA H100"
+    assert store.short_name("AMD EPYC") == "AMD EPYC"
+
+
 def test_sources_are_those_that_ran() -> None:
     """In a process of its own: only the project's modules that were imported, whose change could change numbers."""
     script = f"""
