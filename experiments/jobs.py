@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from tqdm import tqdm
 
 from experiments import store
-from experiments.usage import UsageError
+from experiments.usage import RunError, UsageError
 
 EPOCH_LINE = "epoch "  # how the progress of a job's first process starts
 LOG_LINES = 400  # of a job's output, what is kept at most
@@ -66,6 +66,14 @@ def device_name(kind: str) -> str:
 def command(script: str, *arguments: str) -> list[str]:
     """The command that starts this very script again, in this interpreter."""
     return [sys.executable, *(["-P"] if sys.flags.safe_path else []), str(Path(script).resolve()), *arguments]
+
+
+def failure(experiment: str, who: str, status: int, log: Sequence[str]) -> RunError:
+    """What to raise for a process that ended a job: how it ended, and the first that it or another said of it."""
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    said = [line for line in log if line.startswith(f"{experiment}: ")] or log[-1:]
+    reason = f" ({said[0]})" if said else ""
+    return RunError(f"{who} {how}; all others were stopped and nothing was written{reason}")
 
 
 def pending(

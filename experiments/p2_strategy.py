@@ -38,7 +38,7 @@ from tqdm import tqdm
 from experiments import cores, fashion, jobs, store, strategy
 from experiments.hosts import Hosts, Link
 from experiments.launch import Processes
-from experiments.usage import RunError, UsageError, exit_status
+from experiments.usage import UsageError, exit_status
 from experiments.watch import Watch
 
 EXPERIMENT = "p2_strategy"
@@ -324,11 +324,8 @@ def launch(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any
         failed = processes.wait()
     if failed is not None:
         index, status = failed
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        said = [line for line in log if line.startswith(f"{EXPERIMENT}: ")] or log[-1:]
         where = f" at {addresses[index]}" if workers > 1 else ""
-        reason = f" ({said[0]})" if said else ""
-        raise RunError(f"worker {index}{where} {how}; all others were stopped and nothing was written{reason}")
+        raise jobs.failure(EXPERIMENT, f"worker {index}{where}", status, log)
     return json.loads(report.read_bytes()), link, log
 
 

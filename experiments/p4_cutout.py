@@ -143,14 +143,14 @@ def engine_class(c: Config) -> Any:
     return FusedEngine
 
 
-def make_engine(c: Config, data: cifar.Cifar) -> Any:
-    """The configured engine, compiled and warm, at the run's initial weights."""
+def make_engine(c: Config, data: cifar.Cifar, kind: Any = None) -> Any:
+    """The configured engine, or one of another class, compiled and warm, at the run's initial weights."""
     device = torch.device(c.device)
 
     def place(array: Any) -> Tensor:
         return torch.from_numpy(array).to(device)
 
-    return engine_class(c)(
+    return (kind or engine_class(c))(
         seeded(c.depth, c.seed),
         place(data.train_images),
         place(data.train_labels),

@@ -33,9 +33,8 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from experiments import augment, cifar, jobs, p4_cutout, store
+from experiments import cifar, jobs, p4_cutout, store
 from experiments.launch import Processes
-from experiments.resnet import seeded
 from experiments.usage import RunError, UsageError, exit_status
 
 EXPERIMENT = "p4_split"
@@ -124,25 +123,6 @@ def engine_class(c: Config) -> Any:
     return split.SynchronisedSplit if c.batch_norm == "synchronised" else split.FusedSplit
 
 
-def make_engine(c: Config, data: cifar.Cifar) -> Any:
-    """A learner's engine, compiled and warm, at the run's initial weights."""
-    t = c.training
-    device = torch.device(t.device)
-    arrays = (data.train_images, data.train_labels, data.test_images, data.test_labels)
-    return engine_class(c)(
-        seeded(t.depth, t.seed),
-        *(torch.from_numpy(array).to(device) for array in arrays),
-        batch=t.M // c.learners * t.batch_size,
-        steps=len(data.train_images) // t.batch_size,
-        hole=augment.hole_side(t.augment),
-        mean=torch.tensor(cifar.MEAN, device=device),
-        std=torch.tensor(cifar.STD, device=device),
-        dtype=p4_cutout.DTYPES[t.precision],
-        weight_decay=p4_cutout.WEIGHT_DECAY,
-        momentum=p4_cutout.MOMENTUM,
-    )
-
-
 def train(c: Config, data: cifar.Cifar, rank: int, folder: Path) -> dict[str, Any]:
     """Train with the other learners; this one's report. Raises RunError and what torch raises."""
     began = time.perf_counter()
@@ -157,7 +137,8 @@ def train(c: Config, data: cifar.Cifar, rank: int, folder: Path) -> dict[str, An
         )
     if c.training.device == "cpu":
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // c.learners))
-    engine = make_engine(c, data)
+    # A learner's engine has its share of the instances.
+    engine = p4_cutout.make_engine(replace(c.training, M=c.training.M // c.learners), data, engine_class(c))
     setup = time.perf_counter() - began
     samples, size = data.train_images.shape[:2]
     rows = []
@@ -226,11 +207,7 @@ def launch(c: Config, folder: Path, argv: list[str]) -> tuple[list[dict[str, Any
             processes.start(jobs.command(__file__, *argv, *own), environment)
         failed = processes.wait()
     if failed is not None:
-        index, status = failed
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        said = [line for line in log if line.startswith(f"{EXPERIMENT}: ")] or log[-1:]
-        reason = f" ({said[0]})" if said else ""
-        raise RunError(f"learner {index} {how}; all others were stopped and nothing was written{reason}")
+        raise jobs.failure(EXPERIMENT, f"learner {failed[0]}", failed[1], log)
     return json.loads((folder / "report.json").read_bytes()), log
 
 

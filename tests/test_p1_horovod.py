@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from experiments import jobs, launch, p1_horovod, store
+from tests.processes import started_for
 
 SCRIPT = store.ROOT / "experiments" / "p1_horovod.py"
 needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs: make horovod")
@@ -83,17 +84,10 @@ def test_cores_are_dealt_out(tmp_path: Path) -> None:
 def learners_of(results: Path) -> dict[int, int]:
     """Processes that are learners of a job, pid by rank."""
     found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            environment = (entry / "environ").read_bytes()
-        except OSError:
-            continue  # it has ended
-        if str(results).encode() in words and b"--report" in words and words[0] == sys.executable.encode():
-            settings = dict(pair.split(b"=", 1) for pair in environment.split(b"\0") if b"=" in pair)
-            rank = settings.get(b"HOROVOD_RANK", settings.get(launch.OWN_RANK.encode()))
-            if rank is not None:
-                found[int(rank)] = int(entry.name)
+    for pid, words, settings in started_for(results, "--report"):
+        rank = settings.get(b"HOROVOD_RANK", settings.get(launch.OWN_RANK.encode()))
+        if rank is not None and words[0] == sys.executable.encode():
+            found[int(rank)] = pid
     return found
 
 

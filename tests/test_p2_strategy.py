@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from experiments import jobs, p2_strategy, store
+from tests.processes import started_for
 
 SCRIPT = store.ROOT / "experiments" / "p2_strategy.py"
 needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs: make horovod")
@@ -30,17 +31,10 @@ def command(results: Path, *arguments: str) -> list[str]:
 
 def workers_of(results: Path) -> dict[int, int]:
     """Processes that are workers of a job, pid by index."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            environment = (entry / "environ").read_bytes()
-        except OSError:
-            continue  # it has ended
-        if str(results).encode() in words and b"--report" in words:
-            settings = dict(pair.split(b"=", 1) for pair in environment.split(b"\0") if b"=" in pair)
-            found[json.loads(settings[b"TF_CONFIG"])["task"]["index"]] = int(entry.name)
-    return found
+    return {
+        json.loads(settings[b"TF_CONFIG"])["task"]["index"]: pid
+        for pid, _, settings in started_for(results, "--report")
+    }
 
 
 @needs_tensorflow

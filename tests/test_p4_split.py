@@ -15,6 +15,8 @@ import pytest
 pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only")
 
 from experiments import jobs, p4_split, store
+from experiments.resnet import seeded
+from tests.processes import started_for
 
 SCRIPT = store.ROOT / "experiments" / "p4_split.py"
 TINY = ["--data", "synthetic", "--device", "cpu", "--depth", "14", "--M", "2", "--batch-size", "2500", "--epochs", "1"]
@@ -32,7 +34,7 @@ def test_two_learners_write_the_rows_of_one_batch(tmp_path: Path) -> None:
     row = rows.iloc[0]
     assert (row.learners, row.batch_norm, row.M, row.epoch, row.steps) == (2, "local", 2, 1, 2)
     assert row.images == 2 * 2 * 2500 and row.images_per_second == pytest.approx(row.images / row.seconds)
-    assert row.gradient_bytes == 4 * sum(p.numel() for p in p4_split.seeded(14, 0).parameters())
+    assert row.gradient_bytes == 4 * sum(p.numel() for p in seeded(14, 0).parameters())
     assert 0 < row.train_loss < 5 and 0 <= row.val_error <= 1 and np.isfinite(row.val_loss)
     origin = store.runs(tmp_path)[0].provenance
     assert origin.device_count == 2 and origin.config["learners"] == 2 and origin.config["M"] == 2
@@ -44,14 +46,7 @@ def test_two_learners_write_the_rows_of_one_batch(tmp_path: Path) -> None:
 
 def learners_of(results: Path) -> list[int]:
     """Process ids by rank."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue  # it has ended
-        if str(results).encode() in words and b"--rank" in words:
-            found[int(words[words.index(b"--rank") + 1])] = int(entry.name)
+    found = {int(words[words.index(b"--rank") + 1]): pid for pid, words, _ in started_for(results, "--rank")}
     return [found[rank] for rank in sorted(found)]
 
 
