@@ -1,7 +1,9 @@
 """Does Problem 2's input pipeline keep up? Its training step fed by the pipeline, against the same step on one batch
 that stays on the device, in one process, in alternating windows.
 
-    python benchmarks/p2_input.py --device gpu --per-learner-batch 256
+    python benchmarks/p2_input.py --device gpu --per-learner-batch 256 --write
+
+--write stores the windows in results/p2_input/.
 """
 
 from __future__ import annotations
@@ -11,17 +13,20 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments import fashion, strategy
+from experiments import fashion, jobs, store, strategy
 from experiments.usage import UsageError, exit_status
 from experiments.watch import Watch
 
+EXPERIMENT = "p2_input"
 GOAL = 0.95  # of the rate without a pipeline
+CONTENDERS = {"fed": "input pipeline", "resident": "resident batch"}
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -35,6 +40,8 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--network", choices=["resnet50", "tiny"], default="resnet50", help="tiny: next to no computation")
     p.add_argument("--data", choices=["fashion", "synthetic"], default="fashion")
     p.add_argument("--data-dir", type=Path, help="folder with Fashion-MNIST (default: the one that DLPERF_DATA names)")
+    p.add_argument("--write", action="store_true", help="store the windows")
+    p.add_argument("--results", type=Path, default=store.RESULTS, help="where --write stores (default results/)")
     return p
 
 
@@ -51,6 +58,10 @@ def measure(a: argparse.Namespace) -> int:
     for name in ("per_learner_batch", "steps", "windows"):
         if getattr(a, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(a, name)}")
+    started = datetime.now(UTC)
+    code = store.Code.now() if a.write else None
+    if a.write:
+        store.check_writable(a.results / EXPERIMENT)
     data = fashion.load(a.data_dir, a.data)
     if a.per_learner_batch > len(data.train_images):
         raise UsageError(f"--per-learner-batch is more than the {len(data.train_images):,} images")
@@ -77,26 +88,52 @@ def measure(a: argparse.Namespace) -> int:
     )
     worker = strategy.Worker(job, data, 0, Watch(60, [], "p2_input: "))
     worker.warm_up()
-    contenders = {"input pipeline": worker.fed(), "resident batch": worker.resident()}
+    contenders = {"fed": worker.fed(), "resident": worker.resident()}
     for step in contenders.values():
         step()
-    rates = {name: [] for name in contenders}  # type: dict[str, list[float]]
+    rows = []
     for turn in range(a.windows):
         for name in list(contenders)[:: 1 if turn % 2 else -1]:
-            rates[name].append(window(contenders[name], a.steps, a.per_learner_batch))
-    for name, own in rates.items():
-        print(f"{name}: {np.median(own):,.1f} images/s ({min(own):,.1f} to {max(own):,.1f})")
+            rate = window(contenders[name], a.steps, a.per_learner_batch)
+            rows.append({"contender": name, "window": turn + 1, "images_per_second": rate})
+    frame = pd.DataFrame(rows)
+    rates = {name: frame[frame.contender == name].images_per_second for name in CONTENDERS}
+    log = [f"{CONTENDERS[n]}: {r.median():,.1f} images/s ({r.min():,.1f} to {r.max():,.1f})" for n, r in rates.items()]
     fed, free = rates.values()
-    ratio = np.median(fed) / np.median(free)
+    ratio = float(fed.median() / free.median())
     verdict = "keeps up" if ratio >= GOAL else f"does not keep up, the goal is {GOAL:.0%}"
-    print(f"the pipeline {verdict}: {ratio:.1%} of the rate ({min(fed) / max(free):.1%} to {max(fed) / min(free):.1%})")
+    spread = f"{fed.min() / free.max():.1%} to {fed.max() / free.min():.1%}"
+    log.append(f"the pipeline {verdict}: {ratio:.1%} of the rate ({spread})")
+    print("\n".join(log))
+    if a.write:
+        common = {
+            "network": job.network,
+            "dataset": a.data,
+            "device_kind": job.device,
+            "per_learner_batch": a.per_learner_batch,
+            "jit_compile": job.jit_compile,
+            "threads": job.threads,
+            "steps": a.steps,
+        }
+        config = common | {"windows": a.windows}
+        xla = "-xla" if job.jit_compile else ""
+        origin = store.provenance(
+            EXPERIMENT,
+            store.run_id(f"{job.device}-{a.per_learner_batch}{xla}", config),
+            config,
+            seed=job.seed,
+            device=jobs.device_name(job.device),
+            started=started,
+            code=code,
+        )
+        print(store.write(frame.assign(**common), origin, log="\n".join(log) + "\n", results=a.results))
     return 0 if ratio >= GOAL else 1
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when the pipeline keeps up, 1 when it doesn't, 2 for bad input, 130 for Ctrl-C."""
     a = arguments().parse_args(argv)
-    return exit_status("p2_input", lambda: measure(a), "nothing is kept")
+    return exit_status(EXPERIMENT, lambda: measure(a), "what was stored before stays")
 
 
 if __name__ == "__main__":

@@ -116,6 +116,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             column("setup_seconds", pa.float64(), "s", "from the learner's start to the end of its warm-up"),
         ]
     ),
+    "p2_input": pa.schema(
+        [
+            column("network", pa.string(), "-", "resnet50 (Keras' ResNet50 of 10 classes) | tiny (tests)"),
+            column("dataset", pa.string(), "-", "fashion (Fashion-MNIST) | synthetic (never shown as Fashion-MNIST)"),
+            column("device_kind", pa.string(), "-", "what the learner computes on: cpu | gpu"),
+            column("per_learner_batch", pa.int64(), "images", "a step"),
+            column("jit_compile", pa.bool_(), "-", "gradients compiled by XLA"),
+            column("threads", pa.int64(), "cores", "that the process could use"),
+            column("steps", pa.int64(), "steps", "in a window"),
+            column("contender", pa.string(), "-", "fed (by the input pipeline) | resident (a batch on the device)"),
+            column("window", pa.int64(), "-", "which window of the contender, 1 is the first; they take turns"),
+            column("images_per_second", pa.float64(), "1/s", "images trained on per second in this window"),
+        ]
+    ),
     "p2_strategy": pa.schema(
         [
             column("network", pa.string(), "-", "resnet50 (Keras' ResNet50 of 10 classes) | tiny (tests)"),
