@@ -14,7 +14,8 @@ are fitted and weighted by how well they explain the fitted points; a prediction
 over both noise and forms.
 
 The points of up to 4 learners are fitted, and a series' largest is always predicted. A series of 1 and N learners alone
-borrows its exposed communication from one on the same machine in another precision.
+borrows its exposed communication from one on the same machine in another precision. Nothing is fitted for GPUs whose
+all-reduce was timed by itself (experiments/allreduce.py): one GPU's step and that time predict the step of several.
 """
 
 from __future__ import annotations
@@ -183,9 +184,9 @@ def throughputs(frame: pd.DataFrame) -> pd.DataFrame:
     return rates.assign(gradient_bytes=rates.network.map(sizes), setting=setting)[POINTS]
 
 
-def _measured(rows: pd.DataFrame, series: pd.Series, batch: str, size: float) -> pd.DataFrame:
+def _measured(rows: pd.DataFrame, batch: str, size: float) -> pd.DataFrame:
     """Median over epochs of what all learners of a run did in the time of the slowest, as plain points."""
-    named = rows.assign(series=series, per_learner_batch=rows[batch].astype(float))
+    named = rows.assign(per_learner_batch=rows[batch].astype(float))
     keys = ["series", "learners", "per_learner_batch"]
     epochs = named.groupby([*keys, "run_id", "epoch"], as_index=False).agg(
         images=("images", "sum"), seconds=("seconds", "max")
@@ -196,42 +197,49 @@ def _measured(rows: pd.DataFrame, series: pd.Series, batch: str, size: float) ->
     return points.assign(**more, node_learners=np.nan, link_gbit_per_second=np.nan)[POINTS]
 
 
+def _horovod(results: Path) -> pd.DataFrame:
+    """Problem 1's rows of learners that average, with the name of their series."""
+    rows = store.read("p1_horovod", results)
+    rows = rows[(rows.kind == "measured") & rows.allreduce.astype(bool)]
+    mixed = {"float32": "", "mixed": ", mixed precision"}
+    return rows.assign(
+        series=[
+            f"Horovod {row.framework} {row.device_kind}, {row.image_size} pixels{mixed[row.precision]}"
+            for row in records(rows)
+        ]
+    )
+
+
+def _distributed(results: Path) -> pd.DataFrame:
+    """Problem 2's rows, with the name of their series."""
+    rows = store.read("p2_strategy", results)
+    rows = rows[rows.kind == "measured"]
+    names = []
+    for row in records(rows):
+        how = row.all_reduce if row.strategy == "mirrored" else row.communication
+        setting = row.precision + (", XLA" if row.jit_compile else "")
+        setting += f", {row.steps_per_execution} steps a call" if row.steps_per_execution > 1 else ""
+        device = store.short_name(row.device)
+        names.append(f"tf.distribute {row.strategy} {how}, {row.scaling}, {device}, {setting}")
+    return rows.assign(series=names)
+
+
 def measured(results: Path) -> tuple[pd.DataFrame, list[str]]:
     """The points that Problems 1 and 2 have measured, and the ids of their runs; empty where there are none."""
     frames, runs = [], []
-    for experiment in ("p1_horovod", "p2_strategy"):
-        if experiment not in store.SCHEMAS or not any((results / experiment).glob("*.parquet")):
-            continue
-        rows = store.read(experiment, results)
-        rows = rows[rows.kind == "measured"]
-        if experiment == "p1_horovod":
-            # Independent learners do not communicate; and where learners ran on more hosts than they need, a curve
-            # has the fewest.
-            rows = rows[rows.allreduce.astype(bool)]
-            alike = rows.groupby(["framework", "device_kind", "batch_size", "image_size", "learners"])
-            rows = rows[rows.hosts == alike.hosts.transform("min")]
-            side = rows.image_size.astype(int).astype(str)
-            mixed = rows.precision.map({"mixed": ", mixed precision"}).fillna("")
-            name = "Horovod " + rows.framework + " " + rows.device_kind + ", " + side + " pixels" + mixed
-            frames.append(_measured(rows, name, "batch_size", float(published.networks()["ResNet-50"][0])))
-        else:
-            how = rows.all_reduce.fillna(rows.communication)
-            setting = rows.precision + rows.jit_compile.map({True: ", XLA", False: ""})
-            name = (
-                "tf.distribute "
-                + rows.strategy
-                + " "
-                + how
-                + ", "
-                + rows.scaling
-                + ", "
-                + rows.device.map(store.short_name)
-                + ", "
-                + setting
-            )
-            # Its ResNet-50 has another classifier, so its gradient is not the derived one.
-            frames.append(_measured(rows, name, "per_learner_batch", np.nan))
-        runs += sorted(set(rows.run_id))
+    horovod, distributed = _horovod(results), _distributed(results)
+    if len(horovod):
+        # Where learners ran on more hosts than they need, a curve has the fewest.
+        alike = horovod.groupby(["framework", "device_kind", "batch_size", "image_size", "learners"])
+        horovod = horovod[horovod.hosts == alike.hosts.transform("min")]
+        frames.append(_measured(horovod, "batch_size", float(published.networks()["ResNet-50"][0])))
+    if len(distributed):
+        # The homework's jobs of more than 8 learners have two hosts.
+        extra = (distributed.hosts - 1 - (distributed.learners > 8)).abs()
+        distributed = distributed[extra == extra.groupby([distributed.series, distributed.learners]).transform("min")]
+        # Its ResNet-50 has another classifier, so its gradient is not the derived one.
+        frames.append(_measured(distributed, "per_learner_batch", np.nan))
+    runs = sorted({*horovod.run_id, *distributed.run_id})
     return (pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=POINTS)), runs
 
 
@@ -326,6 +334,43 @@ def transfer(points: pd.DataFrame, lender: pd.DataFrame) -> list[Row]:
         more = {"compute_seconds": compute, "exposed_seconds": exposed, "fit_points": f"1, and {name}"}
         rows.append(row("borrowed", "held out", point, predicted, **more))
     return rows
+
+
+def by_link(results: Path) -> tuple[list[Row], list[str]]:
+    """Problem 1's GPUs from one of them and the time of an all-reduce by itself, and the ids of the runs used.
+
+    Nothing is fitted to a job of several. Either nothing of the all-reduce is hidden, or as much as the backward pass
+    lasts; the truth lies between, if a GPU among several computes as one alone does.
+    """
+    rows, timed = _horovod(results), store.read("allreduce", results)
+    rows = rows[(rows.device_kind == "gpu") & (rows.hosts == 1)]
+    timed = timed[(timed.backend == "nccl") & (timed.hosts == 1) & (timed.kind == "measured")]
+    size = float(published.networks()["ResNet-50"][0])
+    made: list[Row] = []
+    runs: set[str] = set()
+    for device, learners in sorted({*zip(timed.device, timed.learners, strict=True)}):
+        windows = timed[(timed.device == device) & (timed.learners == learners)]
+        seconds = windows.groupby("bytes").seconds.median()
+        alpha, beta = scaling.fit_link(seconds.index, seconds, learners)
+        link = {scaling.p: learners, scaling.n: size, scaling.alpha: alpha, scaling.beta: beta}
+        communication = float(scaling.ring().subs(link))
+        own = rows[(rows.device == device) & rows.learners.isin([1, learners])]
+        if own.empty:
+            continue
+        runs |= {*own.run_id, *windows.run_id}
+        for _, points in _measured(own, "batch_size", size).groupby(["series", "per_learner_batch"]):
+            if set(points.learners) != {1, learners}:
+                continue
+            alone, several = records(points.sort_values("learners"))
+            batch = several.per_learner_batch
+            step = batch / alone.images_per_second
+            for hiding, hidden in (("nothing hidden", 0.0), ("backward pass hides", float(scaling.BACKWARD) * step)):
+                exposed = max(0.0, communication - hidden)
+                more = {"compute_seconds": step / batch, "exposed_seconds": exposed / batch}
+                more |= {"fit_points": f"1, and NCCL's all-reduce between {learners} of {store.short_name(device)}"}
+                predicted = learners * batch / (step + exposed)
+                made.append(row(f"link, {hiding}", "held out", several, predicted, **more))
+    return made, sorted(runs)
 
 
 def by_gradients(frame: pd.DataFrame, reference: str = "ResNet-101") -> list[Row]:
@@ -429,14 +474,15 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
     started = datetime.now(UTC)
     frame = published.load(path)
     extra, runs = measured(results)
-    frame_rows = pd.DataFrame(predictions(frame, extra, level, draws, seed))
+    linked, link_runs = by_link(results)
+    frame_rows = pd.DataFrame(predictions(frame, extra, level, draws, seed) + linked)
     if frame_rows.empty:
         raise UsageError(f"{path}: nothing can be predicted; a series needs 1 learner and two larger numbers of them")
     frame_rows = frame_rows.astype({"learners": "int64", "freedom": "Int64"})
     settings = {"references": path.name, "level": level, "draws": draws, "seed": seed}
     # What was fitted is part of the configuration, and so of the id.
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    config: dict[str, Any] = settings | {"references_sha256": digest, "measured_runs": runs}
+    config: dict[str, Any] = settings | {"references_sha256": digest, "measured_runs": sorted({*runs, *link_runs})}
     name = store.run_id(path.stem, config)
     origin = store.provenance(
         EXPERIMENT,

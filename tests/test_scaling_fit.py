@@ -221,15 +221,19 @@ P1 = {
 P2 = {
     "scaling": pa.string(), "strategy": pa.string(), "learners": pa.int64(), "per_learner_batch": pa.int64(),
     "epoch": pa.int64(), "images": pa.int64(), "seconds": pa.float64(), "precision": pa.string(),
-    "jit_compile": pa.bool_(), "all_reduce": pa.string(), "communication": pa.string(),
+    "jit_compile": pa.bool_(), "all_reduce": pa.string(), "communication": pa.string(), "hosts": pa.int64(),
+    "steps_per_execution": pa.int64(),
+}  # fmt: skip
+LINK = {
+    "backend": pa.string(), "hosts": pa.int64(), "learners": pa.int64(), "bytes": pa.float64(), "seconds": pa.float64(),
 }  # fmt: skip
 
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs of 1, 2 and 4 learners of both problems, in schemas that have the columns which are read."""
+    """Runs of 1, 2 and 4 learners of both problems, in schemas of the columns that are read."""
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
-    for name, columns in (("p1_horovod", P1), ("p2_strategy", P2)):
+    for name, columns in (("p1_horovod", P1), ("p2_strategy", P2), ("allreduce", LINK)):
         fields = [store.column(column, kind, "-", "-", nullable=True) for column, kind in columns.items()]
         monkeypatch.setitem(store.SCHEMAS, name, pa.schema(fields))
 
@@ -257,6 +261,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "images": 256,
         }
         row |= {"precision": "float32", "jit_compile": False, "all_reduce": "nccl", "communication": None}
+        row |= {"hosts": 1, "steps_per_execution": 1}
         write("p2_strategy", f"p2-{p}", [row | {"epoch": e, "seconds": 1 / p + 0.1} for e in (1, 2)])
     return tmp_path
 
@@ -273,9 +278,47 @@ def test_measured_runs_become_points(results: Path) -> None:
     assert "p1-4-1-True" in runs and "p2-4" in runs and "p1-4-1-False" not in runs
 
 
+def test_more_than_eight_learners_are_the_homeworks_two_hosts(results: Path) -> None:
+    rows = {"scaling": "weak", "strategy": "multiworker", "per_learner_batch": 64, "images": 64, "epoch": 1}
+    rows |= {"precision": "float32", "jit_compile": False, "all_reduce": None, "communication": "auto"}
+    rows |= {"steps_per_execution": 1}
+    for learners, hosts, seconds in ((8, 1, 1.0), (8, 2, 2.0), (16, 1, 4.0), (16, 2, 8.0)):
+        origin = store.provenance(
+            "p2_strategy", f"w-{learners}-{hosts}", {}, seed=0, device="a GPU", started=datetime(2026, 1, 2, tzinfo=UTC)
+        )
+        row = rows | {"learners": learners, "hosts": hosts, "seconds": seconds}
+        store.write(pd.DataFrame([row] * learners), origin, results=results)
+    points, runs = sf.measured(results)
+    weak = points[points.series.str.contains("multiworker auto, weak")]
+    assert dict(zip(weak.learners, weak.images_per_second, strict=True)) == {8: 64 * 8 / 1.0, 16: 64 * 16 / 8.0}
+    assert {"w-8-1", "w-16-2"} <= set(runs) and not {"w-8-2", "w-16-1"} & set(runs)
+
+
+def test_gpus_are_predicted_from_one_and_the_link_alone(results: Path) -> None:
+    """One GPU: 100 images/s of 8, so 80 ms a step. Two share a link of 1 µs and 1 GB/s, by hand."""
+    sizes = [1e3, 1e6, 1e9]
+    rows = [
+        {"backend": "nccl", "hosts": 1, "learners": 2, "bytes": n, "seconds": 2 * (1e-6 + n / 2 / 1e9)} for n in sizes
+    ]
+    origin = store.provenance(
+        "allreduce", "link", {}, seed=None, device="a GPU", started=datetime(2026, 1, 2, tzinfo=UTC)
+    )
+    store.write(pd.DataFrame(rows), origin, results=results)
+    made, runs = sf.by_link(results)
+    frame = pd.DataFrame(made).set_index("method")
+    assert set(frame.learners) == {2} and set(frame.observed) == {200}
+    communication = 2e-6 + 25_557_032 * 4 / 1e9
+    assert frame.predicted["link, nothing hidden"] == pytest.approx(2 * 8 / (0.08 + communication), rel=1e-9)
+    hidden = 0.08 + communication - 2 / 3 * 0.08
+    assert frame.predicted["link, backward pass hides"] == pytest.approx(2 * 8 / hidden, rel=1e-9)
+    assert frame.error["link, nothing hidden"] == pytest.approx(2 * 8 / (0.08 + communication) / 200 - 1)
+    assert "link" in runs and "p1-2-1-True" in runs and not any(run.startswith("p1-4") for run in runs)
+
+
 def test_without_measured_runs_there_are_no_points(tmp_path: Path) -> None:
     points, runs = sf.measured(tmp_path)
     assert points.empty and list(points.columns) == sf.POINTS and runs == []
+    assert sf.by_link(tmp_path) == ([], [])
 
 
 # ---- command line --------------------------------------------------------------------------------------------------
