@@ -272,8 +272,9 @@ def be_worker(c: Config, a: argparse.Namespace) -> int:
 
 
 def first_line(error: BaseException) -> str:
-    """A message that TensorFlow may have spread over many."""
-    return (str(error).strip().splitlines() or ["no reason given"])[0]
+    """What is wrong, of a message that TensorFlow may have spread over many lines below a heading."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and line != "Graph execution error:"), "no reason given")
 
 
 # ---- the launcher --------------------------------------------------------------------------------------------------
@@ -414,6 +415,19 @@ def finish(
     return store.write(as_rows(c, reports, link), origin, log="\n".join(log[-jobs.LOG_LINES :]) + "\n", results=results)
 
 
+def sizes(a: argparse.Namespace) -> list[int]:
+    """The numbers of learners to run with. Raises UsageError for a sweep without any."""
+    if not a.sweep:
+        return [a.learners]
+    workers = max(1, a.workers or 1)
+    # Fewer learners than hosts, or some that the workers can't share, make no job.
+    fit = [learners for learners in SWEEP[a.strategy] if learners >= a.hosts and learners % workers == 0]
+    if not fit:
+        every = ", ".join(map(str, SWEEP[a.strategy]))
+        raise UsageError(f"--sweep: none of {every} learners suits {workers} workers on {a.hosts} hosts; use fewer")
+    return fit
+
+
 def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], None]) -> Path:
     """Run a job and write its results; returns their file. Raises UsageError and RunError."""
     check_devices(c)
@@ -438,8 +452,7 @@ def main(argv: list[str] | None = None) -> int:
     a = arguments().parse_args(given)
 
     def work() -> int:
-        sizes = SWEEP[a.strategy] if a.sweep and not a.report else [a.learners]
-        configs = [configure(a, learners) for learners in sizes if learners >= a.hosts or not a.sweep]
+        configs = [configure(a, learners) for learners in ([a.learners] if a.report else sizes(a))]
         if a.launcher == "slurm":
             config_from_slurm(configs[0].job.workers)
         if a.report or "TF_CONFIG" in os.environ:

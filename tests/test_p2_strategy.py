@@ -169,6 +169,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--learners 2000 --base 1", "2000 learners of 1 threads need 2000 cores"),
         ("--device gpu", "this machine has no NVIDIA GPU"),
         ("--launcher slurm", "no SLURM_PROCID here"),
+        ("--sweep --workers 3", "--sweep: none of 1, 2, 4, 8, 16 learners suits 3 workers on 1 hosts"),
         ("", "no Fashion-MNIST data: give --data-dir DIR or set DLPERF_DATA=DIR"),
         ("--data-dir /nowhere", "/nowhere: no Fashion-MNIST files there"),
     ],
@@ -224,6 +225,20 @@ def test_bad_clusters(
     assert p2_strategy.main(arguments) == 2
     said = capsys.readouterr().err
     assert message in said and said.startswith("p2_strategy: ") and said.count("\n") == 1
+
+
+def test_headings_of_tensorflow_say_nothing() -> None:
+    assert p2_strategy.first_line(RuntimeError("Graph execution error:\n\n  No OpKernel\nmore")) == "No OpKernel"
+    assert p2_strategy.first_line(RuntimeError("Graph execution error:\n")) == "no reason given"
+
+
+def test_a_sweep_leaves_out_what_workers_cannot_share() -> None:
+    parse = p2_strategy.arguments().parse_args
+    for given, sizes in {
+        "--learners 3": [3], "--sweep": [1, 2, 4, 8, 16], "--sweep --workers 2": [2, 4, 8, 16],
+        "--sweep --hosts 4": [4, 8, 16], "--sweep --strategy mirrored": [1, 2, 4, 8],
+    }.items():  # fmt: skip
+        assert p2_strategy.sizes(parse(given.split())) == sizes
 
 
 def test_settings_have_results_of_their_own() -> None:
