@@ -6,9 +6,9 @@
     python experiments/p2_strategy.py --learners 2 --communication ring --hosts 2 --gbit 1
     python experiments/p2_strategy.py --sweep --scaling weak --steps-per-epoch 2 --no-evaluate
 
-Workers are processes, started here on this machine (or on emulated hosts); a worker of its own is this script with
-TF_CONFIG set, or under srun with --launcher slurm, and then worker 0 writes the results. Updates of the warm-up are
-taken back, its time is `setup_seconds` and in no epoch.
+Workers are processes, started here on this machine (or on emulated hosts). With TF_CONFIG set, or under srun with
+--launcher slurm, the script starts only the one worker that it is then, and worker 0's writes the results. Updates of
+the warm-up are taken back, its time is `setup_seconds` and in no epoch.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import argparse
 import json
 import math
 import os
+import signal
 import socket
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,15 @@ from tqdm import tqdm
 from experiments import cores, fashion, jobs, store, strategy
 from experiments.hosts import Hosts, Link
 from experiments.launch import Processes
-from experiments.usage import UsageError, exit_status
-from experiments.watch import Watch
+from experiments.usage import RunError, UsageError, exit_status
+from experiments.watch import Watch, silent_peers
 
 EXPERIMENT = "p2_strategy"
 SWEEP = {"mirrored": [1, 2, 4, 8], "multiworker": [1, 2, 4, 8, 16]}
 RATE_AT_256 = 0.05  # learning rate of an effective batch of 256; proportional to the batch [Goyal et al. 2017]
 FIRST_PORT = 29500  # of workers on emulated hosts, where every port is free
 LINGER = 1.0  # s until workers are killed; TensorFlow catches SIGTERM and goes on, and workers leave nothing behind
+PINNED = "DLPERF_CORES"  # in the environment of a worker process: which logical CPUs it has
 
 
 @dataclass(frozen=True)
@@ -185,60 +187,31 @@ def configure(a: argparse.Namespace, learners: int) -> Config:
     return Config(job, a.scaling, base, a.data, whole, a.hosts, a.gbit, a.oversubscribe, a.repeat)
 
 
+def devices(c: Config, workers: int) -> list[dict[str, str]]:
+    """The cores or GPUs of each of so many workers of this machine, as its environment. Raises UsageError."""
+    local = c.job.local
+    if c.job.device == "cpu":
+        sets = cores.core_sets(workers, c.job.threads * local, c.oversubscribe)
+        return [{PINNED: ",".join(map(str, cpus))} for cpus in sets]
+    jobs.check_gpus(workers * local, oversubscribe=False)
+    gpus = jobs.gpus()
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i * local : (i + 1) * local])} for i in range(workers)]
+
+
 def check_devices(c: Config) -> None:
     """Raise UsageError when this machine has too few cores or GPUs."""
-    if c.job.device == "cpu":
-        cores.core_sets(c.job.workers, c.job.threads * c.job.local, c.oversubscribe)
-    else:
-        jobs.check_gpus(c.job.learners, oversubscribe=False)
+    devices(c, c.job.workers)
 
 
 # ---- a worker ------------------------------------------------------------------------------------------------------
 
 
-def cluster(workers: int) -> tuple[list[str], int]:
-    """The workers' addresses and which of them this process is, from TF_CONFIG. Raises UsageError."""
-    text = os.environ["TF_CONFIG"]
-    try:
-        config = json.loads(text)
-        addresses, task = config["cluster"]["worker"], config["task"]
-        kind, index = task["type"], task["index"]
-        if not isinstance(index, int) or not all(isinstance(address, str) and ":" in address for address in addresses):
-            raise TypeError("addresses must be host:port and an index a number")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f'TF_CONFIG is not {{"cluster": {{"worker": [addresses]}}, "task": {{"type": "worker", "index": i}}}} '
-            f"({type(error).__name__}: {error}); correct or unset it"
-        ) from error
-    if kind != "worker" or set(config["cluster"]) != {"worker"}:
-        raise UsageError(f"TF_CONFIG: all tasks must be workers, this one is a '{kind}'")
-    if len(addresses) != workers:
-        raise UsageError(f"TF_CONFIG names {len(addresses)} workers, --workers says {workers}; make them agree")
-    if not 0 <= index < len(addresses):
-        raise UsageError(f"TF_CONFIG: there is no worker {index} among {len(addresses)}")
-    return addresses, index
-
-
-def config_from_slurm(workers: int) -> None:
-    """Set TF_CONFIG from Slurm's variables. Raises UsageError outside of srun."""
-    if "SLURM_PROCID" not in os.environ:
-        raise UsageError("--launcher slurm: no SLURM_PROCID here; start the script with srun, a task for each worker")
-    import tensorflow as tf
-
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver({"worker": workers}, auto_set_gpu=False)
-    task = {"type": "worker", "index": int(os.environ["SLURM_PROCID"])}
-    os.environ["TF_CONFIG"] = json.dumps({"cluster": resolver.cluster_spec().as_dict(), "task": task})
-
-
 def be_worker(c: Config, a: argparse.Namespace) -> int:
-    """Do one worker's part; its exit status. Worker 0 writes a report, or the results. Raises UsageError."""
-    addresses, rank = cluster(c.job.workers) if "TF_CONFIG" in os.environ else (["localhost:0"], 0)
-    started, code = datetime.now(UTC), store.Code.now()
+    """Do one worker's part; its exit status. Worker 0 writes a report. Raises UsageError."""
+    addresses, rank = cluster(os.environ["TF_CONFIG"], c.job.workers) if "TF_CONFIG" in os.environ else ([""], 0)
     data = fashion.load(a.data_dir, c.dataset)
-    log: list[str] = []
 
     def say(line: str) -> None:
-        log.append(line)
         if line == "joined":
             print(f"{line} {rank}", flush=True)
         elif rank == 0 or not line.startswith(jobs.EPOCH_LINE):
@@ -264,10 +237,7 @@ def be_worker(c: Config, a: argparse.Namespace) -> int:
         return 1
     if rank == 0:
         reports[0] |= {"versions": store.library_versions(), "sources": store.loaded_sources()}
-        if a.report:
-            store.write_atomically(a.report, json.dumps(reports).encode())
-        else:
-            print(finish(c, a.results, reports, None, started, code, log))
+        store.write_atomically(a.report, json.dumps(reports).encode())
     return 0
 
 
@@ -275,6 +245,118 @@ def first_line(error: BaseException) -> str:
     """What is wrong, of a message that TensorFlow may have spread over many lines below a heading."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if line and line != "Graph execution error:"), "no reason given")
+
+
+# ---- a place among workers that others start -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Own:
+    """The one worker that this script starts where TF_CONFIG or Slurm has given it a place among others."""
+
+    addresses: list[str]  # of all workers
+    rank: int
+    devices: dict[str, str]  # its cores or GPUs, as its environment
+
+    @property
+    def others(self) -> list[str]:
+        """The other workers' addresses."""
+        return [address for i, address in enumerate(self.addresses) if i != self.rank]
+
+
+def host_of(address: str) -> str:
+    """The host of host:port."""
+    host = address.rpartition(":")[0].strip("[]").lower()
+    return "127.0.0.1" if host == "localhost" else host
+
+
+def cluster(text: str, workers: int) -> tuple[list[str], int]:
+    """The workers' addresses and which of them this process is, from a TF_CONFIG. Raises UsageError."""
+    try:
+        config = json.loads(text)
+        addresses, task = config["cluster"]["worker"], config["task"]
+        kind, index = task["type"], task["index"]
+        if type(index) is not int or not isinstance(addresses, list) or not all(map(is_address, addresses)):
+            raise TypeError("addresses must be host:port and an index a number")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f'TF_CONFIG is not {{"cluster": {{"worker": [addresses]}}, "task": {{"type": "worker", "index": i}}}} '
+            f"({type(error).__name__}: {error}); correct or unset it"
+        ) from error
+    if kind != "worker" or set(config["cluster"]) != {"worker"}:
+        raise UsageError(f"TF_CONFIG: all tasks must be workers, this one is a '{kind}'")
+    places = [(host_of(address), int(address.rpartition(":")[2])) for address in addresses]
+    twice = next((address for i, address in enumerate(addresses) if places[i] in places[:i]), None)
+    if twice:
+        raise UsageError(f"TF_CONFIG names {twice} twice; give each worker an address of its own")
+    if len(addresses) != workers:
+        raise UsageError(f"TF_CONFIG names {len(addresses)} workers, --workers says {workers}; make them agree")
+    if not 0 <= index < len(addresses):
+        raise UsageError(f"TF_CONFIG: there is no worker {index} among {len(addresses)}")
+    return addresses, index
+
+
+def is_address(address: object) -> bool:
+    """Whether it is a host:port."""
+    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    return bool(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16
+
+
+def as_tf_config(addresses: Sequence[str], index: int) -> str:
+    """What tells TensorFlow where the workers are, and which of them it is."""
+    return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+
+
+def slurm_tf_config(workers: int) -> str:
+    """TF_CONFIG from Slurm's variables. Raises UsageError outside of srun, and for another number of its tasks."""
+    for name in ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE"):
+        if name not in os.environ:
+            raise UsageError(f"--launcher slurm: no {name} here; start the script with srun, a task for each worker")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    import tensorflow as tf
+
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver
+    try:
+        # It asks nvidia-smi unless it is told of GPUs, which it deals out on paper: one a task, of more than enough.
+        found = resolver({"worker": workers}, gpus_per_node=1 << 16, gpus_per_task=1, auto_set_gpu=False)
+        return as_tf_config(found.cluster_spec().as_dict()["worker"], int(os.environ["SLURM_PROCID"]))
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"--launcher slurm: {error} Start it with srun, a task for each of {workers} workers"
+        ) from error
+
+
+def own_place(c: Config, a: argparse.Namespace) -> Own:
+    """The worker to start where TF_CONFIG or Slurm says which one. Raises UsageError."""
+    text = slurm_tf_config(c.job.workers) if a.launcher == "slurm" else os.environ["TF_CONFIG"]
+    addresses, rank = cluster(text, c.job.workers)
+    hosts = [host_of(address) for address in addresses]
+    try:
+        mine = devices(c, hosts.count(hosts[rank]))[hosts[:rank].count(hosts[rank])]
+    except UsageError:
+        # Too few for all workers of this host; it may see only a part that is its alone.
+        alone = a.launcher == "slurm" or (c.job.device == "gpu" and "CUDA_VISIBLE_DEVICES" in os.environ)
+        if not alone:
+            raise
+        mine = devices(c, 1)[0]
+    return Own(addresses, rank, mine)
+
+
+def own_failure(own: Own, status: int, log: Sequence[str]) -> RunError:
+    """Why the one worker that was started here has ended."""
+    who, mark = f"worker {own.rank}", f"{EXPERIMENT}: "
+    said = [line.removeprefix(mark) for line in log if line.startswith(mark)]
+    raised = [line for line in log if line.startswith(f"{who}: ")]
+    # Of a lost peer, TensorFlow says only that somebody is gone, or just aborts.
+    if not said and (raised or status == -signal.SIGABRT):
+        for _ in range(4):  # who has failed is on its way out
+            if silent := silent_peers(own.others):
+                one = len(silent) == 1
+                said = [f"{who} lost {', '.join(silent)}, which no longer answer{'s' if one else ''}"]
+                break
+            time.sleep(0.5)
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    return RunError(f"{[*said, *raised, f'{who} {how}'][0]}; nothing was written")
 
 
 # ---- the launcher --------------------------------------------------------------------------------------------------
@@ -289,17 +371,27 @@ def free_addresses(count: int) -> list[str]:
         return [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
 
 
-def launch(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any]], Link | None, list[str]]:
-    """Start all workers and wait; their reports, the emulated link, and what they printed. Raises RunError."""
+def launch(
+    c: Config, report: Path, argv: list[str], own: Own | None
+) -> tuple[list[dict[str, Any]], Link | None, list[str]]:
+    """Start all workers, or just an `own` one, and wait; what they report, the emulated link, and what they printed.
+
+    Only worker 0 has the reports. Raises RunError.
+    """
     workers, log = c.job.workers, list[str]()
-    own = ["--learners", str(c.job.learners), "--workers", str(workers), "--report", str(report)]
-    command = jobs.command(__file__, *argv, *own)
+    counts = ["--learners", str(c.job.learners), "--workers", str(workers), "--report", str(report)]
+    command = jobs.command(__file__, *argv, *counts)
+    started = {own.rank: own.devices} if own else dict(enumerate(devices(c, workers)))
     with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=c.job.epochs, desc=c.slug, unit="epoch", disable=None))
-        hosts = stack.enter_context(Hosts(c.hosts, c.gbit, ssh=False)) if c.hosts > 1 else None
+        silent = None if 0 in started else True
+        bar = stack.enter_context(tqdm(total=c.job.epochs, desc=c.slug, unit="epoch", disable=silent))
+        emulated = c.hosts > 1 and not own
+        hosts = stack.enter_context(Hosts(c.hosts, c.gbit, ssh=False)) if emulated else None
         link = hosts.measure() if hosts else None
         place = [hosts.names[i * c.hosts // workers] for i in range(workers)] if hosts else []
-        if hosts:
+        if own:
+            addresses = own.addresses
+        elif hosts:
             addresses = [f"{hosts.addresses[host]}:{FIRST_PORT + i}" for i, host in enumerate(place)]
         else:
             addresses = free_addresses(workers)
@@ -310,27 +402,19 @@ def launch(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any
                 bar.update()
 
         processes = stack.enter_context(Processes(say, LINGER))
-        cpus = cores.core_sets(workers, c.job.threads * c.job.local, c.oversubscribe) if c.job.device == "cpu" else []
-        for i in range(workers):
-            environment = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")}
+        for i, its_devices in started.items():
+            environment = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")} | its_devices
             if workers > 1:
-                task = {"type": "worker", "index": i}
-                environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
-            if cpus:
-                environment[PINNED] = ",".join(map(str, cpus[i]))
-            else:
-                mine = jobs.gpus()[i * c.job.local : (i + 1) * c.job.local]
-                environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+                environment["TF_CONFIG"] = as_tf_config(addresses, i)
             processes.start(hosts.command(place[i], command) if hosts else command, environment)
         failed = processes.wait()
     if failed is not None:
         index, status = failed
+        if own:
+            raise own_failure(own, status, log)
         where = f" at {addresses[index]}" if workers > 1 else ""
         raise jobs.failure(EXPERIMENT, f"worker {index}{where}", status, log)
-    return json.loads(report.read_bytes()), link, log
-
-
-PINNED = "DLPERF_CORES"  # which logical CPUs a worker that was started here has
+    return json.loads(report.read_bytes()) if 0 in started else [], link, log
 
 
 def as_rows(c: Config, reports: list[dict[str, Any]], link: Link | None) -> pd.DataFrame:
@@ -428,14 +512,24 @@ def sizes(a: argparse.Namespace) -> list[int]:
     return fit
 
 
-def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], None]) -> Path:
-    """Run a job and write its results; returns their file. Raises UsageError and RunError."""
-    check_devices(c)
-    store.check_writable(store.path_of(EXPERIMENT, "", a.results).parent)
+def run(
+    c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], None], own: Own | None = None
+) -> Path | None:
+    """Run a job and write its results; returns their file. Raises UsageError and RunError.
+
+    An `own` worker is the only one of the job that runs here; none but worker 0 writes.
+    """
+    writes = own is None or own.rank == 0
+    if own is None:
+        check_devices(c)
+    if writes:
+        store.check_writable(store.path_of(EXPERIMENT, "", a.results).parent)
     fashion.load(a.data_dir, c.dataset)  # say what is wrong with the data once, and not in every worker
     started, code = datetime.now(UTC), store.Code.now()
     with tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-") as folder:
-        reports, link, log = launch(c, Path(folder) / "report.json", argv)
+        reports, link, log = launch(c, Path(folder) / "report.json", argv, own)
+    if not writes:
+        return None
     path = finish(c, a.results, reports, link, started, code, log)
     rows = pd.read_parquet(path)
     seconds = rows.groupby("epoch").seconds.max()
@@ -451,17 +545,35 @@ def main(argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     a = arguments().parse_args(given)
 
+    def say(line: str) -> None:
+        tqdm.write(line, file=sys.stderr)
+
     def work() -> int:
-        configs = [configure(a, learners) for learners in ([a.learners] if a.report else sizes(a))]
-        if a.launcher == "slurm":
-            config_from_slurm(configs[0].job.workers)
-        if a.report or "TF_CONFIG" in os.environ:
+        if a.report:
             if PINNED in os.environ:  # before TensorFlow is loaded, so that all its threads inherit it
                 os.sched_setaffinity(0, map(int, os.environ[PINNED].split(",")))
-            return be_worker(configs[0], a)
+            return be_worker(configure(a, a.learners), a)
+        if a.launcher == "slurm" or "TF_CONFIG" in os.environ:
+            return work_of_one()
         again = a.sweep or a.skip_finished
+        configs = [configure(a, learners) for learners in sizes(a)]
         for c in jobs.pending(EXPERIMENT, configs, a.results, check_devices, sweep=a.sweep, skip_finished=again):
-            print(run(c, a, given, lambda line: tqdm.write(line, file=sys.stderr)))
+            print(run(c, a, given, say))
+        return 0
+
+    def work_of_one() -> int:
+        # The workers can't agree on what to skip, as only worker 0 has the results, and ports are for one job.
+        for option, chosen in {"--sweep": a.sweep, "--skip-finished": a.skip_finished, "--hosts": a.hosts > 1}.items():
+            if chosen:
+                which = "--launcher slurm" if a.launcher == "slurm" else "TF_CONFIG"
+                raise UsageError(
+                    f"{option} is for workers that the script starts, but {which} names them; leave one out"
+                )
+        c = configure(a, a.learners)
+        own = own_place(c, a)
+        path = run(replace(c, hosts=len(set(map(host_of, own.addresses)))), a, given, say, own)
+        if path:
+            print(path)
         return 0
 
     return exit_status(EXPERIMENT, work, "the workers were stopped, nothing was written")

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import jobs, p2_strategy, store
+from experiments import cores, jobs, p2_strategy, store
+from experiments.usage import RunError, UsageError
 from tests.processes import started_for
 
 SCRIPT = store.ROOT / "experiments" / "p2_strategy.py"
@@ -125,21 +127,56 @@ def test_stopping_a_job_stops_its_workers(tmp_path: Path, number: int, status: i
 @needs_tensorflow
 def test_a_peer_that_never_joins_is_named(tmp_path: Path) -> None:
     mine, nobody = p2_strategy.free_addresses(2)
-    task = {"cluster": {"worker": [mine, nobody]}, "task": {"type": "worker", "index": 0}}
-    argv = command(tmp_path, "--learners", "2", "--join-timeout", "3")
-    done = subprocess.run(
-        argv, env=os.environ | {"TF_CONFIG": json.dumps(task)}, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == -signal.SIGKILL
-    assert f"worker 0: not all workers joined within 3 s; missing: {nobody}\n" in done.stdout
+    worker = start_one(tmp_path, [mine, nobody], 0, "--join-timeout", "3")
+    said = f"p2_strategy: worker 0: not all workers joined within 3 s; missing: {nobody}; nothing was written\n"
+    assert worker.communicate(timeout=60) == ("", said) and worker.returncode == 1
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def start_one(
+    results: Path, addresses: list[str], rank: int, *arguments: str, **environment: str
+) -> subprocess.Popen[str]:
+    """One worker of two, as a user starts it."""
+    argv = command(results, "--learners", "2", *arguments)
+    variables = os.environ | (environment or {"TF_CONFIG": p2_strategy.as_tf_config(addresses, rank)})
+    return subprocess.Popen(argv, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@needs_tensorflow
+def test_tasks_of_slurm_are_workers_and_the_first_writes(tmp_path: Path) -> None:
+    step = {"SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2"}
+    workers = [
+        start_one(tmp_path, [], rank, "--launcher", "slurm", "--epochs", "1", SLURM_PROCID=str(rank), **step)
+        for rank in range(2)
+    ]
+    ended = [worker.communicate(timeout=120) for worker in workers]
+    said = ended[0][1] + ended[1][1]
+    if "of this machine is in use" in said:
+        pytest.skip("TensorFlow's ports for tasks of Slurm, 8888 and up, are in use")
+    assert [worker.returncode for worker in workers] == [0, 0], said
+    assert ended[1] == ("", "")
+    rows = store.read("p2_strategy", tmp_path)
+    assert sorted(rows.worker) == [0, 1] and set(rows.hosts) == {1}
+    assert set(rows.learner) == {"process pinned to a core"}
+
+
+@needs_tensorflow
+def test_a_worker_of_its_own_ends_when_asked_to_and_the_other_says_whom_it_lost(tmp_path: Path) -> None:
+    addresses = p2_strategy.free_addresses(2)
+    workers = [start_one(tmp_path, addresses, rank, "--epochs", "3000", "--no-evaluate") for rank in range(2)]
+    time.sleep(15)  # into the training
+    workers[1].terminate()
+    assert workers[1].communicate(timeout=30) == ("", "") and workers[1].returncode == 143
+    said = f"p2_strategy: worker 0 lost {addresses[1]}, which no longer answers; nothing was written\n"
+    assert workers[0].communicate(timeout=30) == ("", said) and workers[0].returncode == 1
+    assert not list(tmp_path.rglob("*.parquet")) and not workers_of(tmp_path)
 
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without GPUs, data and a cluster."""
-    for name in ("TF_CONFIG", "DLPERF_DATA", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith(("TF_CONFIG", "DLPERF_DATA", "SLURM_", "CUDA_VIS"))]:
+        monkeypatch.delenv(name)
     monkeypatch.setattr(jobs, "gpus", lambda: [])
 
 
@@ -203,6 +240,12 @@ TWO = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": '
         ('{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": 0}}', "2", "must be host:port"),
         ('{"cluster": {"worker": 2}, "task": {"type": "worker", "index": 0}}', "2", "TF_CONFIG is not {"),
         (TWO + '{"type": "worker", "index": "0"}}', "2", "an index a number"),
+        (TWO + '{"type": "worker", "index": true}}', "2", "an index a number"),
+        (TWO.replace("b:1", "b:x") + '{"type": "worker", "index": 0}}', "2", "must be host:port"),
+        (TWO.replace("b:1", "b:0") + '{"type": "worker", "index": 0}}', "2", "must be host:port"),
+        (TWO.replace("b:1", "b:65536") + '{"type": "worker", "index": 0}}', "2", "must be host:port"),
+        (TWO.replace("b:1", ":1") + '{"type": "worker", "index": 0}}', "2", "must be host:port"),
+        (TWO.replace("b:1", "A:1") + '{"type": "worker", "index": 0}}', "2", "names A:1 twice"),
         (TWO + '{"type": "worker", "index": 2}}', "2", "there is no worker 2 among 2"),
         (TWO + '{"type": "worker", "index": -1}}', "2", "there is no worker -1 among 2"),
         (TWO + '{"type": "chief", "index": 0}}', "2", "all tasks must be workers, this one is a 'chief'"),
@@ -225,6 +268,96 @@ def test_bad_clusters(
     assert p2_strategy.main(arguments) == 2
     said = capsys.readouterr().err
     assert message in said and said.startswith("p2_strategy: ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--threads 5000", "1 learners of 5000 threads need 5000 cores"),
+        ("--device gpu", "this machine has no NVIDIA GPU"),
+        ("--sweep", "--sweep is for workers that the script starts, but TF_CONFIG names them"),
+        ("--skip-finished", "--skip-finished is for workers that the script starts, but TF_CONFIG names them"),
+        ("--hosts 2", "--hosts is for workers that the script starts, but TF_CONFIG names them"),
+        ("--data-dir /nowhere --data fashion", "/nowhere: no Fashion-MNIST files there"),
+        ("--results /proc/nowhere", "/proc/nowhere"),
+    ],
+)
+def test_bad_input_of_a_worker_of_its_own_is_one_line(
+    arguments: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mine = [*p2_strategy.free_addresses(1), "elsewhere:1"]
+    monkeypatch.setenv("TF_CONFIG", p2_strategy.as_tf_config(mine, 0))
+    given = ["--results", str(tmp_path), "--data", "synthetic", "--learners", "2", *arguments.split()]
+    assert p2_strategy.main(given) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.startswith("p2_strategy: ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_worker_of_its_own_has_a_part_of_its_host(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[tuple[p2_strategy.Config, p2_strategy.Own]] = []
+
+    def launch(c: p2_strategy.Config, report: Path, argv: list[str], own: p2_strategy.Own):  # type: ignore[no-untyped-def]
+        started.append((c, own))
+        raise RunError("enough")
+
+    monkeypatch.setattr(p2_strategy, "launch", launch)
+    monkeypatch.setattr(cores, "siblings", lambda: {4: 0, 5: 0})
+    here, there = p2_strategy.free_addresses(2)
+    addresses = [here, "127.0.0.2:" + there.partition(":")[2], there.replace("127.0.0.1", "localhost")]
+    monkeypatch.setenv("TF_CONFIG", p2_strategy.as_tf_config(addresses, rank))
+    results = tmp_path / "results"
+    given = ["--results", str(results), "--data", "synthetic", "--learners", "3"]
+    assert p2_strategy.main(given) == 1 and capsys.readouterr().err == "p2_strategy: enough\n"
+    ((c, own),) = started
+    assert c.hosts == 2 and "2hosts" in c.slug
+    assert (own.rank, own.devices) == (rank, {"DLPERF_CORES": ["4", "4", "5"][rank]})
+    assert results.exists() == (rank == 0)  # the only one that writes
+
+
+def test_gpus_that_a_worker_of_its_own_was_given_are_its_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "gpus", lambda: ["3"])
+    monkeypatch.setenv("TF_CONFIG", p2_strategy.as_tf_config(p2_strategy.free_addresses(2), 1))
+    a = p2_strategy.arguments().parse_args(["--device", "gpu"])
+    c = p2_strategy.configure(a, 2)
+    with pytest.raises(UsageError, match="2 learners need as many GPUs, this machine has 1"):
+        p2_strategy.own_place(c, a)  # both would take the only one
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert p2_strategy.own_place(c, a).devices == {"CUDA_VISIBLE_DEVICES": "3"}
+    monkeypatch.setattr(jobs, "gpus", lambda: ["3", "5"])
+    assert p2_strategy.own_place(c, a).devices == {"CUDA_VISIBLE_DEVICES": "5"}
+
+
+def test_slurm_outside_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "0")  # as sbatch sets it
+    assert p2_strategy.main(["--results", str(tmp_path), "--launcher", "slurm", "--learners", "2"]) == 2
+    assert "no SLURM_STEP_NODELIST here; start the script with srun" in capsys.readouterr().err
+
+
+def test_the_end_of_a_worker_of_its_own_is_told() -> None:
+    nobody, mine = p2_strategy.free_addresses(2)
+    own = p2_strategy.Own([nobody, mine], 1, {})
+    gone = f"worker 1 lost {nobody}, which no longer answers; nothing was written"
+    lost = "worker 1: UnavailableError: Socket closed"
+    cause = "worker 1: RuntimeError: the loss is not finite after epoch 1"
+    for status, log, told in (
+        (1, ["joined 1", "Traceback", lost], gone),
+        (-signal.SIGABRT, ["joined 1"], gone),
+        (1, [f"p2_strategy: {cause}"], f"{cause}; nothing was written"),
+        (-signal.SIGKILL, ["joined 1"], "worker 1 was killed by signal 9; nothing was written"),
+    ):
+        assert str(p2_strategy.own_failure(own, status, log)) == told
+    with socket.create_server(("127.0.0.1", 0)) as answers:
+        own = p2_strategy.Own([f"127.0.0.1:{answers.getsockname()[1]}", mine], 1, {})
+        assert str(p2_strategy.own_failure(own, 1, [lost])) == f"{lost}; nothing was written"
 
 
 def test_headings_of_tensorflow_say_nothing() -> None:
