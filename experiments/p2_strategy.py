@@ -14,6 +14,7 @@ the warm-up are taken back, its time is `setup_seconds` and in no epoch.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import math
 import os
@@ -326,10 +327,33 @@ def slurm_tf_config(workers: int) -> str:
         ) from error
 
 
+def check_address(address: str) -> None:
+    """Raise UsageError unless host:port is an address of this machine whose port is free."""
+    host, port = address.rpartition(":")[0].strip("[]"), int(address.rpartition(":")[2])
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as s:
+            s.bind(place)
+    except OSError as error:
+        raise UsageError(
+            f"{address} is not an address of this machine, but this worker's ({error.strerror}); correct its index "
+            "or its address"
+        ) from error
+    try:
+        with socket.socket() as s:
+            # As TensorFlow does: at all of the machine's addresses, and ports of connections that have just ended too.
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("", port))
+    except OSError as error:
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"can't be used ({error.strerror})"
+        raise UsageError(f"{address}: port {port} of this machine {why}; end what uses it, or give another") from error
+
+
 def own_place(c: Config, a: argparse.Namespace) -> Own:
     """The worker to start where TF_CONFIG or Slurm says which one. Raises UsageError."""
     text = slurm_tf_config(c.job.workers) if a.launcher == "slurm" else os.environ["TF_CONFIG"]
     addresses, rank = cluster(text, c.job.workers)
+    check_address(addresses[rank])
     hosts = [host_of(address) for address in addresses]
     try:
         mine = devices(c, hosts.count(hosts[rank]))[hosts[:rank].count(hosts[rank])]

@@ -342,6 +342,19 @@ def test_slurm_outside_of_a_step(
     assert "no SLURM_STEP_NODELIST here; start the script with srun" in capsys.readouterr().err
 
 
+def test_an_address_must_be_of_this_machine_and_free() -> None:
+    (free,) = p2_strategy.free_addresses(1)
+    p2_strategy.check_address(free)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for host in ("127.0.0.1", "127.0.0.2"):  # TensorFlow listens at all of them
+            with pytest.raises(UsageError, match=f"{host}:{port}: port {port} of this machine is in use"):
+                p2_strategy.check_address(f"{host}:{port}")
+    for address in ("192.0.2.1:29500", "no-such-host.invalid:29500"):
+        with pytest.raises(UsageError, match=f"{address} is not an address of this machine"):
+            p2_strategy.check_address(address)
+
+
 def test_the_end_of_a_worker_of_its_own_is_told() -> None:
     nobody, mine = p2_strategy.free_addresses(2)
     own = p2_strategy.Own([nobody, mine], 1, {})
