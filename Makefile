@@ -23,7 +23,11 @@ test: $(VENV)/test.installed $(HOROVOD)
 	$(BIN)/mypy
 	$(BIN)/pytest $(ARGS)
 
-horovod: $(VENV)/horovod.installed
+# Always looks again: what is installed may have changed since, and the wheel is kept by the versions that it is for.
+horovod: $(VENV)/distributed.installed
+	$(PIP) '$(TENSORFLOW)'
+	$(BIN)/python tools/build_horovod.py
+	@touch $(VENV)/horovod.installed
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -36,9 +40,7 @@ $(VENV)/%.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/horovod.installed: $(VENV)/distributed.installed tools/build_horovod.py tools/horovod-cxx tools/check_horovod.py
-	$(PIP) '$(TENSORFLOW)'
-	$(BIN)/python tools/build_horovod.py
-	@touch $@
+	@$(MAKE) --no-print-directory horovod
 
 clean:
 	rm -rf $(VENV) _book .quarto *.egg-info

@@ -120,6 +120,9 @@ def _last_words(stderr: str) -> str:
     return (stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
+LEAST_GBIT = 1e-3  # Gbit/s; tc takes no rates much below
+
+
 class Hosts:
     """`count` hosts, named host1, host2, …, that exist inside its `with` block.
 
@@ -132,10 +135,12 @@ class Hosts:
         self, count: int = 2, gbit: float | None = None, delay_us: float | None = None, ssh: bool = True
     ) -> None:
         if not 2 <= count <= 250:
-            raise UsageError(f"--count must be 2 to 250 hosts, not {count}")
+            raise UsageError(f"2 to 250 hosts can be emulated, not {count}")
         for name, value in (("--gbit", gbit), ("--delay-us", delay_us)):
             if value is not None and not (0 < value < math.inf):
                 raise UsageError(f"{name} must be positive, not {value:g}")
+        if gbit is not None and gbit < LEAST_GBIT:
+            raise UsageError(f"--gbit must be at least {LEAST_GBIT:g}, not {gbit:g}")
         self.names = [f"host{i}" for i in range(1, count + 1)]
         self.addresses = {name: f"10.77.0.{i}" for i, name in enumerate(self.names, 1)}
         self.gbit, self.delay_us, self.ssh = gbit, delay_us, ssh

@@ -68,12 +68,24 @@ def command(script: str, *arguments: str) -> list[str]:
     return [sys.executable, *(["-P"] if sys.flags.safe_path else []), str(Path(script).resolve()), *arguments]
 
 
+def first_line(error: BaseException) -> str:
+    """What is wrong, of a message that TensorFlow may spread over many lines below a heading."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and line != "Graph execution error:"), "no reason given")
+
+
+def reason(experiment: str, log: Sequence[str]) -> str:
+    """Why a job failed, in brackets: the first that a process of its own or ssh said of it, or else the last line."""
+    own = [line for line in log if line.startswith(f"{experiment}: ")]
+    ssh = [line for line in log if line.startswith("ssh: ")]
+    said = own or ssh or [line for line in log if any(map(str.isalnum, line))][-1:]
+    return f" ({said[0]})" if said else ""
+
+
 def failure(experiment: str, who: str, status: int, log: Sequence[str]) -> RunError:
     """What to raise for a process that ended a job: how it ended, and the first that it or another said of it."""
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    said = [line for line in log if line.startswith(f"{experiment}: ")] or log[-1:]
-    reason = f" ({said[0]})" if said else ""
-    return RunError(f"{who} {how}; all others were stopped and nothing was written{reason}")
+    return RunError(f"{who} {how}; all others were stopped and nothing was written{reason(experiment, log)}")
 
 
 def pending(

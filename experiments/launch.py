@@ -31,7 +31,7 @@ INSTALL = "build it with: make horovod"
 LINGER = 15.0  # s from SIGTERM to SIGKILL; horovodrun takes up to 5 to end what it started
 # How launchers say which learner died, and what they put before a learner's lines.
 DEATHS = [re.compile(r"Process (\d+) exit with status code"), re.compile(r"process rank (\d+) with"),
-          re.compile(r"task (\d+): ")]  # fmt: skip
+          re.compile(r"Process name: \[\[\d+,\d+\],(\d+)\]"), re.compile(r"task (\d+): ")]  # fmt: skip
 PREFIX = re.compile(r"^(\[[\d,]+\]<std(out|err)>: ?|\d+: )")
 # The rank, in the environment that each launcher makes.
 OWN_RANK = "DLPERF_RANK"
@@ -45,7 +45,10 @@ def check_horovod(framework: str) -> None:
     if util.find_spec(framework) is None:
         raise UsageError(f"--framework {framework} is not installed; install it, then build Horovod for it")
     origin = util.find_spec("horovod").origin  # type: ignore[union-attr]
-    built_for = json.loads((Path(str(origin)).parent / "metadata.json").read_text())
+    try:
+        built_for = json.loads((Path(str(origin)).parent / "metadata.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"Horovod's installation is damaged ({type(error).__name__}: {error}); {INSTALL}") from error
     built = built_for.get({"torch": "pytorch"}.get(framework, framework))
     package = "tensorflow_cpu" if framework == "tensorflow" else framework
     try:
@@ -73,15 +76,23 @@ def parse_hosts(text: str, learners: int) -> dict[str, int]:
     return slots
 
 
+def is_own(host: str) -> bool:
+    """Whether a host's name means this machine."""
+    return host in {"localhost", "127.0.0.1", socket.gethostname()}
+
+
 def check_reachable(slots: dict[str, int], launcher: str) -> None:
-    """Raise UsageError for hosts whose name can't be resolved, or that need ssh where there is none."""
-    own = {"localhost", "127.0.0.1", socket.gethostname()}
+    """Raise UsageError for hosts whose name can't be resolved, or that need ssh where there is none, and for two names
+    of this machine, whose learners would get the same cores."""
+    own = [host for host in slots if is_own(host)]
+    if len(own) > 1:
+        raise UsageError(f"-H: {' and '.join(own)} are this same machine; name it once, with all its slots")
     for host in slots:
         try:
             socket.getaddrinfo(host, None)
         except OSError as error:
             raise UsageError(f"-H: unknown host {host} ({error.strerror})") from error
-    others = [host for host in slots if host not in own]
+    others = [host for host in slots if not is_own(host)]
     if others and launcher == "none":
         raise UsageError(f"--launcher none starts learners on this machine only, not on {', '.join(others)}")
     if others and launcher in {"horovodrun", "mpirun"} and shutil.which("ssh") is None:
@@ -103,20 +114,28 @@ def join(hosts: str, learners: int) -> None:
     os.environ.update({name: str(value) for name, value in create_slot_env_vars(plan[int(rank)]).items()})
 
 
+def address_towards(host: str) -> str:
+    """This machine's address on the way to another host: what its own name stands for may be the loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, 9))  # sends nothing
+        return str(probe.getsockname()[0])
+
+
 @contextlib.contextmanager
-def _rendezvous(spec: str, learners: int, hosts: Hosts | None, local: bool) -> Iterator[dict[str, str]]:
+def _rendezvous(slots: dict[str, int], learners: int, hosts: Hosts | None) -> Iterator[dict[str, str]]:
     """A rendezvous server for the learners; gives the variables by which they find it."""
     from horovod.runner.common.util.hosts import get_host_assignments
     from horovod.runner.common.util.hosts import parse_hosts as parse
     from horovod.runner.http.http_server import RendezvousServer
 
     server = RendezvousServer()
+    others = [] if hosts else [host for host in slots if not is_own(host)]
     if hosts:
         port, address = hosts.inside("host1", server.start), hosts.addresses["host1"]
     else:
-        port, address = server.start(), "127.0.0.1" if local else socket.gethostbyname(socket.gethostname())
-    server.init(get_host_assignments(parse(spec), learners, learners))
-    interface = INTERFACE if hosts else "lo" if local else None
+        port, address = server.start(), address_towards(others[0]) if others else "127.0.0.1"
+    server.init(get_host_assignments(parse(_spec(slots)), learners, learners))
+    interface = INTERFACE if hosts else None if others else "lo"
     try:
         yield {
             "HOROVOD_CONTROLLER": "gloo",
@@ -128,6 +147,11 @@ def _rendezvous(spec: str, learners: int, hosts: Hosts | None, local: bool) -> I
         }
     finally:
         server.stop()
+
+
+def _spec(slots: dict[str, int]) -> str:
+    """Hosts and slots as launchers take them."""
+    return ",".join(f"{host}:{count}" for host, count in slots.items())
 
 
 def _command(launcher: str, spec: str, learners: int, argv: Sequence[str], environment: dict[str, str]) -> list[str]:
@@ -161,18 +185,20 @@ def _command(launcher: str, spec: str, learners: int, argv: Sequence[str], envir
 class Processes:
     """The processes of a job; leaving its `with` block ends all of them, and what they have started.
 
-    They get SIGTERM, and after `linger` seconds SIGKILL.
+    They get SIGTERM, and after `linger` seconds SIGKILL. Where this process is killed, they get the signal `orphaned`
+    (needs util-linux's setpriv): a launcher can end what it has started when it is asked to, others are just ended.
     """
 
-    def __init__(self, say: Callable[[str], None], linger: float = LINGER) -> None:
+    def __init__(self, say: Callable[[str], None], linger: float = LINGER, orphaned: str = "KILL") -> None:
         self._say, self._linger = say, linger
+        self._leash = ["setpriv", f"--pdeathsig={orphaned}", "--"] if shutil.which("setpriv") else []
         self._started: list[subprocess.Popen[str]] = []
         self._readers: list[threading.Thread] = []
 
     def start(self, argv: Sequence[str], environment: dict[str, str]) -> None:
         """Start one, in a session of its own, so that Ctrl-C reaches only this process, which then ends the others."""
         process = subprocess.Popen(
-            argv,
+            [*self._leash, *argv],
             env=os.environ | environment | {"PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -233,7 +259,6 @@ def launch(
     `hosts` are emulated ones, on which `none` starts processes. Raises UsageError when a launcher is missing, RunError
     naming the learner that died; then no process is left.
     """
-    spec = ",".join(f"{host}:{count}" for host, count in slots.items())
     program = {"mpirun": "mpirun", "slurm": "srun"}.get(launcher)
     if program and shutil.which(program) is None:
         raise UsageError(f"--launcher {launcher} needs {program}, which is not installed; use --launcher none")
@@ -246,20 +271,20 @@ def launch(
     with contextlib.ExitStack() as stack:
         environment: dict[str, str] = {}
         if launcher != "horovodrun":
-            local = set(slots) <= {"localhost", "127.0.0.1"}
-            environment = stack.enter_context(_rendezvous(spec, learners, hosts, local))
-        processes = stack.enter_context(Processes(listen))
+            environment = stack.enter_context(_rendezvous(slots, learners, hosts))
+        processes = stack.enter_context(Processes(listen, orphaned="KILL" if launcher == "none" else "TERM"))
         if launcher == "none":
             for rank, host in enumerate([host for host, count in slots.items() for _ in range(count)][:learners]):
                 command = hosts.command(host, argv) if hosts else list(argv)
                 processes.start(command, environment | {OWN_RANK: str(rank)})
         else:
-            processes.start(_command(launcher, spec, learners, argv, environment), environment)
+            processes.start(_command(launcher, _spec(slots), learners, argv, environment), environment)
         failed = processes.wait()
     if failed is not None:
         index, status = failed
-        who = index if launcher == "none" else dead[0] if dead else "unknown"
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        if launcher != "none":
-            how = f"died, and {program or launcher} {how}"
-        raise RunError(f"learner {who} {how}; all others were stopped and nothing was written")
+        if launcher == "none":
+            what = f"learner {index} {how}"
+        else:
+            what = f"{f'learner {dead[0]} died, and ' if dead else ''}{program or launcher} {how}"
+        raise RunError(f"{what}; all learners were stopped and nothing was written")

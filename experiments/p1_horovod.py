@@ -129,7 +129,7 @@ def configure(a: argparse.Namespace, learners: int) -> Config:
         raise UsageError(f"--seed must be 0 to {2**31 - 1}, not {a.seed}")
     if a.gbit is not None and (a.hosts == 1 or not 0 < a.gbit < math.inf):
         raise UsageError("--gbit must be positive, and limits emulated hosts: give --hosts 2 with it")
-    if a.spec and a.hosts > 1:
+    if a.spec is not None and a.hosts > 1:
         raise UsageError("-H names real hosts and --hosts emulates them; give one of them")
     if a.hosts > learners:
         raise UsageError(f"--hosts {a.hosts} is more than the {learners} learners")
@@ -140,7 +140,7 @@ def configure(a: argparse.Namespace, learners: int) -> Config:
         each = -(-learners // a.hosts)
         slots = {f"host{i}": each for i in range(1, a.hosts + 1)}
     else:
-        slots = launch.parse_hosts(a.spec, learners) if a.spec else {"localhost": learners}
+        slots = {"localhost": learners} if a.spec is None else launch.parse_hosts(a.spec, learners)
     job = learner.Job(**{name: getattr(a, name) for name in JOB_FIELDS})
     launcher = a.launcher or ("none" if emulated else "horovodrun")
     return Config(job, learners, launcher, slots, emulated, a.gbit, a.oversubscribe, a.repeat)
@@ -148,7 +148,10 @@ def configure(a: argparse.Namespace, learners: int) -> Config:
 
 def check_devices(c: Config) -> None:
     """Raise UsageError when this machine has too few cores or GPUs for the learners that it gets."""
-    here = c.learners if c.emulated else c.placed()[0]
+    own = [count for host, count in zip(c.slots, c.placed(), strict=True) if launch.is_own(host)]
+    here = c.learners if c.emulated else sum(own)
+    if not here:
+        return  # learners check their own machines
     if c.job.device == "cpu":
         cores.core_sets(here, c.job.threads, c.oversubscribe)
     else:
@@ -177,11 +180,13 @@ def be_learner(c: Config, report: Path, pin: str) -> int:
     except Exception as error:
         traceback.print_exc()
         # What Horovod raises says only that another learner is gone.
-        if type(error).__name__ != "HorovodInternalError":
-            print(f"{EXPERIMENT}: learner {rank}: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
+        lost = type(error).__name__ == "HorovodInternalError" or "Horovod has been shut down" in str(error)
+        if not lost:
+            print(f"{EXPERIMENT}: learner {rank}: {type(error).__name__}: {jobs.first_line(error)}", flush=True)
         return 1
     if rank == 0:
         reports[0] |= {"versions": store.library_versions(), "sources": store.loaded_sources()}
+        reports[0]["device"] = jobs.device_name(c.job.device)  # the starting machine may have none
         store.write_atomically(report, json.dumps(reports).encode())
     return 0
 
@@ -251,8 +256,7 @@ def job(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any]],
         try:
             launch.launch(command, c.learners, c.launcher, c.slots, say, hosts)
         except RunError as error:
-            said = [line for line in log if line.startswith(f"{EXPERIMENT}: ")] or log[-1:]
-            raise RunError(f"{error} ({said[0]})" if said else str(error)) from error
+            raise RunError(f"{error}{jobs.reason(EXPERIMENT, log)}") from error
     if not report.exists():
         raise RunError("the learners ended without a report; nothing was written: " + (log or ["no output"])[-1])
     return json.loads(report.read_bytes()), link, log
@@ -273,7 +277,7 @@ def run(c: Config, results: Path, argv: list[str], say: Callable[[str], None]) -
         name,
         c.flat(),
         seed=c.job.seed,
-        device=jobs.device_name(c.job.device),
+        device=reports[0]["device"],
         device_count=c.learners,
         started=started,
         code=store.Code(code.commit, code.dirty, code.sources | reports[0]["sources"]),
@@ -294,8 +298,13 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> int:
         if a.report:
             return be_learner(configure(a, a.learners), a.report, a.pin)
-        sizes = SWEEP if a.sweep else [a.learners]
-        configs = [configure(a, learners) for learners in sizes if learners >= a.hosts or not a.sweep]
+        sizes = [a.learners]
+        if a.sweep:
+            slots = max(SWEEP) if a.spec is None else sum(launch.parse_hosts(a.spec, 1).values())
+            sizes = [learners for learners in SWEEP if a.hosts <= learners <= slots]
+            if not sizes:
+                raise UsageError(f"--sweep has no size with {a.hosts} hosts; its sizes are {SWEEP}")
+        configs = [configure(a, learners) for learners in sizes]
         launch.check_horovod(a.framework)
         again = a.sweep or a.skip_finished
         for c in jobs.pending(EXPERIMENT, configs, a.results, check_devices, sweep=a.sweep, skip_finished=again):

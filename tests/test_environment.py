@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,19 @@ def test_the_lock_is_exact_and_holds_no_cuda_packages() -> None:
         assert pin.operator == "==" and Version(pin.version).local is None
         assert requirement.url is None and requirement.marker is None
         assert not name.startswith(("nvidia", "cuda", "tensorflow", "dlperf", "horovod")) or name == "tensorflow-cpu"
+
+
+def test_make_horovod_looks_again_at_what_is_installed(tmp_path: Path) -> None:
+    """Errors advise it where Horovod is there, but for other versions."""
+    (tmp_path / "bin").mkdir()
+    for name in ("bin/python", "distributed.installed", "horovod.installed"):
+        (tmp_path / name).touch()
+
+    def planned(target: str) -> str:
+        argv = ["make", "-n", target, f"VENV={tmp_path}"]
+        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert "tools/build_horovod.py" in planned("horovod")
+    assert "tools/build_horovod.py" not in planned(f"{tmp_path}/horovod.installed")
+    (tmp_path / "horovod.installed").unlink()
+    assert "tools/build_horovod.py" in planned(f"{tmp_path}/horovod.installed")

@@ -286,7 +286,8 @@ def test_the_script_measures_then_runs_and_passes_the_status_on(capfd: pytest.Ca
     ("argv", "complaint"),
     [
         ([], "nothing to do; give --measure, or a command after --"),
-        (["--count", "1", "--measure"], "--count must be 2 to 250 hosts, not 1"),
+        (["--count", "1", "--measure"], "2 to 250 hosts can be emulated, not 1"),
+        (["--gbit", "1e-9", "--measure"], "--gbit must be at least 0.001, not 1e-09"),
         (["--gbit", "0", "--measure"], "--gbit must be positive, not 0"),
         (["--gbit", "nan", "--measure"], "--gbit must be positive, not nan"),
         (["--delay-us", "-1", "--measure"], "--delay-us must be positive, not -1"),

@@ -88,3 +88,32 @@ def test_a_script_starts_itself_in_the_same_interpreter() -> None:
     command = jobs.command("experiments/p1_horovod.py", "--learners", "2")
     assert command[0] == sys.executable and command[-2:] == ["--learners", "2"]
     assert Path(command[-3]).is_absolute() and ("-P" in command) == bool(sys.flags.safe_path)
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("a shape is wrong", "a shape is wrong"),
+        ("Graph execution error:\n\nDetected at node x\nmore", "Detected at node x"),
+        ("", "no reason given"),
+    ],
+)
+def test_the_line_of_an_error_that_says_what_is_wrong(message: str, line: str) -> None:
+    assert jobs.first_line(RuntimeError(message)) == line
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (["epoch 1", "job: learner 1: too hot", "job: learner 0: left alone", "bye"], " (job: learner 1: too hot)"),
+        (["ssh: connect to host b port 22: Connection refused", "RuntimeError: some hosts"],
+         " (ssh: connect to host b port 22: Connection refused)"),
+        (["Killed", "", "------"], " (Killed)"),
+        (["", "---"], ""),
+        ([], ""),
+    ],
+)  # fmt: skip
+def test_why_a_job_failed(log: list[str], reason: str) -> None:
+    assert jobs.reason("job", log) == reason
+    failed = jobs.failure("job", "worker 3", -9, log)
+    assert str(failed) == f"worker 3 was killed by signal 9; all others were stopped and nothing was written{reason}"

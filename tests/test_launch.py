@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,13 +56,34 @@ def test_hosts_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"unknown host no-such-host\.invalid"):
         launch.check_reachable({"no-such-host.invalid": 1}, "horovodrun")
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
-    launch.check_reachable({"localhost": 1, socket.gethostname(): 1}, "none")
+    launch.check_reachable({"localhost": 1}, "none")
+    launch.check_reachable({socket.gethostname(): 1}, "none")
     with pytest.raises(UsageError, match="on this machine only, not on node2"):
         launch.check_reachable({"localhost": 1, "node2": 1}, "none")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UsageError, match="node2 is reached by ssh, which is missing"):
         launch.check_reachable({"localhost": 1, "node2": 1}, "horovodrun")
     launch.check_reachable({"node2": 1}, "slurm")
+
+
+def test_a_machine_is_named_once() -> None:
+    with pytest.raises(UsageError, match=r"-H: localhost and 127\.0\.0\.1 are this same machine; name it once"):
+        launch.check_reachable({"localhost": 2, "127.0.0.1": 2}, "horovodrun")
+    with pytest.raises(UsageError, match="are this same machine"):
+        launch.check_reachable({socket.gethostname(): 1, "localhost": 1}, "none")
+
+
+@needs_horovod
+def test_learners_elsewhere_are_told_an_address_that_leads_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "address_towards", {"node2": "10.1.2.3"}.__getitem__)
+    with launch._rendezvous({"localhost": 1, "node2": 1}, 2, None) as variables:
+        assert variables["HOROVOD_GLOO_RENDEZVOUS_ADDR"] == "10.1.2.3" and "HOROVOD_GLOO_IFACE" not in variables
+    with launch._rendezvous({"localhost": 2}, 2, None) as variables:
+        assert variables["HOROVOD_GLOO_RENDEZVOUS_ADDR"] == "127.0.0.1" and variables["HOROVOD_GLOO_IFACE"] == "lo"
+
+
+def test_an_address_on_the_way_to_a_host() -> None:
+    assert launch.address_towards("127.0.0.2") == "127.0.0.1"
 
 
 @pytest.fixture
@@ -90,6 +114,12 @@ def test_horovod_for_other_versions(horovod: Callable[[str], None], monkeypatch:
         launch.check_horovod("torch")
 
 
+def test_a_damaged_horovod(horovod: Callable[[str], None]) -> None:
+    horovod('{"pytorch": ')
+    with pytest.raises(UsageError, match=r"is damaged \(JSONDecodeError: .*\); build it with: make horovod"):
+        launch.check_horovod("torch")
+
+
 def test_horovod_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match="Horovod is not installed; build it with: make horovod"):
@@ -101,6 +131,7 @@ def test_horovod_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("Process 3 exit with status code 137.", "3"),
         ("mpirun noticed that process rank 1 with PID 77 on node host exited on signal 9 (Killed).", "1"),
+        ("  Process name: [[31872,1],3]", "3"),
         ("srun: error: node1: task 12: Killed", "12"),
     ],
 )
@@ -159,6 +190,37 @@ def test_every_launcher_starts_learners_and_names_the_one_that_dies(
     assert sorted(line for line in said if line.startswith("rank")) == [f"rank {i} of 3 host 0" for i in range(3)]
     with pytest.raises(RunError, match=r"^learner 2 "):
         launch.launch([*argv, "2"], 3, launcher, {"localhost": 3}, said.append)
+
+
+@needs_horovod
+def test_a_launcher_that_names_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = tmp_path / "srun"
+    silent.write_text("#!/bin/sh\nexit 3\n")
+    silent.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(RunError, match=r"^srun ended with status 3; all learners were stopped and nothing "):
+        launch.launch(["true"], 1, "slurm", {"localhost": 1}, print)
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs: apt-get install util-linux")
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    """Also when that one is killed, so that it can't end them."""
+    script = (
+        "import sys, time; from experiments.launch import Processes\n"
+        "with Processes(print) as p:\n"
+        "    p.start([sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(100)'], {})\n"
+        "    time.sleep(100)\n"
+    )
+    root = Path(launch.__file__).parents[1]
+    with subprocess.Popen([sys.executable, "-uc", script], cwd=root, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout is not None
+        child = Path(f"/proc/{int(job.stdout.readline())}/stat")
+        assert child.exists()
+        job.kill()
+    deadline = time.monotonic() + 10
+    while child.exists() and child.read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @needs_horovod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 
 from experiments import jobs, launch, p1_horovod, store
+from experiments.usage import UsageError
 from tests.processes import started_for
 
 SCRIPT = store.ROOT / "experiments" / "p1_horovod.py"
@@ -116,6 +118,27 @@ def test_a_learner_that_dies_ends_the_job(tmp_path: Path, launcher: str) -> None
 
 
 @needs_horovod
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs: apt-get install util-linux")
+def test_learners_end_when_the_script_is_killed(tmp_path: Path) -> None:
+    job, _ = start(tmp_path, "horovodrun")
+    job.kill()
+    job.communicate()
+    deadline = time.monotonic() + 30
+    while learners_of(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@needs_horovod
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs: root, apt-get install iproute2")
+def test_learners_on_two_emulated_hosts(tmp_path: Path) -> None:
+    rows = run(tmp_path, "--learners", "2", "--hosts", "2", "--gbit", "1")
+    check(rows, 2)
+    assert set(rows.hosts) == {2} and set(rows.host) == {0, 1} and (rows.gbit == 1).all()
+    assert rows.link_gbit.between(0.5, 1.01).all()
+
+
+@needs_horovod
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopping_a_job_stops_its_learners(tmp_path: Path, number: int, status: int) -> None:
     job, _ = start(tmp_path, "none")
@@ -141,6 +164,8 @@ def test_stopping_a_job_stops_its_learners(tmp_path: Path, number: int, status: 
         (["--learners", "2", "--hosts", "2", "--launcher", "mpirun"], "--hosts goes with --launcher none"),
         (["--learners", "4", "-H", "a:1,b:2"], "4 learners need as many slots, a:1,b:2 has 3"),
         (["-H", "a"], "'a' is not a host and its slots"),
+        (["-H", ""], "'' is not a host and its slots"),
+        (["--sweep", "--hosts", "32"], "--sweep has no size with 32 hosts"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -176,6 +201,26 @@ def test_what_this_machine_lacks(
     monkeypatch.setattr(jobs, "gpus", lambda: [])
     assert p1_horovod.main(["--results", str(tmp_path), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_cores_are_counted_where_learners_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p1_horovod.cores, "siblings", lambda: {0: 0, 1: 0})
+
+    def check_devices(hosts: str) -> None:
+        p1_horovod.check_devices(p1_horovod.configure(p1_horovod.arguments().parse_args(["-H", hosts]), 4))
+
+    check_devices("node2:4")
+    check_devices("node2:2,localhost:2")
+    with pytest.raises(UsageError, match="3 learners of 1 threads need 3 cores, this machine has 2"):
+        check_devices("node2:1,localhost:3")
+
+
+def test_a_sweep_ends_with_the_slots(installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+    monkeypatch.setattr(p1_horovod, "run", lambda c, *rest: ran.append(c.learners))
+    monkeypatch.setattr(launch, "check_reachable", lambda slots, launcher: None)
+    assert p1_horovod.main(["--sweep", "-H", "node2:3,node3:3", "--results", str(tmp_path)]) == 0
+    assert ran == [1, 2, 4]
 
 
 def test_more_learners_than_gpus(

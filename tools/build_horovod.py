@@ -137,7 +137,7 @@ def install(wheel: Path, target: str | None) -> None:
     where = ["--target", target, "--upgrade"] if target else ["--force-reinstall"]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", *where]
     if subprocess.run([*pip, str(wheel)]).returncode:
-        raise BuildError(f"{wheel} could not be installed; see pip's message above")
+        raise BuildError(f"pip could not install {wheel}, see above; remove {wheel.parent} to build again")
 
 
 def check(versions: dict[str, str], target: str | None) -> None:
@@ -183,7 +183,7 @@ def main() -> int:
             wheel = wheel_in(folder) if folder.exists() else build(folder, a.source, versions, {})
         install(wheel, a.target)
         check(versions, a.target)
-    except BuildError as error:
+    except (BuildError, OSError) as error:
         print(f"build_horovod: {error}", file=sys.stderr)
         return 1
     return 0
