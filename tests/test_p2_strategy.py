@@ -355,6 +355,19 @@ def test_an_address_must_be_of_this_machine_and_free() -> None:
             p2_strategy.check_address(address)
 
 
+def test_a_worker_of_its_own_is_told_of_a_port_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        mine = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("TF_CONFIG", p2_strategy.as_tf_config([mine, "elsewhere:1"], 0))
+        given = ["--results", str(tmp_path / "results"), "--data", "synthetic", "--learners", "2"]
+        assert p2_strategy.main(given) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"p2_strategy: {mine}: port") and said.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
 def test_the_end_of_a_worker_of_its_own_is_told() -> None:
     nobody, mine = p2_strategy.free_addresses(2)
     own = p2_strategy.Own([nobody, mine], 1, {})
