@@ -233,19 +233,14 @@ def be_worker(c: Config, a: argparse.Namespace) -> int:
         # What TensorFlow raises for a lost peer says only that somebody else is gone.
         lost = type(error).__name__ in {"UnavailableError", "AbortedError", "CancelledError"}
         print(
-            f"{'' if lost else EXPERIMENT + ': '}worker {rank}: {type(error).__name__}: {first_line(error)}", flush=True
+            f"{'' if lost else EXPERIMENT + ': '}worker {rank}: {type(error).__name__}: {jobs.first_line(error)}",
+            flush=True,
         )
         return 1
     if rank == 0:
         reports[0] |= {"versions": store.library_versions(), "sources": store.loaded_sources()}
         store.write_atomically(a.report, json.dumps(reports).encode())
     return 0
-
-
-def first_line(error: BaseException) -> str:
-    """What is wrong, of a message that TensorFlow may have spread over many lines below a heading."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line and line != "Graph execution error:"), "no reason given")
 
 
 # ---- a place among workers that others start -----------------------------------------------------------------------

@@ -387,8 +387,8 @@ def test_the_end_of_a_worker_of_its_own_is_told() -> None:
 
 
 def test_headings_of_tensorflow_say_nothing() -> None:
-    assert p2_strategy.first_line(RuntimeError("Graph execution error:\n\n  No OpKernel\nmore")) == "No OpKernel"
-    assert p2_strategy.first_line(RuntimeError("Graph execution error:\n")) == "no reason given"
+    assert jobs.first_line(RuntimeError("Graph execution error:\n\n  No OpKernel\nmore")) == "No OpKernel"
+    assert jobs.first_line(RuntimeError("Graph execution error:\n")) == "no reason given"
 
 
 def test_a_sweep_leaves_out_what_workers_cannot_share() -> None:
