@@ -419,6 +419,8 @@ def launch(
             log.append(line)
             if line.startswith(jobs.EPOCH_LINE):
                 bar.update()
+            elif own and own.others and line == f"joined {own.rank}":  # only now the others may be missed
+                tqdm.write(f"{EXPERIMENT}: worker {own.rank} has joined the others", file=sys.stderr)
 
         processes = stack.enter_context(Processes(say, LINGER))
         for i, its_devices in started.items():
