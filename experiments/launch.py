@@ -186,7 +186,7 @@ class Processes:
     """The processes of a job; leaving its `with` block ends all of them, and what they have started.
 
     They get SIGTERM, and after `linger` seconds SIGKILL. Where this process is killed, they get the signal `orphaned`
-    (needs util-linux's setpriv): a launcher can end what it has started when it is asked to, others are just ended.
+    (needs util-linux's setpriv), and that once for each of this process's threads.
     """
 
     def __init__(self, say: Callable[[str], None], linger: float = LINGER, orphaned: str = "KILL") -> None:
@@ -272,7 +272,10 @@ def launch(
         environment: dict[str, str] = {}
         if launcher != "horovodrun":
             environment = stack.enter_context(_rendezvous(slots, learners, hosts))
-        processes = stack.enter_context(Processes(listen, orphaned="KILL" if launcher == "none" else "TERM"))
+        # mpirun and srun end what they have started when they are asked to. So does horovodrun, but a second signal
+        # while it handles the first locks it up; when it is killed, those between it and the learners end them.
+        orphaned = "TERM" if launcher in {"mpirun", "slurm"} else "KILL"
+        processes = stack.enter_context(Processes(listen, orphaned=orphaned))
         if launcher == "none":
             for rank, host in enumerate([host for host, count in slots.items() for _ in range(count)][:learners]):
                 command = hosts.command(host, argv) if hosts else list(argv)

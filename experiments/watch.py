@@ -20,7 +20,7 @@ def silent_peers(addresses: list[str]) -> list[str]:
     for address in addresses:
         host, _, port = address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=2).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
         except OSError:
             silent.append(address)
     return silent

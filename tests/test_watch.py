@@ -9,20 +9,29 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
 
 from experiments import p2_strategy, store, watch
 
 
 @contextmanager
-def listener() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"127.0.0.1:{server.getsockname()[1]}"
+def listener(host: str = "127.0.0.1", family: socket.AddressFamily = socket.AF_INET) -> Iterator[str]:
+    with socket.create_server((host, 0), family=family) as server:
+        yield f"{f'[{host}]' if ':' in host else host}:{server.getsockname()[1]}"
 
 
 def test_silent_peers_are_found() -> None:
     (nobody,) = p2_strategy.free_addresses(1)
     with listener() as answers:
         assert watch.silent_peers([nobody, answers, "no-such-host.invalid:1"]) == [nobody, "no-such-host.invalid:1"]
+
+
+@pytest.mark.skipif(not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
+def test_a_peer_of_an_ipv6_address_answers() -> None:
+    with listener("::1", socket.AF_INET6) as answers:
+        assert answers.startswith("[::1]:") and not watch.silent_peers([answers])
 
 
 # Holds the interpreter's lock, as TensorFlow does.
