@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -78,6 +79,8 @@ def reason(experiment: str, log: Sequence[str]) -> str:
     """Why a job failed, in brackets: the first that a process of its own or ssh said of it, or else the last line."""
     own = [line for line in log if line.startswith(f"{experiment}: ")]
     ssh = [line for line in log if line.startswith("ssh: ")]
+    if not ssh:  # horovodrun heads what ssh says of a host without naming itself
+        ssh = [" ".join(pair) for pair in pairwise(log) if pair[0].startswith("ssh not successful for host ")]
     said = own or ssh or [line for line in log if any(map(str.isalnum, line))][-1:]
     return f" ({said[0]})" if said else ""
 

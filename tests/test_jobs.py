@@ -108,6 +108,8 @@ def test_the_line_of_an_error_that_says_what_is_wrong(message: str, line: str) -
         (["epoch 1", "job: learner 1: too hot", "job: learner 0: left alone", "bye"], " (job: learner 1: too hot)"),
         (["ssh: connect to host b port 22: Connection refused", "RuntimeError: some hosts"],
          " (ssh: connect to host b port 22: Connection refused)"),
+        (["ssh not successful for host 10.0.0.1:", "Connection timed out", "RuntimeError: some hosts"],
+         " (ssh not successful for host 10.0.0.1: Connection timed out)"),
         (["Killed", "", "------"], " (Killed)"),
         (["", "---"], ""),
         ([], ""),
