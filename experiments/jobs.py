@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -75,20 +76,22 @@ def first_line(error: BaseException) -> str:
     return next((line for line in lines if line and line != "Graph execution error:"), "no reason given")
 
 
-def reason(experiment: str, log: Sequence[str]) -> str:
+def reason(experiment: str, log: Sequence[str], *, last: bool) -> str:
     """Why a job failed, in brackets: the first that a process of its own or ssh said of it, or else the last line."""
     own = [line for line in log if line.startswith(f"{experiment}: ")]
     ssh = [line for line in log if line.startswith("ssh: ")]
     if not ssh:  # horovodrun heads what ssh says of a host without naming itself
         ssh = [" ".join(pair) for pair in pairwise(log) if pair[0].startswith("ssh not successful for host ")]
-    said = own or ssh or [line for line in log if any(map(str.isalnum, line))][-1:]
-    return f" ({said[0]})" if said else ""
+    said = own or ssh or [line for line in log if last and any(map(str.isalnum, line))][-1:]
+    return f" ({said[0].strip()})" if said else ""
 
 
 def failure(experiment: str, who: str, status: int, log: Sequence[str]) -> RunError:
     """What to raise for a process that ended a job: how it ended, and the first that it or another said of it."""
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    return RunError(f"{who} {how}; all others were stopped and nothing was written{reason(experiment, log)}")
+    # Who was killed from outside has left no last words: those are of others, who lost it.
+    why = reason(experiment, log, last=status >= 0 or status == -signal.SIGABRT)
+    return RunError(f"{who} {how}; all others were stopped and nothing was written{why}")
 
 
 def pending(

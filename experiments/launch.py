@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata, util
 from pathlib import Path
 
+from experiments import jobs
 from experiments.hosts import INTERFACE, Hosts
-from experiments.usage import RunError, UsageError
+from experiments.usage import UsageError
 
 LAUNCHERS = ("horovodrun", "mpirun", "slurm", "none")
 INSTALL = "build it with: make horovod"
@@ -247,14 +248,15 @@ class Processes:
 
 
 def launch(
+    experiment: str,
     argv: Sequence[str],
     learners: int,
     launcher: str,
     slots: dict[str, int],
     say: Callable[[str], None],
     hosts: Hosts | None = None,
-) -> None:
-    """Run a learner's `argv` in `learners` processes to their end; `say` gets each line that they print.
+) -> list[str]:
+    """Run a learner's `argv` in `learners` processes to their end; the lines that they print, each given to `say` too.
 
     `hosts` are emulated ones, on which `none` starts processes. Raises UsageError when a launcher is missing, RunError
     naming the learner that died; then no process is left.
@@ -262,9 +264,10 @@ def launch(
     program = {"mpirun": "mpirun", "slurm": "srun"}.get(launcher)
     if program and shutil.which(program) is None:
         raise UsageError(f"--launcher {launcher} needs {program}, which is not installed; use --launcher none")
-    dead: list[str] = []
+    log, dead = list[str](), list[str]()
 
     def listen(line: str) -> None:
+        log.append(line)
         dead.extend(found[1] for pattern in DEATHS if (found := pattern.search(line)))
         say(line)
 
@@ -285,9 +288,6 @@ def launch(
         failed = processes.wait()
     if failed is not None:
         index, status = failed
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        if launcher == "none":
-            what = f"learner {index} {how}"
-        else:
-            what = f"{f'learner {dead[0]} died, and ' if dead else ''}{program or launcher} {how}"
-        raise RunError(f"{what}; all learners were stopped and nothing was written")
+        starter = f"{f'learner {dead[0]} died, and ' if dead else ''}{program or launcher}"
+        raise jobs.failure(experiment, f"learner {index}" if launcher == "none" else starter, status, log)
+    return log

@@ -183,6 +183,8 @@ def be_learner(c: Config, report: Path, pin: str) -> int:
         lost = type(error).__name__ == "HorovodInternalError" or "Horovod has been shut down" in str(error)
         if not lost:
             print(f"{EXPERIMENT}: learner {rank}: {type(error).__name__}: {jobs.first_line(error)}", flush=True)
+        else:
+            time.sleep(1)  # launchers blame who ends first
         return 1
     if rank == 0:
         reports[0] |= {"versions": store.library_versions(), "sources": store.loaded_sources()}
@@ -240,7 +242,6 @@ def as_rows(c: Config, reports: list[dict[str, Any]], link: Link | None) -> pd.D
 
 def job(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any]], Link | None, list[str]]:
     """Launch all learners; their reports by rank, the emulated link, and what they printed. Raises RunError."""
-    log: list[str] = []
     pin = ["--pin", "rank"] if c.emulated else []
     command = jobs.command(__file__, *argv, "--learners", str(c.learners), "--report", str(report), *pin)
     with ExitStack() as stack:
@@ -249,14 +250,10 @@ def job(c: Config, report: Path, argv: list[str]) -> tuple[list[dict[str, Any]],
         link = hosts.measure() if hosts else None
 
         def say(line: str) -> None:
-            log.append(line)
             if line.startswith(jobs.EPOCH_LINE):
                 bar.update()
 
-        try:
-            launch.launch(command, c.learners, c.launcher, c.slots, say, hosts)
-        except RunError as error:
-            raise RunError(f"{error}{jobs.reason(EXPERIMENT, log)}") from error
+        log = launch.launch(EXPERIMENT, command, c.learners, c.launcher, c.slots, say, hosts)
     if not report.exists():
         raise RunError("the learners ended without a report; nothing was written: " + (log or ["no output"])[-1])
     return json.loads(report.read_bytes()), link, log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,12 +111,19 @@ def test_the_line_of_an_error_that_says_what_is_wrong(message: str, line: str) -
          " (ssh: connect to host b port 22: Connection refused)"),
         (["ssh not successful for host 10.0.0.1:", "Connection timed out", "RuntimeError: some hosts"],
          " (ssh not successful for host 10.0.0.1: Connection timed out)"),
-        (["Killed", "", "------"], " (Killed)"),
+        (["  Too hot", "", "------"], " (Too hot)"),
         (["", "---"], ""),
         ([], ""),
     ],
 )  # fmt: skip
 def test_why_a_job_failed(log: list[str], reason: str) -> None:
-    assert jobs.reason("job", log) == reason
-    failed = jobs.failure("job", "worker 3", -9, log)
-    assert str(failed) == f"worker 3 was killed by signal 9; all others were stopped and nothing was written{reason}"
+    for status, how in ((3, "ended with status 3"), (-signal.SIGABRT, "was killed by signal 6")):
+        failed = jobs.failure("job", "worker 3", status, log)
+        assert str(failed) == f"worker 3 {how}; all others were stopped and nothing was written{reason}"
+
+
+def test_who_was_killed_has_no_last_words() -> None:
+    said = ["job: learner 1: too hot", "Connection reset by peer"]
+    failed = jobs.failure("job", "worker 3", -9, said[1:])
+    assert str(failed) == "worker 3 was killed by signal 9; all others were stopped and nothing was written"
+    assert str(jobs.failure("job", "worker 3", -9, said)).endswith(" (job: learner 1: too hot)")

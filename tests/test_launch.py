@@ -186,10 +186,10 @@ def test_every_launcher_starts_learners_and_names_the_one_that_dies(
     script.write_text(LEARNER)
     said: list[str] = []
     argv = [sys.executable, str(script), "localhost:3", "3"]
-    launch.launch([*argv, "-1"], 3, launcher, {"localhost": 3}, said.append)
+    launch.launch("p1", [*argv, "-1"], 3, launcher, {"localhost": 3}, said.append)
     assert sorted(line for line in said if line.startswith("rank")) == [f"rank {i} of 3 host 0" for i in range(3)]
     with pytest.raises(RunError, match=r"^learner 2 "):
-        launch.launch([*argv, "2"], 3, launcher, {"localhost": 3}, said.append)
+        launch.launch("p1", [*argv, "2"], 3, launcher, {"localhost": 3}, said.append)
 
 
 @needs_horovod
@@ -198,8 +198,8 @@ def test_a_launcher_that_names_nobody(tmp_path: Path, monkeypatch: pytest.Monkey
     silent.write_text("#!/bin/sh\nexit 3\n")
     silent.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(RunError, match=r"^srun ended with status 3; all learners were stopped and nothing "):
-        launch.launch(["true"], 1, "slurm", {"localhost": 1}, print)
+    with pytest.raises(RunError, match=r"^srun ended with status 3; all others were stopped and nothing "):
+        launch.launch("p1", ["true"], 1, "slurm", {"localhost": 1}, print)
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs: apt-get install util-linux")
@@ -228,7 +228,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
 def test_a_missing_launcher(launcher: str, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UsageError, match=f"--launcher {launcher} needs {program}"):
-        launch.launch(["true"], 1, launcher, {"localhost": 1}, print)
+        launch.launch("p1", ["true"], 1, launcher, {"localhost": 1}, print)
 
 
 @needs_horovod

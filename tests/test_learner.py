@@ -51,7 +51,7 @@ def two_learners(job: learner.Job, folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PYTHONPATH", str(store.ROOT))
     said: list[str] = []
     argv = [sys.executable, "-c", SCRIPT, json.dumps(asdict(job)), str(folder)]
-    launch.launch(argv, 2, "none", {"localhost": 2}, said.append)
+    launch.launch("learner", argv, 2, "none", {"localhost": 2}, said.append)
     weights = [list(np.load(folder / f"rank{rank}.npz").values()) for rank in range(2)]
     return json.loads((folder / "reports.json").read_text()), weights
 
