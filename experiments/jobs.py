@@ -89,8 +89,8 @@ def reason(experiment: str, log: Sequence[str], *, last: bool) -> str:
 def failure(experiment: str, who: str, status: int, log: Sequence[str]) -> RunError:
     """What to raise for a process that ended a job: how it ended, and the first that it or another said of it."""
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    # Who was killed from outside has left no last words: those are of others, who lost it.
-    why = reason(experiment, log, last=status >= 0 or status == -signal.SIGABRT)
+    # Who was killed or stopped from outside has left no last words: those are of others, who lost it.
+    why = reason(experiment, log, last=0 <= status < 128 or status == -signal.SIGABRT)
     return RunError(f"{who} {how}; all others were stopped and nothing was written{why}")
 
 

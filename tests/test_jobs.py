@@ -126,4 +126,5 @@ def test_who_was_killed_has_no_last_words() -> None:
     said = ["job: learner 1: too hot", "Connection reset by peer"]
     failed = jobs.failure("job", "worker 3", -9, said[1:])
     assert str(failed) == "worker 3 was killed by signal 9; all others were stopped and nothing was written"
+    assert "reset" not in str(jobs.failure("job", "worker 3", 143, said[1:]))
     assert str(jobs.failure("job", "worker 3", -9, said)).endswith(" (job: learner 1: too hot)")
