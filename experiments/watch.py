@@ -48,9 +48,11 @@ def main(argv: list[str]) -> None:
     watched = os.getppid()
     if select.select([sys.stdin], [], [], seconds)[0]:
         return
-    silent = ", ".join(silent_peers(addresses)) or "none that answers"
+    silent = silent_peers(addresses)
+    # A peer that is stopped, or another program at its port, answers, but doesn't join.
+    missing = f"missing: {', '.join(silent)}" if silent else f"not joined, but answering: {', '.join(addresses)}"
     if os.getppid() == watched:  # else it has ended meanwhile
-        print(f"{who}not all workers joined within {seconds:g} s; missing: {silent}", flush=True)
+        print(f"{who}not all workers joined within {seconds:g} s; {missing}", flush=True)
         os.kill(watched, signal.SIGKILL)
 
 

@@ -58,6 +58,12 @@ def test_a_watch_ends_the_process_and_names_who_is_missing() -> None:
     assert done.stdout == f"worker 0: not all workers joined within 0.5 s; missing: {nobody}\n" and not done.stderr
 
 
+def test_who_answers_but_does_not_join_is_named_too() -> None:
+    with listener() as answers:
+        done = waits(20_000_000, answers)
+    assert done.stdout == f"worker 0: not all workers joined within 0.5 s; not joined, but answering: {answers}\n"
+
+
 def test_a_watch_leaves_alone_who_is_in_time() -> None:
     done = waits(1, "x:1")
     assert done.returncode == 0 and done.stdout == "on\n"
