@@ -76,22 +76,24 @@ def first_line(error: BaseException) -> str:
     return next((line for line in lines if line and line != "Graph execution error:"), "no reason given")
 
 
-def reason(experiment: str, log: Sequence[str], *, last: bool) -> str:
-    """Why a job failed, in brackets: the first that a process of its own or ssh said of it, or else the last line."""
+def ended(status: int) -> str:
+    """How a process ended."""
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+
+
+def failure(experiment: str, who: str, status: int, log: Sequence[str]) -> RunError:
+    """What to raise for a process that ended a job: how it ended, and in brackets the first that a process of the
+    experiment or ssh said of it, or else the last line."""
     own = [line for line in log if line.startswith(f"{experiment}: ")]
     ssh = [line for line in log if line.startswith("ssh: ")]
     if not ssh:  # horovodrun heads what ssh says of a host without naming itself
         ssh = [" ".join(pair) for pair in pairwise(log) if pair[0].startswith("ssh not successful for host ")]
-    said = own or ssh or [line for line in log if last and any(map(str.isalnum, line))][-1:]
-    return f" ({said[0].strip()})" if said else ""
-
-
-def failure(experiment: str, who: str, status: int, log: Sequence[str]) -> RunError:
-    """What to raise for a process that ended a job: how it ended, and the first that it or another said of it."""
-    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    said = own or ssh
     # Who was killed or stopped from outside has left no last words: those are of others, who lost it.
-    why = reason(experiment, log, last=0 <= status < 128 or status == -signal.SIGABRT)
-    return RunError(f"{who} {how}; all others were stopped and nothing was written{why}")
+    if not said and (0 <= status < 128 or status == -signal.SIGABRT):
+        said = [line for line in log if any(map(str.isalnum, line))][-1:]
+    why = f" ({said[0].strip()})" if said else ""
+    return RunError(f"{who} {ended(status)}; all others were stopped and nothing was written{why}")
 
 
 def pending(

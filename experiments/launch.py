@@ -135,7 +135,7 @@ def _rendezvous(slots: dict[str, int], learners: int, hosts: Hosts | None) -> It
         port, address = hosts.inside("host1", server.start), hosts.addresses["host1"]
     else:
         port, address = server.start(), address_towards(others[0]) if others else "127.0.0.1"
-    server.init(get_host_assignments(parse(_spec(slots)), learners, learners))
+    server.init(get_host_assignments(parse(spec(slots)), learners, learners))
     interface = INTERFACE if hosts else None if others else "lo"
     try:
         yield {
@@ -150,12 +150,12 @@ def _rendezvous(slots: dict[str, int], learners: int, hosts: Hosts | None) -> It
         server.stop()
 
 
-def _spec(slots: dict[str, int]) -> str:
+def spec(slots: dict[str, int]) -> str:
     """Hosts and slots as launchers take them."""
     return ",".join(f"{host}:{count}" for host, count in slots.items())
 
 
-def _command(launcher: str, spec: str, learners: int, argv: Sequence[str], environment: dict[str, str]) -> list[str]:
+def _command(launcher: str, hosts: str, learners: int, argv: Sequence[str], environment: dict[str, str]) -> list[str]:
     """The one command of a launcher that starts all learners."""
     if launcher == "mpirun":
         root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
@@ -171,7 +171,7 @@ def _command(launcher: str, spec: str, learners: int, argv: Sequence[str], envir
             "-np",
             str(learners),
             "-H",
-            spec,
+            hosts,
             "--bind-to",
             "none",
             "--tag-output",
@@ -180,7 +180,7 @@ def _command(launcher: str, spec: str, learners: int, argv: Sequence[str], envir
         ]
     if launcher == "slurm":
         return ["srun", f"--ntasks={learners}", "--distribution=block", "--kill-on-bad-exit=1", "--label", *argv]
-    return [sys.executable, "-m", "horovod.runner.launch", "--gloo", "-np", str(learners), "-H", spec, *argv]
+    return [sys.executable, "-m", "horovod.runner.launch", "--gloo", "-np", str(learners), "-H", hosts, *argv]
 
 
 class Processes:
@@ -284,7 +284,7 @@ def launch(
                 command = hosts.command(host, argv) if hosts else list(argv)
                 processes.start(command, environment | {OWN_RANK: str(rank)})
         else:
-            processes.start(_command(launcher, _spec(slots), learners, argv, environment), environment)
+            processes.start(_command(launcher, spec(slots), learners, argv, environment), environment)
         failed = processes.wait()
     if failed is not None:
         index, status = failed

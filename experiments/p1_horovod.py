@@ -160,8 +160,7 @@ def check_devices(c: Config) -> None:
 
 def be_learner(c: Config, report: Path, pin: str) -> int:
     """Do one learner's part in a process that a launcher started; its exit status. Raises UsageError."""
-    spec = ",".join(f"{host}:{count}" for host, count in c.slots.items())
-    launch.join(spec, c.learners)
+    launch.join(launch.spec(c.slots), c.learners)
     rank, local = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_LOCAL_RANK"])
     place, all_here = (rank, c.learners) if pin == "rank" else (local, int(os.environ["HOROVOD_LOCAL_SIZE"]))
     if c.job.device == "cpu":
@@ -180,11 +179,10 @@ def be_learner(c: Config, report: Path, pin: str) -> int:
     except Exception as error:
         traceback.print_exc()
         # What Horovod raises says only that another learner is gone.
-        lost = type(error).__name__ == "HorovodInternalError" or "Horovod has been shut down" in str(error)
-        if not lost:
-            print(f"{EXPERIMENT}: learner {rank}: {type(error).__name__}: {jobs.first_line(error)}", flush=True)
-        else:
+        if type(error).__name__ == "HorovodInternalError" or "Horovod has been shut down" in str(error):
             time.sleep(1)  # launchers blame who ends first
+        else:
+            print(f"{EXPERIMENT}: learner {rank}: {type(error).__name__}: {jobs.first_line(error)}", flush=True)
         return 1
     if rank == 0:
         reports[0] |= {"versions": store.library_versions(), "sources": store.loaded_sources()}

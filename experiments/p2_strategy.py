@@ -41,7 +41,7 @@ from experiments import cores, fashion, jobs, store, strategy
 from experiments.hosts import Hosts, Link
 from experiments.launch import Processes
 from experiments.usage import RunError, UsageError, exit_status
-from experiments.watch import Watch, silent_peers
+from experiments.watch import Watch, host_and_port, silent_peers
 
 EXPERIMENT = "p2_strategy"
 SWEEP = {"mirrored": [1, 2, 4, 8], "multiworker": [1, 2, 4, 8, 16]}
@@ -261,8 +261,8 @@ class Own:
 
 
 def host_of(address: str) -> str:
-    """The host of host:port."""
-    host = address.rpartition(":")[0].strip("[]").lower()
+    """The host of host:port, by one name."""
+    host = host_and_port(address)[0].lower()
     return "127.0.0.1" if host == "localhost" else host
 
 
@@ -281,7 +281,7 @@ def cluster(text: str, workers: int) -> tuple[list[str], int]:
         ) from error
     if kind != "worker" or set(config["cluster"]) != {"worker"}:
         raise UsageError(f"TF_CONFIG: all tasks must be workers, this one is a '{kind}'")
-    places = [(host_of(address), int(address.rpartition(":")[2])) for address in addresses]
+    places = [(host_of(address), host_and_port(address)[1]) for address in addresses]
     twice = next((address for i, address in enumerate(addresses) if places[i] in places[:i]), None)
     if twice:
         raise UsageError(f"TF_CONFIG names {twice} twice; give each worker an address of its own")
@@ -324,7 +324,7 @@ def slurm_tf_config(workers: int) -> str:
 
 def check_address(address: str) -> None:
     """Raise UsageError unless host:port is an address of this machine whose port is free."""
-    host, port = address.rpartition(":")[0].strip("[]"), int(address.rpartition(":")[2])
+    host, port = host_and_port(address)
     try:
         family, kind, _, _, place = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as s:
@@ -374,8 +374,7 @@ def own_failure(own: Own, status: int, log: Sequence[str]) -> RunError:
                 said = [f"{who} lost {', '.join(silent)}, which no longer answer{'s' if one else ''}"]
                 break
             time.sleep(0.5)
-    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    return RunError(f"{[*said, *raised, f'{who} {how}'][0]}; nothing was written")
+    return RunError(f"{[*said, *raised, f'{who} {jobs.ended(status)}'][0]}; nothing was written")
 
 
 # ---- the launcher --------------------------------------------------------------------------------------------------
@@ -541,8 +540,6 @@ def run(
     An `own` worker is the only one of the job that runs here; none but worker 0 writes.
     """
     writes = own is None or own.rank == 0
-    if own is None:
-        check_devices(c)
     if writes:
         store.check_writable(store.path_of(EXPERIMENT, "", a.results).parent)
     fashion.load(a.data_dir, c.dataset)  # say what is wrong with the data once, and not in every worker

@@ -14,13 +14,18 @@ import subprocess
 import sys
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of host:port; an IPv6 host without its brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def silent_peers(addresses: list[str]) -> list[str]:
     """The addresses, host:port, where nobody answers."""
     silent = []
     for address in addresses:
-        host, _, port = address.rpartition(":")
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+            socket.create_connection(host_and_port(address), timeout=2).close()
         except OSError:
             silent.append(address)
     return silent
