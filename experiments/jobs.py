@@ -1,5 +1,5 @@
-"""What the scripts that start learners share: this machine's GPUs, which jobs of a sweep are still to be run, and how a
-job's script starts itself again as a learner."""
+"""What the scripts that start learners share: this machine's GPUs, how a job's script starts itself again as a learner,
+and what to say of one that failed."""
 
 from __future__ import annotations
 
@@ -8,34 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-from tqdm import tqdm
 
 from experiments import store
 from experiments.usage import RunError, UsageError
 
 EPOCH_LINE = "epoch "  # how the progress of a job's first process starts
 LOG_LINES = 400  # of a job's output, what is kept at most
-
-
-class Config(Protocol):
-    """A job of several learners, and where it runs."""
-
-    @property
-    def slug(self) -> str:
-        """The readable part of the run's name."""
-        ...
-
-    def flat(self) -> dict[str, Any]:
-        """All settings by name."""
-        ...
-
-
-C = TypeVar("C", bound=Config)
 
 
 def gpus() -> list[str]:
@@ -94,31 +75,3 @@ def failure(experiment: str, who: str, status: int, log: Sequence[str]) -> RunEr
         said = [line for line in log if any(map(str.isalnum, line))][-1:]
     why = f" ({said[0].strip()})" if said else ""
     return RunError(f"{who} {ended(status)}; all others were stopped and nothing was written{why}")
-
-
-def pending(
-    experiment: str,
-    configs: Sequence[C],
-    results: Path,
-    check: Callable[[C], None],
-    *,
-    sweep: bool,
-    skip_finished: bool,
-) -> Iterator[C]:
-    """The jobs that are still to be run; a sweep ends at the first one that this machine is too small for.
-
-    `check` raises UsageError for such a job, as does this for the first of a sweep, or the only one.
-    """
-    for config in configs:
-        try:
-            check(config)
-        except UsageError as error:
-            if not sweep or config is configs[0]:
-                raise
-            tqdm.write(f"{config.slug} and larger ones left out: {error}", file=sys.stderr)
-            return
-        path = store.path_of(experiment, store.run_id(config.slug, config.flat()), results)
-        if skip_finished and store.finished(path, config.flat()):
-            tqdm.write(f"{config.slug}: finished before, skipped", file=sys.stderr)
-        else:
-            yield config

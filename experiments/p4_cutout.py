@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments import augment, cifar, store
+from experiments import augment, cifar, schemas, store
 from experiments.plain import PlainEngine
 from experiments.resnet import seeded
 from experiments.usage import RunError, UsageError, exit_status
@@ -185,9 +185,9 @@ class Progress:
         if [row.get("epoch") for row in self.rows] != list(range(1, len(self.rows) + 1)) or len(self.rows) > epochs:
             raise ValueError(f"its rows are not epochs of a run of {epochs}")
         for row in self.rows:
-            if row.keys() != set(store.SCHEMAS[EXPERIMENT].names):
+            if row.keys() != set(schemas.SCHEMAS[EXPERIMENT].names):
                 raise ValueError(f"epoch {row['epoch']} lacks a column, or has one too many")
-            for column in store.SCHEMAS[EXPERIMENT]:
+            for column in schemas.SCHEMAS[EXPERIMENT]:
                 value = row[column.name]
                 if type(value) is not PYTHON_TYPES[column.type] or (type(value) is float and not math.isfinite(value)):
                     raise ValueError(f"epoch {row['epoch']} has {column.name} = {value!r}")

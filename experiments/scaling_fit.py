@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from derivations import scaling
-from experiments import published, store
+from experiments import published, schemas, store
 from experiments.usage import UsageError, exit_status
 
 EXPERIMENT = "scaling_fit"
@@ -256,7 +256,7 @@ def row(method: str, role: str, point: Any, predicted: float, **more: Any) -> Ro
     observed = getattr(point, "images_per_second", None)
     known = {name: getattr(point, name, None) for name in ("learners", "per_learner_batch", "gradient_bytes", "source")}
     known |= {"link_gbit_per_second": getattr(point, "link_gbit_per_second", None)}
-    blank = {field.name: None for field in store.SCHEMAS[EXPERIMENT]}
+    blank = {field.name: None for field in schemas.SCHEMAS[EXPERIMENT]}
     error = None if observed is None else predicted / observed - 1
     filled = {"series": point.series, "network": point.network, "unit": "images/s", "method": method, "role": role}
     return blank | filled | known | {"observed": observed, "predicted": predicted, "error": error} | more

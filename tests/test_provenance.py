@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from experiments import published, scaling_fit, store
+from experiments import published, scaling_fit, schemas, store
 from report import show
 
 REPORT = Path(show.__file__).parent
@@ -38,7 +38,7 @@ def write(results: Path, monkeypatch: pytest.MonkeyPatch, epochs: int = 2, **cha
     """A run of p4_cutout whose error halves with every epoch."""
     monkeypatch.setenv("DLPERF_COMMIT", "0123456789abcdef0123456789abcdef01234567")
     text = {"dataset": "cifar10", "augment": "cutout", "precision": "fp32", "engine": "plain", "schedule": "authors"}
-    values: dict[str, Any] = {f.name: 1 if f.type == pa.int64() else 0.5 for f in store.SCHEMAS["p4_cutout"]}
+    values: dict[str, Any] = {f.name: 1 if f.type == pa.int64() else 0.5 for f in schemas.SCHEMAS["p4_cutout"]}
     values |= text | {"M": 1, "batch_size": 64, "epochs_planned": epochs} | changes
     depth = values.pop("depth", 44)
     seed = values.pop("seed", 0)

@@ -44,7 +44,7 @@ def test_every_run_has_its_log_and_nothing_else_lies_there() -> None:
 def test_the_rows_are_those_of_the_configuration(run: store.Run, frame: pd.DataFrame) -> None:
     origin, mine = run.provenance, rows(frame, run)
     config = p4_cutout.Config(**origin.config)
-    assert origin.run_id == store.run_id(config.slug, origin.config)
+    assert origin.run_id == store.run_id(config.slug, origin.config, origin.settings)
     assert origin.seed == config.seed
     assert config.dataset == "cifar10" and config.depth == 44 and config.epochs <= 100
     assert mine.epoch.tolist() == list(range(1, config.epochs + 1))

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from derivations import scaling
-from experiments import published, store
+from experiments import published, schemas, store
 from experiments import scaling_fit as sf
 
 SMALL, LARGE = np.array([1.0, 2.0, 4.0]), np.array([8.0, 16.0])
@@ -234,8 +234,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs of 1, 2 and 4 learners of both problems, in schemas of the columns that are read."""
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     for name, columns in (("p1_horovod", P1), ("p2_strategy", P2), ("allreduce", LINK)):
-        fields = [store.column(column, kind, "-", "-", nullable=True) for column, kind in columns.items()]
-        monkeypatch.setitem(store.SCHEMAS, name, pa.schema(fields))
+        fields = [schemas.column(column, kind, "-", "-", nullable=True) for column, kind in columns.items()]
+        monkeypatch.setitem(schemas.SCHEMAS, name, pa.schema(fields))
 
     def write(experiment: str, run: str, rows: list[dict[str, Any]]) -> None:
         started = datetime(2026, 1, 2, tzinfo=UTC)

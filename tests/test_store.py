@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import store
+from experiments import schemas, store
 from experiments.usage import UsageError
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -56,7 +56,7 @@ def origin(config: dict[str, Any] | None = None, **changes: Any) -> store.Proven
 def epochs(dataset: str, run: int = 2) -> pd.DataFrame:
     """Rows of p4_cutout with every column filled by its type."""
     values: dict[str, Any] = {}
-    for field in store.SCHEMAS["p4_cutout"]:
+    for field in schemas.SCHEMAS["p4_cutout"]:
         values[field.name] = "x" if field.type == pa.string() else 1 if field.type == pa.int64() else 0.5
     return pd.DataFrame([values | {"dataset": dataset, "epoch": k + 1} for k in range(run)])
 
@@ -85,7 +85,7 @@ def test_units_and_meanings_travel_in_the_file(tmp_path: Path) -> None:
 
 
 def test_every_column_of_every_schema_has_a_unit_and_a_meaning() -> None:
-    for schema in store.SCHEMAS.values():
+    for schema in schemas.SCHEMAS.values():
         for field in schema:
             assert field.metadata[b"unit"] and field.metadata[b"doc"]
 
@@ -108,7 +108,7 @@ def test_running_again_replaces_and_another_configuration_adds(tmp_path: Path) -
 def test_without_results_the_frame_is_empty_but_has_all_columns(tmp_path: Path) -> None:
     read = store.read("p4_cutout", tmp_path)
     assert read.empty
-    assert set(store.SCHEMAS["p4_cutout"].names) < set(read.columns)
+    assert set(schemas.SCHEMAS["p4_cutout"].names) < set(read.columns)
     assert {"run_id", "kind", "device", "started"} < set(read.columns)
     assert store.runs(tmp_path) == []
 
@@ -134,7 +134,7 @@ def test_synthetic_data_can_be_told_from_cifar10(tmp_path: Path) -> None:
         store.write(epochs(dataset), made, results=tmp_path)
     read = store.read("p4_cutout", tmp_path)
     assert read.groupby("dataset")["run_id"].nunique().to_dict() == {"cifar10": 1, "synthetic": 1}
-    assert not store.SCHEMAS["p4_cutout"].field("dataset").nullable
+    assert not schemas.SCHEMAS["p4_cutout"].field("dataset").nullable
 
 
 # ---- what does not fit is not written ------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ def test_the_rewriting_itself_is_harmless(stored: Path) -> None:
 
 
 def test_empty_cells_in_required_columns(stored: Path) -> None:
-    field = store.SCHEMAS["p3_crosscheck"].field("value").with_nullable(True)
+    field = schemas.SCHEMAS["p3_crosscheck"].field("value").with_nullable(True)
     rewritten(stored, lambda t: t.set_column(3, field, pa.array([None] * 50, pa.int64())))
     stopped(stored, "columns or types break the schema")
 
@@ -581,7 +581,7 @@ def test_committed_results_read_cleanly() -> None:
     for run in found:
         assert run.provenance.started < run.provenance.ended
         assert run.provenance.sources and run.provenance.command.startswith("python ")
-        assert run.provenance.run_id.endswith(store.run_id("", run.provenance.config))
+        assert run.provenance.run_id.endswith(store.run_id("", run.provenance.config, run.provenance.settings))
     for experiment in sorted({run.provenance.experiment for run in found}):
         frame = store.read(experiment)
         assert len(frame) == sum(run.rows for run in found if run.provenance.experiment == experiment)

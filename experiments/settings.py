@@ -1,0 +1,67 @@
+"""What the host's environment and configuration files do to a run: cleared, or recorded with it.
+
+One list for every script. Cleared is what would give a process a place in another job, or pin its threads elsewhere
+than the project pins them. Recorded is all else that Horovod, TensorFlow, XLA, Keras, PyTorch, Triton, NCCL, Gloo, MPI,
+OpenMP, MKL, OpenBLAS, CUDA, or the allocator read; of that, what can change a number is part of the run's identity.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+READ = re.compile(
+    r"(HOROVOD|TF|XLA|KERAS|TORCH|TORCHINDUCTOR|PYTORCH|TRITON|NCCL|GLOO|GRPC|OMPI|PMIX|PRTE|MPICH|I_MPI|UCX|OMP|GOMP|KMP"
+    r"|MKL|OPENBLAS|BLIS|NUMEXPR|CUDA|CUDNN|CUBLAS|NVIDIA|MALLOC|TCMALLOC|MIMALLOC)_|(LD_PRELOAD|GLIBC_TUNABLES)$"
+)
+CLEARED = re.compile(
+    r"HOROVOD_(RANK|SIZE|LOCAL_RANK|LOCAL_SIZE|CROSS_RANK|CROSS_SIZE|HOSTNAME|CONTROLLER|CPU_OPERATIONS|GLOO_\w+|ELASTIC)$"
+    r"|OMPI_COMM_WORLD_\w+$|PMIX?_(RANK|SIZE|FD|ID)$|(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT)$"
+    r"|(OMP_PROC_BIND|OMP_PLACES|GOMP_CPU_AFFINITY|KMP_AFFINITY)$"
+)
+# Recorded, but no part of the identity: where a job runs, and what is printed or kept on disk.
+NO_NUMBERS = re.compile(
+    r"(CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|NVIDIA_VISIBLE_DEVICES|NVIDIA_DRIVER_CAPABILITIES|NVIDIA_REQUIRE_\w+"
+    r"|NVIDIA_PRODUCT_NAME|(CUDA|CUDNN|NCCL)_(HOME|PATH|ROOT|VERSION)|NV_\w+|\w+_VERSION|TF_CONFIG"
+    r"|TF_CPP_\w+|\w+_CACHE_(DIR|PATH|MAXSIZE)|HOROVOD_(LOG_\w+|TIMELINE)|NCCL_DEBUG\w*|OMPI_ALLOW_\w+)$"
+)
+FILES = (
+    "~/.keras/keras.json",
+    "~/.nccl.conf",
+    "/etc/nccl.conf",
+    "~/.openmpi/mca-params.conf",
+    "/etc/openmpi/openmpi-mca-params.conf",
+    "~/.pmix/mca-params.conf",
+    "~/.config/ucx/ucx.conf",
+    "/etc/ucx/ucx.conf",
+)
+
+
+def clear() -> list[str]:
+    """Remove from this process's environment what is to be cleared; the names, for the user to know."""
+    names = sorted(name for name in os.environ if CLEARED.match(name))
+    for name in names:
+        del os.environ[name]
+    return names
+
+
+def recorded() -> dict[str, str]:
+    """The variables that are set, by name, and the files that say something, by path without their comments."""
+    found = {name: value for name, value in os.environ.items() if READ.match(name) and not CLEARED.match(name)}
+    for name in FILES:
+        path = Path(name).expanduser()
+        try:
+            lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        except OSError:  # one that can't be read here is not read by a library either
+            continue
+        said = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        if said:
+            found[name] = "\n".join(said)
+    return dict(sorted(found.items()))
+
+
+def identity(settings: Mapping[str, str]) -> dict[str, str]:
+    """Those of the settings that can change a number."""
+    return {name: value for name, value in settings.items() if not NO_NUMBERS.match(name)}
