@@ -246,7 +246,7 @@ def run(a: Namespace, say: Callable[[str], None]) -> None:
             say(line)
         if a.write:
             config = vars(ours) | {"seconds": a.seconds, "turns": a.turns, "windows": a.windows, "workers": a.workers}
-            name = store.run_id(f"{ours.dataset}-M{ours.M:02d}-{ours.device}", config)
+            name = store.timed_id(f"{ours.dataset}-M{ours.M:02d}-{ours.device}", config)
             origin = store.provenance(
                 EXPERIMENT, name, config, seed=ours.seed, device=device, started=started, code=code
             )

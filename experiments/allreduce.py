@@ -363,7 +363,7 @@ def rows(c: Config, said: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def run(c: Config, results: Path) -> Path:
     """Measure and write; returns the results file. Raises UsageError and RunError."""
     code = store.Code.now()
-    name, started, log = store.run_id(c.slug, vars(c)), datetime.now(UTC), list[str]()
+    name, started, log = store.timed_id(c.slug, vars(c)), datetime.now(UTC), list[str]()
     store.check_writable(store.path_of(EXPERIMENT, name, results).parent)
 
     def say(line: str) -> None:

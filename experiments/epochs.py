@@ -15,6 +15,8 @@ from experiments import schemas, store
 # What tells the members of a job apart, and a step of its timeline.
 MEMBER = {"p1_horovod": "rank", "p2_strategy": "worker"}
 STEP = {"p1_horovod": "step", "p2_strategy": "execution"}
+# What earlier code could not vary, so that its runs have it though their rows don't say.
+CONSTANT = {"p1_horovod": {"compiled": False}, "p2_strategy": {"image_size": 32}}
 # Beside the columns of version 1: phases since the job's start (s), and the whole job's wall clock.
 ADDED = ["began", "wait_seconds", "job_seconds"]
 
@@ -26,8 +28,10 @@ def read(experiment: str, results: Path = store.RESULTS) -> pd.DataFrame:
     the job's start to its end: by its rows, of earlier runs by their provenance. `setup_seconds` goes from the job's
     start to the end of the warm-up; in earlier runs from the learner's, a second or two later. Raises SchemaError.
     """
-    earlier = store.read(experiment, results, version=1)
-    earlier["job_seconds"] = (earlier.ended - earlier.started).dt.total_seconds().astype(float)
+    earlier = store.read(experiment, results, version=1).assign(**CONSTANT[experiment])
+    earlier["job_seconds"] = (
+        (pd.to_datetime(earlier.ended) - pd.to_datetime(earlier.started)).dt.total_seconds().astype(float)
+    )
     newer = derive(store.read(experiment, results), experiment)
     whole = [frame for frame in (earlier, newer) if len(frame)]
     columns = list(dict.fromkeys([*earlier.columns, *newer.columns, *ADDED]))

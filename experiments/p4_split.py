@@ -241,7 +241,7 @@ def as_rows(c: Config, reports: list[dict[str, Any]]) -> pd.DataFrame:
 
 def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], None]) -> Path:
     """Run a job and write its results; returns their file. Raises UsageError and RunError."""
-    name = store.run_id(c.slug, c.flat())
+    name = store.timed_id(c.slug, c.flat())
     store.check_writable(store.path_of(EXPERIMENT, name, a.results).parent)
     cifar.load(a.data_dir, c.training.dataset)  # say what is wrong with the data once, and not in every learner
     started, code = datetime.now(UTC), store.Code.now()

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from derivations import scaling
-from experiments import published, schemas, store
+from experiments import epochs, published, schemas, store
 from experiments.usage import UsageError, exit_status
 
 EXPERIMENT = "scaling_fit"
@@ -188,46 +188,58 @@ def _measured(rows: pd.DataFrame, batch: str, size: float) -> pd.DataFrame:
     """Median over epochs of what all learners of a run did in the time of the slowest, as plain points."""
     named = rows.assign(per_learner_batch=rows[batch].astype(float))
     keys = ["series", "learners", "per_learner_batch"]
-    epochs = named.groupby([*keys, "run_id", "epoch"], as_index=False).agg(
+    whole = named.groupby([*keys, "run_id", "epoch"], as_index=False).agg(
         images=("images", "sum"), seconds=("seconds", "max")
     )
-    epochs["images_per_second"] = epochs.images / epochs.seconds
-    points = epochs.groupby(keys, as_index=False).images_per_second.median()
+    whole["images_per_second"] = whole.images / whole.seconds
+    points = whole.groupby(keys, as_index=False).images_per_second.median()
     more: Row = {"setting": points.series, "network": "ResNet-50", "gradient_bytes": size, "source": "measured"}
     return points.assign(**more, node_learners=np.nan, link_gbit_per_second=np.nan)[POINTS]
 
 
+def one_allocation(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each series that come from one allocation, as rates compare within one only.
+
+    The one with the most sizes, then with the most runs, then the latest.
+    """
+    if rows.empty:
+        return rows
+    alike = rows.groupby(["series", "allocation"])
+    rank = alike.agg(sizes=("learners", "nunique"), runs=("run_id", "nunique"), started=("started", "max"))
+    best = rank.sort_values(list(rank.columns)).reset_index().drop_duplicates("series", keep="last")
+    return rows.merge(best[["series", "allocation"]], on=["series", "allocation"])
+
+
 def _horovod(results: Path) -> pd.DataFrame:
-    """Problem 1's rows of learners that average, with the name of their series."""
-    rows = store.read("p1_horovod", results)
+    """Problem 1's epochs of learners that average, with the name of their series."""
+    rows = epochs.read("p1_horovod", results)
     rows = rows[(rows.kind == "measured") & rows.allreduce.astype(bool)]
-    mixed = {"float32": "", "mixed": ", mixed precision"}
-    return rows.assign(
-        series=[
-            f"Horovod {row.framework} {row.device_kind}, {row.image_size} pixels{mixed[row.precision]}"
-            for row in records(rows)
-        ]
-    )
+    names = []
+    for row in records(rows):
+        how = (", mixed precision" if row.precision == "mixed" else "") + (", compiled" if row.compiled else "")
+        device = store.short_name(row.device)
+        names.append(f"Horovod {row.framework}, {device}, {row.image_size} pixels{how}")
+    return rows.assign(series=names)
 
 
 def _distributed(results: Path) -> pd.DataFrame:
-    """Problem 2's rows, with the name of their series."""
-    rows = store.read("p2_strategy", results)
+    """Problem 2's epochs, with the name of their series."""
+    rows = epochs.read("p2_strategy", results)
     rows = rows[rows.kind == "measured"]
     names = []
     for row in records(rows):
         how = row.all_reduce if row.strategy == "mirrored" else row.communication
         setting = row.precision + (", XLA" if row.jit_compile else "")
         setting += f", {row.steps_per_execution} steps a call" if row.steps_per_execution > 1 else ""
-        device = store.short_name(row.device)
-        names.append(f"tf.distribute {row.strategy} {how}, {row.scaling}, {device}, {setting}")
+        device, size = store.short_name(row.device), "" if row.image_size == 32 else f", {row.image_size} pixels"
+        names.append(f"tf.distribute {row.strategy} {how}, {row.scaling}, {device}{size}, {setting}")
     return rows.assign(series=names)
 
 
 def measured(results: Path) -> tuple[pd.DataFrame, list[str]]:
     """The points that Problems 1 and 2 have measured, and the ids of their runs; empty where there are none."""
     frames, runs = [], []
-    horovod, distributed = _horovod(results), _distributed(results)
+    horovod, distributed = one_allocation(_horovod(results)), one_allocation(_distributed(results))
     if len(horovod):
         # Where learners ran on more hosts than they need, a curve has the fewest.
         alike = horovod.groupby(["framework", "device_kind", "batch_size", "image_size", "learners"])
@@ -339,7 +351,7 @@ def transfer(points: pd.DataFrame, lender: pd.DataFrame) -> list[Row]:
 def by_link(results: Path) -> tuple[list[Row], list[str]]:
     """Problem 1's GPUs from one of them and the time of an all-reduce by itself, and the ids of the runs used.
 
-    Nothing is fitted to a job of several. Either nothing of the all-reduce is hidden, or as much as the backward pass
+    All were measured in one allocation. Nothing is fitted to a job of several. Either nothing of the all-reduce is hidden, or as much as the backward pass
     lasts; the truth lies between, if a GPU among several computes as one alone does.
     """
     rows, timed = _horovod(results), store.read("allreduce", results)
@@ -348,13 +360,14 @@ def by_link(results: Path) -> tuple[list[Row], list[str]]:
     size = float(published.networks()["ResNet-50"][0])
     made: list[Row] = []
     runs: set[str] = set()
-    for device, learners in sorted({*zip(timed.device, timed.learners, strict=True)}):
-        windows = timed[(timed.device == device) & (timed.learners == learners)]
+    for where, learners in sorted({*zip(timed.allocation, timed.learners, strict=True)}):
+        windows = timed[(timed.allocation == where) & (timed.learners == learners)]
+        device = windows.device.iloc[0]
         seconds = windows.groupby("bytes").seconds.median()
         alpha, beta = scaling.fit_link(seconds.index, seconds, learners)
         link = {scaling.p: learners, scaling.n: size, scaling.alpha: alpha, scaling.beta: beta}
         communication = float(scaling.ring().subs(link))
-        own = rows[(rows.device == device) & rows.learners.isin([1, learners])]
+        own = rows[(rows.allocation == where) & rows.learners.isin([1, learners])]
         if own.empty:
             continue
         runs |= {*own.run_id, *windows.run_id}

@@ -116,7 +116,7 @@ def run_all(
     if len(configs) > 1:
         seconds = estimate(experiment, todo, results) if todo else 0.0
         took = "of unknown length" if seconds is None else f"about {max(1, round(seconds / 60))} min"
-        say(f"plan: {len(todo)} jobs, {took}, to go on after a stop: {allocation.TOKEN}={allocation.token()}")
+        say(f"plan: {len(todo)} jobs, {took}; to go on after a stop: {allocation.TOKEN}={allocation.token()}")
         for config in todo:
             say(f"  {config.slug}")
     failed: list[str] = []

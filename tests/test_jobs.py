@@ -1,63 +1,15 @@
-"""Which GPUs there are, and which jobs of a sweep are left to run."""
+"""Which GPUs there are, and what is said of a process that ended a job."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from experiments import jobs, store
 from experiments.usage import UsageError
-
-
-@dataclass(frozen=True)
-class Job:
-    learners: int
-
-    @property
-    def slug(self) -> str:
-        return f"job-{self.learners}"
-
-    def flat(self) -> dict[str, Any]:
-        return {"learners": self.learners}
-
-
-def at_most(most: int):  # type: ignore[no-untyped-def]
-    def check(job: Job) -> None:
-        if job.learners > most:
-            raise UsageError(f"{job.learners} are too many")
-
-    return check
-
-
-def sizes(given: list[int], most: int, *, sweep: bool, results: Path) -> list[int]:
-    todo = jobs.pending("x", [Job(n) for n in given], results, at_most(most), sweep=sweep, skip_finished=True)
-    return [job.learners for job in todo]
-
-
-def test_a_sweep_ends_where_the_machine_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sizes([1, 2, 4, 8], 2, sweep=True, results=tmp_path) == [1, 2]
-    assert capsys.readouterr().err == "job-4 and larger ones left out: 4 are too many\n"
-    assert sizes([1, 2], 2, sweep=True, results=tmp_path) == [1, 2]
-
-
-@pytest.mark.parametrize(("given", "sweep"), [([4], False), ([4, 8], True)])
-def test_a_machine_too_small_for_any_job_is_an_error(given: list[int], sweep: bool, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="4 are too many"):
-        sizes(given, 2, sweep=sweep, results=tmp_path)
-
-
-def test_finished_jobs_are_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    done = store.path_of("x", store.run_id("job-2", {"learners": 2}), tmp_path)
-    monkeypatch.setattr(store, "finished", lambda path, config: path == done and config == {"learners": 2})
-    assert sizes([1, 2, 4], 4, sweep=True, results=tmp_path) == [1, 4]
-    assert capsys.readouterr().err == "job-2: finished before, skipped\n"
 
 
 def fake_driver(folder: Path, listed: str, monkeypatch: pytest.MonkeyPatch) -> None:

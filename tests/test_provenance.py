@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from experiments import published, scaling_fit, schemas, store
+from experiments import epochs, published, scaling_fit, schemas, store
 from report import show
 
 REPORT = Path(show.__file__).parent
@@ -22,7 +22,8 @@ def run(chapter: str, results: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[s
     """The Markdown that the chapter's cells display, and their variables."""
     texts: list[str] = []
     monkeypatch.setattr(show, "display", lambda data, raw: texts.append(data.get("text/markdown", f"{list(data)}")))
-    monkeypatch.setattr(store.read, "__defaults__", (results,))
+    monkeypatch.setattr(store.read, "__defaults__", (results, None))
+    monkeypatch.setattr(epochs.read, "__defaults__", (results,))
     monkeypatch.setattr(store.runs, "__defaults__", (results,))
     monkeypatch.delenv("QUARTO_EXECUTE_INFO", raising=False)
     source = (REPORT / chapter).read_text()

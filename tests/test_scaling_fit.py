@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from derivations import scaling
-from experiments import published, schemas, store
+from experiments import allocation, epochs, published, schemas, store
 from experiments import scaling_fit as sf
 
 SMALL, LARGE = np.array([1.0, 2.0, 4.0]), np.array([8.0, 16.0])
@@ -213,88 +214,79 @@ def test_committed_projections_are_what_the_published_curves_give_today(predicte
 
 # ---- measured runs -------------------------------------------------------------------------------------------------
 
-P1 = {
-    "framework": pa.string(), "learners": pa.int64(), "hosts": pa.int64(), "device_kind": pa.string(),
-    "batch_size": pa.int64(), "image_size": pa.int64(), "epoch": pa.int64(), "rank": pa.int64(),
-    "images": pa.int64(), "seconds": pa.float64(), "allreduce": pa.bool_(), "precision": pa.string(),
-}  # fmt: skip
-P2 = {
-    "scaling": pa.string(), "strategy": pa.string(), "learners": pa.int64(), "per_learner_batch": pa.int64(),
-    "epoch": pa.int64(), "images": pa.int64(), "seconds": pa.float64(), "precision": pa.string(),
-    "jit_compile": pa.bool_(), "all_reduce": pa.string(), "communication": pa.string(), "hosts": pa.int64(),
-    "steps_per_execution": pa.int64(),
-}  # fmt: skip
 LINK = {
     "backend": pa.string(), "hosts": pa.int64(), "learners": pa.int64(), "bytes": pa.float64(), "seconds": pa.float64(),
 }  # fmt: skip
+HERE: dict[str, Any] = {"kind": "measured", "device": "a GPU", "allocation": "here"}
+HERE |= {"started": datetime(2026, 1, 2, tzinfo=UTC), "hosts": 1}
+HOROVOD: dict[str, Any] = HERE | {"framework": "torch", "device_kind": "gpu", "batch_size": 8, "image_size": 224}
+HOROVOD |= {"images": 100, "precision": "float32", "compiled": False, "allreduce": True}
+STRATEGY: dict[str, Any] = HERE | {"precision": "float32", "jit_compile": False, "steps_per_execution": 1}
+STRATEGY |= {"image_size": 32, "all_reduce": None, "communication": None}
+Epochs = dict[str, list[dict[str, Any]]]
 
 
 @pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs of 1, 2 and 4 learners of both problems, in schemas of the columns that are read."""
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Epochs:
+    """Epochs of 1, 2 and 4 learners of both problems, by experiment; all-reduces have a schema of what is read."""
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
-    for name, columns in (("p1_horovod", P1), ("p2_strategy", P2), ("allreduce", LINK)):
-        fields = [schemas.column(column, kind, "-", "-", nullable=True) for column, kind in columns.items()]
-        monkeypatch.setitem(schemas.SCHEMAS, name, pa.schema(fields))
-
-    def write(experiment: str, run: str, rows: list[dict[str, Any]]) -> None:
-        started = datetime(2026, 1, 2, tzinfo=UTC)
-        origin = store.provenance(experiment, run, {}, seed=0, device="a GPU", started=started)
-        store.write(pd.DataFrame(rows), origin, results=tmp_path)
-
+    monkeypatch.setenv(allocation.TOKEN, "a go")
+    monkeypatch.setattr(allocation, "current", lambda: "here")
+    fields = [schemas.column(column, kind, "-", "-", nullable=True) for column, kind in LINK.items()]
+    monkeypatch.setitem(schemas.SCHEMAS, "allreduce", pa.schema(fields))
+    found: Epochs = {"p1_horovod": [], "p2_strategy": []}
     for p in (1, 2, 4):
         for allreduce, hosts, base in ((True, 1, 1.0), (True, 2, 7.0), (False, 1, 0.1)):
-            if hosts > p:
-                continue
-            fixed = {"framework": "torch", "learners": p, "hosts": hosts, "device_kind": "gpu", "batch_size": 8}
-            fixed |= {"image_size": 224, "images": 100, "allreduce": allreduce, "precision": "float32"}
-            rows = [
-                fixed | {"epoch": e, "rank": r, "seconds": base * (5.0 if e == 1 else 1.0) - 0.01 * r}
-                for e in (1, 2, 3) for r in range(p)
-            ]  # fmt: skip
-            write("p1_horovod", f"p1-{p}-{hosts}-{allreduce}", rows)
-        row: dict[str, Any] = {
-            "scaling": "strong",
-            "strategy": "mirrored",
-            "learners": p,
-            "per_learner_batch": 256 // p,
-            "images": 256,
-        }
-        row |= {"precision": "float32", "jit_compile": False, "all_reduce": "nccl", "communication": None}
-        row |= {"hosts": 1, "steps_per_execution": 1}
-        write("p2_strategy", f"p2-{p}", [row | {"epoch": e, "seconds": 1 / p + 0.1} for e in (1, 2)])
-    return tmp_path
+            run = {"learners": p, "hosts": hosts, "allreduce": allreduce, "run_id": f"p1-{p}-{hosts}-{allreduce}"}
+            for epoch, rank in product((1, 2, 3), range(p if hosts <= p else 0)):
+                seconds = base * (5.0 if epoch == 1 else 1.0) - 0.01 * rank
+                found["p1_horovod"].append(HOROVOD | run | {"epoch": epoch, "rank": rank, "seconds": seconds})
+        run = {"learners": p, "per_learner_batch": 256 // p, "scaling": "strong", "strategy": "mirrored"}
+        run |= {"all_reduce": "nccl", "run_id": f"p2-{p}", "images": 256}
+        found["p2_strategy"] += [STRATEGY | run | {"epoch": e, "seconds": 1 / p + 0.1} for e in (1, 2)]
+    monkeypatch.setattr(epochs, "read", lambda experiment, results: pd.DataFrame(found[experiment]))
+    return found
 
 
-def test_measured_runs_become_points(results: Path) -> None:
-    points, runs = sf.measured(results)
+def test_measured_runs_become_points(measured: Epochs, tmp_path: Path) -> None:
+    points, runs = sf.measured(tmp_path)
     horovod = points[points.series.str.startswith("Horovod")]
     # The slowest learner's time counts, the first epoch's warm-up does not; neither two hosts nor lone learners.
     assert list(horovod.images_per_second) == [100, 200, 400]
-    assert set(horovod.series) == {"Horovod torch gpu, 224 pixels"} and set(horovod.per_learner_batch) == {8}
+    assert set(horovod.series) == {"Horovod torch, a GPU, 224 pixels"} and set(horovod.per_learner_batch) == {8}
     strategy = points[points.series.str.startswith("tf.distribute")]
     assert list(strategy.per_learner_batch) == [256, 128, 64]
     assert list(strategy.images_per_second) == pytest.approx([256 / (1 / p + 0.1) for p in (1, 2, 4)])
     assert "p1-4-1-True" in runs and "p2-4" in runs and "p1-4-1-False" not in runs
 
 
-def test_more_than_eight_learners_are_the_homeworks_two_hosts(results: Path) -> None:
-    rows = {"scaling": "weak", "strategy": "multiworker", "per_learner_batch": 64, "images": 64, "epoch": 1}
-    rows |= {"precision": "float32", "jit_compile": False, "all_reduce": None, "communication": "auto"}
-    rows |= {"steps_per_execution": 1}
+def test_a_curve_comes_from_one_allocation(measured: Epochs, tmp_path: Path) -> None:
+    """Another host, twice as fast, has two of the sizes only; then all of them, and more runs."""
+    for p in (1, 4):
+        run = {"learners": p, "run_id": f"fast-{p}", "allocation": "there", "epoch": 1, "rank": 0, "seconds": 0.5}
+        measured["p1_horovod"].append(HOROVOD | run | {"images": 100 * p})
+    rates = sf.measured(tmp_path)[0].query("series == 'Horovod torch, a GPU, 224 pixels'").images_per_second
+    assert list(rates) == [100, 200, 400]
+    for repeat in (1, 2, 3):
+        run = {"learners": 2, "run_id": f"fast-2-r{repeat}", "allocation": "there", "epoch": 1, "rank": 0}
+        measured["p1_horovod"].append(HOROVOD | run | {"images": 200, "seconds": 0.5})
+    points, runs = sf.measured(tmp_path)
+    rates = points.query("series == 'Horovod torch, a GPU, 224 pixels'").images_per_second
+    assert list(rates) == [200, 400, 800] and not any(run.startswith("p1-") for run in runs)
+
+
+def test_more_than_eight_learners_are_the_homeworks_two_hosts(measured: Epochs, tmp_path: Path) -> None:
+    job = {"scaling": "weak", "strategy": "multiworker", "communication": "auto", "per_learner_batch": 64, "images": 64}
     for learners, hosts, seconds in ((8, 1, 1.0), (8, 2, 2.0), (16, 1, 4.0), (16, 2, 8.0)):
-        origin = store.provenance(
-            "p2_strategy", f"w-{learners}-{hosts}", {}, seed=0, device="a GPU", started=datetime(2026, 1, 2, tzinfo=UTC)
-        )
-        row = rows | {"learners": learners, "hosts": hosts, "seconds": seconds}
-        store.write(pd.DataFrame([row] * learners), origin, results=results)
-    points, runs = sf.measured(results)
+        run = {"learners": learners, "hosts": hosts, "seconds": seconds, "epoch": 1, "run_id": f"w-{learners}-{hosts}"}
+        measured["p2_strategy"] += [STRATEGY | job | run] * learners
+    points, runs = sf.measured(tmp_path)
     weak = points[points.series.str.contains("multiworker auto, weak")]
     assert dict(zip(weak.learners, weak.images_per_second, strict=True)) == {8: 64 * 8 / 1.0, 16: 64 * 16 / 8.0}
     assert {"w-8-1", "w-16-2"} <= set(runs) and not {"w-8-2", "w-16-1"} & set(runs)
 
 
-def test_gpus_are_predicted_from_one_and_the_link_alone(results: Path) -> None:
+def test_gpus_are_predicted_from_one_and_the_link_alone(measured: Epochs, tmp_path: Path) -> None:
     """One GPU: 100 images/s of 8, so 80 ms a step. Two share a link of 1 µs and 1 GB/s, by hand."""
     sizes = [1e3, 1e6, 1e9]
     rows = [
@@ -303,8 +295,8 @@ def test_gpus_are_predicted_from_one_and_the_link_alone(results: Path) -> None:
     origin = store.provenance(
         "allreduce", "link", {}, seed=None, device="a GPU", started=datetime(2026, 1, 2, tzinfo=UTC)
     )
-    store.write(pd.DataFrame(rows), origin, results=results)
-    made, runs = sf.by_link(results)
+    store.write(pd.DataFrame(rows), origin, results=tmp_path)
+    made, runs = sf.by_link(tmp_path)
     frame = pd.DataFrame(made).set_index("method")
     assert set(frame.learners) == {2} and set(frame.observed) == {200}
     communication = 2e-6 + 25_557_032 * 4 / 1e9
@@ -313,6 +305,9 @@ def test_gpus_are_predicted_from_one_and_the_link_alone(results: Path) -> None:
     assert frame.predicted["link, backward pass hides"] == pytest.approx(2 * 8 / hidden, rel=1e-9)
     assert frame.error["link, nothing hidden"] == pytest.approx(2 * 8 / (0.08 + communication) / 200 - 1)
     assert "link" in runs and "p1-2-1-True" in runs and not any(run.startswith("p1-4") for run in runs)
+    for row in measured["p1_horovod"]:
+        row["allocation"] = "there"
+    assert sf.by_link(tmp_path) == ([], [])
 
 
 def test_without_measured_runs_there_are_no_points(tmp_path: Path) -> None:
@@ -333,8 +328,9 @@ A,F,N,M,FP32,,,8,,images/s,700,me
 
 
 def test_command_writes_projected_rows_and_names_its_inputs(
-    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    measured: Epochs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    results = tmp_path
     source = results / "few.csv"
     source.write_text(FEW + "B,F,N,other,FP32,,,1,,images/s,100,me\n")
     arguments = ["--references", str(source), "--draws", "100", "--results", str(results)]

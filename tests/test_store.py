@@ -583,7 +583,8 @@ def test_committed_results_read_cleanly() -> None:
         assert run.provenance.sources and run.provenance.command.startswith("python ")
         assert run.provenance.run_id.endswith(store.run_id("", run.provenance.config, run.provenance.settings))
     for experiment in sorted({run.provenance.experiment for run in found}):
-        frame = store.read(experiment)
+        versions = range(1, schemas.version(experiment) + 1)
+        frame = pd.concat([store.read(experiment, version=version) for version in versions])
         assert len(frame) == sum(run.rows for run in found if run.provenance.experiment == experiment)
 
 
