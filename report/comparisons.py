@@ -27,7 +27,7 @@ from report.estimates import Estimate, estimate, exactly
 # Every column of an epoch frame plays one of these parts.
 WHERE = ["allocation", "device"]
 SETTING = [
-    *("kind", "framework", "model", "network", "dataset", "device_kind", "strategy", "scaling"),
+    *("environment", "kind", "framework", "model", "network", "dataset", "device_kind", "strategy", "scaling"),
     *("learners", "workers", "hosts", "gbit", "launcher", "allreduce", "all_reduce", "communication", "base"),
     *("batch_size", "image_size", "precision", "compiled", "jit_compile", "steps_per_execution", "threads"),
 ]
@@ -42,8 +42,6 @@ MEASURED = [
     *("epoch", "steps", "images", "began", "seconds", "images_per_second", "step_p10", "step_p50", "step_p90"),
     *("wait_seconds", "loss", "train_loss", "test_accuracy", "evaluation_seconds", "setup_seconds", "job_seconds"),
 ]
-# What the scripts of version 1 could not vary, so its rows don't say it.
-VERSION_1 = {"compiled": False, "image_size": 32}
 
 # What `jobs` works out. Rates and steps hold for any length, run times for one.
 RATES = ["rate", "slowest_rate", "step_seconds", "wait_share"]
@@ -81,9 +79,6 @@ def jobs(epochs: pd.DataFrame) -> pd.DataFrame:
     frame = epochs.assign(version=np.where(epochs.began.isna(), 1, 2))
     if "workers" in frame:
         frame = frame[(frame.version > 1) | (frame.workers == 1) | (frame.epoch > 1)]
-    for name in {"compiled", "image_size"} & set(frame.columns):
-        unsaid = frame[name].isna() & (frame.version == 1)
-        frame = frame.assign(**{name: frame[name].astype(object).where(~unsaid, VERSION_1[name]).infer_objects()})
     averaging = frame.allreduce.astype(bool) if "allreduce" in frame else pd.Series(True, frame.index)
     each = frame.assign(averaging=averaging).groupby(["run_id", "epoch"])
     by_epoch = each.agg(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,25 +31,43 @@ class Estimate:
         """An efficiency above 102 %: kept, and to be explained."""
         return self.ideal is not None and self.value > ABOVE_IDEAL
 
-    def text(self, unit: str = "%", after: str = "", digits: int | None = None) -> str:
+    @property
+    def change(self) -> Estimate:
+        """Of a ratio: what is more, or less, than one."""
+        return replace(self, value=self.value - 1, low=self.low - 1, high=self.high - 1, ideal=None)
+
+    def text(self, unit: str = "%", after: str = "", digits: int | None = None, signed: bool = False) -> str:
         """As a sentence has it: 96.4 % of ideal (three repetitions, 96.3–96.9 %). `after` follows the number."""
+        number, within = self._written(unit, digits, signed)
+        if self.kind == "interval":
+            basis = f"{word(self.repetitions)} repetitions, {within}"
+        elif not within:
+            basis = "one run each, too few for a verdict"
+        else:
+            basis = f"{word(self.repetitions)} run{'s' * (self.repetitions > 1)}, {within}, too few for a verdict"
+        flag = "; above 102 % of ideal, kept as measured" if self.flagged else ""
+        return f"{number}{after and ' ' + after} ({basis}{flag})"
+
+    def brief(self, unit: str = "%", after: str = "", digits: int | None = None, signed: bool = False) -> str:
+        """The number and, where several runs tell it, what it lies in, for a reader who knows the repetitions."""
+        number, within = self._written(unit, digits, signed)
+        return f"{number}{after and ' ' + after}" + (f" ({within})" if within else "")
+
+    def _written(self, unit: str, digits: int | None, signed: bool) -> tuple[str, str]:
+        """The number with its unit, and its interval or range; no range of a single run."""
         scale = 100 if unit == "%" else 1
         value, low, high = (scale * number for number in (self.value, self.low, self.high))
         if digits is None:
             digits = int(high - low < 5) if unit == "%" else max(0, 2 - int(np.log10(max(abs(value), 1))))
-        shown, least, most = (f"{number:,.{digits}f}".replace("-", "−") for number in (value, low, high))
-        within = f"{least}–{most}" + ("" if unit == "times" else f" {unit}")
-        if self.kind == "interval":
-            basis = f"{_word(self.repetitions)} repetitions, {within}"
-        elif self.low == self.high:
-            basis = "one run each, too few for a verdict"
-        else:
-            basis = f"{self.repetitions} run{'s' * (self.repetitions > 1)}, {within}, too few for a verdict"
-        flag = "; above 102 % of ideal, kept as measured" if self.flagged else ""
-        return f"{shown} {unit}{after and ' ' + after} ({basis}{flag})"
+        sign = "+" if signed else ""
+        shown, least, most = (f"{number:{sign},.{digits}f}".replace("-", "−") for number in (value, low, high))
+        dash = " to " if signed or low < 0 else "–"
+        within = f"{least}{dash}{most}" + ("" if unit in ("times", "") else f" {unit}")
+        return f"{shown} {unit}".rstrip(), "" if self.kind == "range" and low == high else within
 
 
-def _word(number: int) -> str:
+def word(number: int) -> str:
+    """A number as a sentence has it: in letters up to ten."""
     return WORDS[number] if number < len(WORDS) else str(number)
 
 

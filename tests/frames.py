@@ -31,6 +31,7 @@ P1: dict[str, Any] = {
     "device": H200,
     "device_count": 1,
     "started": pd.Timestamp("2027-01-01T00:00Z"),
+    "environment": "{}",
 }
 CPU: dict[str, Any] = {
     "framework": "tensorflow",
@@ -119,6 +120,7 @@ def p2(seconds: list[float], *, began: float = 20.0, **other: Any) -> pd.DataFra
         "wait_seconds": NOTHING,
         "epochs_planned": len(seconds),
         "started": pd.Timestamp("2027-01-01T00:00Z"),
+        "environment": "{}",
     } | other
     images = 2 * 64 * constant["learners"] // constant["workers"]
     return pd.DataFrame(

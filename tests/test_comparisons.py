@@ -76,13 +76,6 @@ def test_only_version_1_of_several_workers_loses_its_first_epoch() -> None:
         assert several(whole).iloc[0][["train_seconds", "epochs"]].tolist() == [12.0, 3]
 
 
-def test_what_version_1_could_not_vary_is_filled_in() -> None:
-    old = p1([1.0], began=NOTHING).assign(compiled=NOTHING)
-    assert jobs(old).compiled.tolist() == [False]
-    assert jobs(p2([1.0, 1.0], began=NOTHING).assign(image_size=NOTHING)).image_size.tolist() == [32]
-    assert jobs(p2([1.0], image_size=224)).image_size.tolist() == [224]
-
-
 def test_no_epochs_make_no_jobs() -> None:
     empty = jobs(p1([1.0]).iloc[:0])
     assert empty.empty and {"rate", "train_seconds", "allocation"} <= set(empty.columns)
@@ -148,6 +141,7 @@ def test_a_planted_outlier_moves_the_interval_and_not_the_value() -> None:
         ({"compiled": True}, "compiled differs: False and True"),
         ({"gbit": 10.0}, "gbit differs: 10 and none"),
         ({"hosts": 2, "gbit": 10.0}, "hosts differs: 1 and 2"),
+        ({"environment": '{"NCCL_ALGO": "Ring"}'}, "environment differs: {"),
         ({"allreduce": False}, "allreduce differs: False and True"),
         ({"allocation": ""}, "nobody knows in which allocation"),
     ],
