@@ -16,7 +16,7 @@ def test_estimates_in_words() -> None:
     assert Estimate(3.857, 3.85, 3.88, "interval", 12).text("times", "as many images per second") == (
         "3.86 times as many images per second (12 repetitions, 3.85–3.88)"
     )
-    assert Estimate(1.234, -0.1, 2.5, "interval", 3).text("s") == "1.23 s (three repetitions, −0.10–2.50 s)"
+    assert Estimate(1.234, -0.1, 2.5, "interval", 3).text("s") == "1.23 s (three repetitions, −0.10 to 2.50 s)"
 
 
 def test_a_verdict_needs_an_interval() -> None:
