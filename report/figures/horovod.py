@@ -153,13 +153,13 @@ def fig_p1_time(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         return Missing("Run time", MADE_BY)
     found = found.assign(length=[length(job) for job in found.to_dict("records")])
     panels: list[Any] = []
-    for (kind, job_length), group in found.groupby(["device_kind", "length"], sort=True):
+    for (_, job_length), group in found.groupby(["device_kind", "length"], sort=True):
         both = pd.concat(
             spread(group, value=value).assign(measure=measure)
             for value, measure in (("job_seconds", WITH), ("train_seconds", WITHOUT))
         )
         both = both[["series", "measure", "learners", "value", "low", "high", "repetitions"]]
-        title = ["run time (s)", f"{'GPUs' if kind == 'gpu' else 'CPU cores'}, {job_length}"]
+        title = ["run time (s)", str(job_length)]
         panels.append(_times(runs, both, title))
     return alt.vconcat(*panels[::-1]).resolve_scale(color="independent", shape="shared")
 
