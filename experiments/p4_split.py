@@ -33,7 +33,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from experiments import cifar, jobs, p4_cutout, store
+from experiments import cifar, jobs, p4_cutout, store, sweep
 from experiments.launch import Processes
 from experiments.usage import RunError, UsageError, exit_status
 
@@ -274,9 +274,15 @@ def main(argv: list[str] | None = None) -> int:
         c = configure(a)
         if a.rank is not None:
             return be_learner(c, a)
-        for todo in jobs.pending(EXPERIMENT, [c], a.results, check_devices, sweep=False, skip_finished=a.skip_finished):
-            print(run(todo, a, given, lambda line: tqdm.write(line, file=sys.stderr)))
-        return 0
+        check_devices(c)
+        return sweep.run_all(
+            EXPERIMENT,
+            [c],
+            a.results,
+            lambda c: run(c, a, given, lambda line: tqdm.write(line, file=sys.stderr)),
+            skip_finished=a.skip_finished,
+            goes_on=False,
+        )
 
     return exit_status(EXPERIMENT, work, "the learners were stopped, nothing was written")
 
