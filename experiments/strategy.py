@@ -135,7 +135,8 @@ def sized(images: Any, size: int) -> Any:
     if size == PADDED:
         margin = (PADDED - fashion.SIDE) // 2
         return tf.pad(images, [[0, 0], [margin, margin], [margin, margin]])[..., None]
-    return tf.image.resize(images[..., None], [size, size], method="bilinear")
+    # As floats: TensorFlow resizes bytes on the CPU only.
+    return tf.image.resize(tf.cast(images[..., None], tf.float32), [size, size], method="bilinear")
 
 
 class Laps:
