@@ -351,8 +351,9 @@ def transfer(points: pd.DataFrame, lender: pd.DataFrame) -> list[Row]:
 def by_link(results: Path) -> tuple[list[Row], list[str]]:
     """Problem 1's GPUs from one of them and the time of an all-reduce by itself, and the ids of the runs used.
 
-    All were measured in one allocation. Nothing is fitted to a job of several. Either nothing of the all-reduce is hidden, or as much as the backward pass
-    lasts; the truth lies between, if a GPU among several computes as one alone does.
+    All were measured in one allocation. Nothing is fitted to a job of several. Either nothing of the all-reduce is
+    hidden, or as much as the backward pass lasts; the truth lies between, if a GPU among several computes as one alone
+    does.
     """
     rows, timed = _horovod(results), store.read("allreduce", results)
     rows = rows[(rows.device_kind == "gpu") & (rows.hosts == 1)]

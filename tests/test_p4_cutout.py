@@ -556,11 +556,11 @@ def test_resuming_replaces_results_that_cannot_be_read(whole: Path, tmp_path: Pa
 def test_provenance_tells_the_code_that_the_run_started_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commits = iter("ab")
     monkeypatch.setattr(store, "git_state", lambda: (40 * next(commits), False))
-    monkeypatch.setattr(store, "_file_hash", lambda path: "as it was at the start")
+    monkeypatch.setattr(store, "file_hash", lambda path: "as it was at the start")
     load = cifar.load
 
     def edited(*arguments: Any) -> Any:
-        monkeypatch.setattr(store, "_file_hash", lambda path: "edited")
+        monkeypatch.setattr(store, "file_hash", lambda path: "edited")
         return load(*arguments)
 
     monkeypatch.setattr(cifar, "load", edited)

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from experiments import epochs, published, scaling_fit, schemas, store
+from experiments import epochs, ledger, published, scaling_fit, schemas, store
 from report import show
 
 REPORT = Path(show.__file__).parent
@@ -77,9 +77,9 @@ def test_provenance_names_all_of_a_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_changes_that_leave_numbers_are_told_with_their_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "experiments/p4_cutout.py"
-    now = store._file_hash(store.ROOT / source)
-    known = (store.Harmless(source, "0" * 64, now, "clearer words"),)
-    monkeypatch.setattr(store, "harmless_changes", lambda: known)
+    now = ledger.file_hash(store.ROOT / source)
+    known = (ledger.Change(source, "0" * 64, source, now, "clearer words"),)
+    monkeypatch.setattr(ledger, "changes", lambda: known)
     monkeypatch.setattr(store, "loaded_sources", lambda: {source: "0" * 64})
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     write(tmp_path, monkeypatch)
