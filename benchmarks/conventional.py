@@ -3,19 +3,12 @@
 What Hoffer et al. (2020)'s published code does, written plainly: worker processes of a DataLoader transform every
 sample on the CPU with PIL, M times over, and one ResNet-44 trains on the stacked batch of M·B images in eager fp32
 (PyTorch's defaults, which let cuDNN's convolutions use TF32).
-
-    python benchmarks/conventional.py --M 4 --workers 8 --device cuda --data-dir DIR
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 from experiments import cifar
 from experiments.resnet import resnet44
 
@@ -115,36 +107,3 @@ def images_per_second(
             steps += 1
         rates.append(steps * M * batch_size / (now() - start))
     return rates
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Measure and print. Returns the exit status."""
-    parser = argparse.ArgumentParser(description="Throughput of the conventional CIFAR-10 training loop.")
-    parser.add_argument("--M", type=int, default=1, help="instances of each sample in a batch (default: 1)")
-    parser.add_argument("--batch-size", type=int, default=64, help="distinct samples in a batch (default: 64)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=30, help="measured time, warm-up excluded (default: 30)")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
-    parser.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the one DLPERF_DATA names)")
-    parser.add_argument("--data", choices=["cifar10", "synthetic"], default="cifar10", help="default: cifar10")
-    options = parser.parse_args(arguments)
-    try:
-        if options.M < 1 or options.batch_size < 1 or options.workers < 0 or not options.seconds > 0:
-            raise ValueError("--M and --batch-size must be at least 1, --workers at least 0, --seconds above 0")
-        torch.empty(0, device=options.device)
-        data = cifar.load(options.data_dir, options.data)
-        if options.batch_size > len(data.train_images):
-            raise ValueError(f"--batch-size must be at most {len(data.train_images)}, the number of samples")
-    except (ValueError, RuntimeError, AssertionError) as error:  # torch raises the last two for a device it lacks
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 2
-    torch.backends.cudnn.benchmark = True
-    rates = images_per_second(data, options.M, options.batch_size, options.device, options.seconds, options.workers)
-    for rate in rates:
-        print(f"{rate:12,.0f} images/s")
-    print(f"{statistics.median(rates):12,.0f} images/s median, {data.name}, M={options.M}, {options.workers} workers")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

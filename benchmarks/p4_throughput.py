@@ -23,6 +23,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -131,8 +132,7 @@ def traffic(engine: str, precision: str) -> int:
 
 def measure(a: Namespace, ours: p4_cutout.Config, data: cifar.Cifar, speed: float) -> pd.DataFrame:
     """The windows of all contenders at one M, one row each, in the order measured; columns as in the store."""
-    eager = p4_cutout.configure(Namespace(**vars(a) | {"M": ours.M, "precision": "fp32", "engine": "plain"}))
-    configs = {"ours": ours, "eager": eager}
+    configs = {"ours": ours, "eager": replace(ours, precision="fp32", engine="plain")}
     window_seconds = a.seconds / (a.turns * a.windows)
     rows: list[dict[str, Any]] = []
     for turn in range(a.turns):
@@ -211,12 +211,10 @@ def configure(a: Namespace) -> list[p4_cutout.Config]:
         raise UsageError(f"--seconds must be positive and finite, not {a.seconds}")
     if len(set(a.M)) < len(a.M):
         raise UsageError(f"--M needs different numbers, not {' '.join(map(str, a.M))}")
-    # What p4_cutout's options would be.
-    vars(a).update(
-        epochs=1, seed=0, augment="cutout", schedule="authors", precision="auto", engine="auto", depth=DEPTH,
-        minutes=None,
+    asked = p4_cutout.Config(
+        a.data, "cutout", 0, a.batch_size, 1, "authors", "auto", "auto", DEPTH, a.device, seed=0
     )  # fmt: skip
-    return [p4_cutout.configure(Namespace(**vars(a) | {"M": m})) for m in a.M]
+    return [p4_cutout.resolved(replace(asked, M=m)) for m in a.M]
 
 
 def run(a: Namespace, say: Callable[[str], None]) -> None:

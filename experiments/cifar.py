@@ -3,19 +3,14 @@
 Whatever the container, the decoded arrays must have the SHA-256 pinned here, so that no run trains on damaged or
 different data. Archives are never unpacked to disk. A pickle can run code when it is read, so one is only read if it is
 the official file by its published hash.
-
-    python experiments/cifar.py --data-dir DIR    says what is there and checks it
-    python experiments/cifar.py --download DIR    fetches the official python archive
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import os
 import pickle
-import sys
 import tarfile
 import tokenize
 import urllib.request
@@ -27,13 +22,11 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
-
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from experiments.usage import UsageError, exit_status
+from experiments.usage import UsageError
 
 # Over the 50,000 training images, pixels scaled to 0..1; red, green, blue.
 MEAN = (0.49139968, 0.48215841, 0.44653091)
@@ -42,7 +35,7 @@ STD = (0.24703223, 0.24348513, 0.26158784)
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 HOW_TO_GET_IT = (
-    f"download cifar-10-python.tar.gz from {PAGE} or with `python experiments/cifar.py --download DIR`, then give "
+    f"download cifar-10-python.tar.gz from {PAGE} or with `python tools/get_cifar10.py --download DIR`, then give "
     "--data-dir DIR or set DLPERF_DATA=DIR; `--data synthetic` needs no data"
 )
 LARGEST_MEMBER = 64 << 20  # bytes; an official batch has 31 MB, so more means a hostile or broken archive
@@ -385,30 +378,3 @@ def synthetic(seed: int = 0, train: int = 5_000, test: int = 1_000) -> Cifar:
 
     first, second = part(train), part(test)
     return Cifar("synthetic", first.images, first.labels, second.images, second.labels, f"synthetic, seed {seed}")
-
-
-# ---- the check command ---------------------------------------------------------------------------------------------
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Say what a data folder holds and whether it is right, or download it. Returns the exit status."""
-    parser = argparse.ArgumentParser(description="Check CIFAR-10 data, or download them.")
-    parser.add_argument("--data-dir", type=Path, help="folder with the data (default: the one that DLPERF_DATA names)")
-    parser.add_argument("--data", choices=["cifar10", "synthetic"], default="cifar10", help="default: cifar10")
-    parser.add_argument("--download", type=Path, metavar="DIR", help="fetch the official python archive into DIR first")
-    options = parser.parse_args(arguments)
-
-    def work() -> int:
-        place = download(options.download) if options.download else options.data_dir
-        data = load(place, options.data)
-        print(data.origin)
-        for name, digest in data.hashes().items():
-            array = getattr(data, name)
-            print(f"  {name:<13} {array.shape!s:<18} {array.dtype!s:<6} sha256 {digest}")
-        return 0
-
-    return exit_status("cifar", work, "nothing was kept", "nothing was kept")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

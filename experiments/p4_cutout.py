@@ -51,7 +51,7 @@ class DivergedError(RunError):
 
 @dataclass(frozen=True)
 class Config:
-    """What determines a run's numbers, and so its id."""
+    """What determines a run's numbers, and so its id. Device, engine and precision may be `auto` until `resolved`."""
 
     dataset: str
     augment: str
@@ -103,33 +103,39 @@ def arguments() -> argparse.ArgumentParser:
     return p
 
 
-def configure(a: argparse.Namespace) -> Config:
-    """Resolve `auto` and refuse what can't run. Raises UsageError."""
+def resolved(asked: Config) -> Config:
+    """What is asked for with each `auto` resolved. Raises UsageError, in terms of the options, for what can't run."""
     for name, low in (("M", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
-        if getattr(a, name) < low:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least {low}, not {getattr(a, name)}")
-    if a.seed > MAX_SEED:
-        raise UsageError(f"--seed must be at most {MAX_SEED}, not {a.seed}")
-    if a.M * a.batch_size > MAX_BATCH:
-        raise UsageError(f"--M times --batch-size must be at most {MAX_BATCH}, not {a.M * a.batch_size}")
-    if a.epochs > 100:
-        raise UsageError(f"--epochs {a.epochs}: the homework allows no run of more than 100 epochs")
-    if a.depth < 14 or (a.depth - 2) % 6:
-        raise UsageError(f"--depth must be 6n+2 with n ≥ 2 (14, 20, … 44, …), not {a.depth}")
-    if a.minutes is not None and not 0 < a.minutes < math.inf:
-        raise UsageError(f"--minutes must be positive and finite, not {a.minutes}")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if a.device == "auto" else a.device
+        if getattr(asked, name) < low:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least {low}, not {getattr(asked, name)}")
+    if asked.seed > MAX_SEED:
+        raise UsageError(f"--seed must be at most {MAX_SEED}, not {asked.seed}")
+    if asked.M * asked.batch_size > MAX_BATCH:
+        raise UsageError(f"--M times --batch-size must be at most {MAX_BATCH}, not {asked.M * asked.batch_size}")
+    if asked.epochs > 100:
+        raise UsageError(f"--epochs {asked.epochs}: the homework allows no run of more than 100 epochs")
+    if asked.depth < 14 or (asked.depth - 2) % 6:
+        raise UsageError(f"--depth must be 6n+2 with n ≥ 2 (14, 20, … 44, …), not {asked.depth}")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if asked.device == "auto" else asked.device
     if device not in ("cpu", "cuda"):
-        raise UsageError(f"--device must be auto, cpu or cuda, not {a.device}")
+        raise UsageError(f"--device must be auto, cpu or cuda, not {asked.device}")
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch sees no GPU here; use --device cpu")
-    engine = ("fused" if device == "cuda" else "plain") if a.engine == "auto" else a.engine
+    engine = ("fused" if device == "cuda" else "plain") if asked.engine == "auto" else asked.engine
     if engine == "fused" and device == "cpu":
         raise UsageError("--engine fused needs a GPU; use --engine plain")
-    precision = ("bf16" if device == "cuda" else "fp32") if a.precision == "auto" else a.precision
-    return Config(
-        a.data, a.augment, a.M, a.batch_size, a.epochs, a.schedule, precision, engine, a.depth, device, a.seed
+    precision = ("bf16" if device == "cuda" else "fp32") if asked.precision == "auto" else asked.precision
+    return replace(asked, device=device, engine=engine, precision=precision)
+
+
+def configure(a: argparse.Namespace) -> Config:
+    """The run that the command line describes. Raises UsageError."""
+    if a.minutes is not None and not 0 < a.minutes < math.inf:
+        raise UsageError(f"--minutes must be positive and finite, not {a.minutes}")
+    asked = Config(
+        a.data, a.augment, a.M, a.batch_size, a.epochs, a.schedule, a.precision, a.engine, a.depth, a.device, a.seed
     )
+    return resolved(asked)
 
 
 def engine_class(c: Config) -> Any:

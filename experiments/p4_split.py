@@ -33,7 +33,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from experiments import cifar, jobs, p4_cutout, store
+from experiments import cifar, jobs, p4_cutout, store, sweep
 from experiments.launch import Processes
 from experiments.usage import RunError, UsageError, exit_status
 
@@ -91,7 +91,10 @@ def configure(a: argparse.Namespace) -> Config:
     for name in ("learners", "repeat"):
         if getattr(a, name) < 1:
             raise UsageError(f"--{name} must be at least 1, not {getattr(a, name)}")
-    training = p4_cutout.configure(argparse.Namespace(**(vars(p4_cutout.arguments().parse_args([])) | vars(a))))
+    asked = p4_cutout.Config(
+        a.data, "cutout", a.M, a.batch_size, a.epochs, "authors", a.precision, "auto", a.depth, a.device, a.seed
+    )
+    training = p4_cutout.resolved(asked)
     if training.M % a.learners:
         raise UsageError(f"--M {training.M} instances can't be shared out evenly to {a.learners} learners")
     if a.learners == 1 and a.batch_norm == "synchronised":
@@ -274,9 +277,12 @@ def main(argv: list[str] | None = None) -> int:
         c = configure(a)
         if a.rank is not None:
             return be_learner(c, a)
-        for todo in jobs.pending(EXPERIMENT, [c], a.results, check_devices, sweep=False, skip_finished=a.skip_finished):
-            print(run(todo, a, given, lambda line: tqdm.write(line, file=sys.stderr)))
-        return 0
+        check_devices(c)
+
+        def once(c: Config) -> Path:
+            return run(c, a, given, lambda line: tqdm.write(line, file=sys.stderr))
+
+        return sweep.run_all(EXPERIMENT, [c], a.results, once, skip_finished=a.skip_finished, goes_on=False)
 
     return exit_status(EXPERIMENT, work, "the learners were stopped, nothing was written")
 

@@ -26,7 +26,7 @@ from experiments import cifar
 from experiments.cifar import Cifar, DataError, Spec
 
 BATCH, TEST = 20, 40
-SCRIPT = Path(cifar.__file__)
+SCRIPT = Path(cifar.__file__).parents[1] / "tools" / "get_cifar10.py"
 
 
 def _tiny() -> Cifar:
@@ -579,7 +579,7 @@ def test_command_refuses_bad_input_in_one_line(tmp_path: Path) -> None:
     put(tmp_path, binary_files())  # the real command expects the real size
     for done in (command(), command("--data-dir", "/nowhere"), command(DLPERF_DATA=str(tmp_path))):
         assert done.returncode == 2 and done.stdout == ""
-        assert done.stderr.startswith("cifar: ") and done.stderr.count("\n") == 1
+        assert done.stderr.startswith("get_cifar10: ") and done.stderr.count("\n") == 1
 
 
 def test_command_shows_what_it_found() -> None:

@@ -66,7 +66,7 @@ def files(where: Path) -> dict[Path, bytes]:
 def numbers(where: Path) -> pd.DataFrame:
     """A run's rows without what differs between two runs: times."""
     frame = store.read("p4_cutout", where / "results")
-    return frame.drop(columns=["train_seconds", "val_seconds", "wall_seconds", "setup_seconds", "started"])
+    return frame.drop(columns=["train_seconds", "val_seconds", "wall_seconds", "setup_seconds", "started", "ended"])
 
 
 def assert_same_bits(where: Path, whole: Path) -> None:
