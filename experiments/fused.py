@@ -448,19 +448,6 @@ class Conv:
 
 
 @dataclass
-class Activations:
-    """The tensors of one block for a batch, each (pixels, channels)."""
-
-    y1: Tensor
-    y2: Tensor
-    out: Tensor
-    shortcut: Tensor | None = None
-    dz1: Tensor | None = None
-    dz: Tensor | None = None
-    d_shortcut: Tensor | None = None
-
-
-@dataclass
 class Layers:
     """A network's convolutions: the stem, then (conv1, conv2, shortcut or None) of each block."""
 
@@ -472,80 +459,16 @@ class Layers:
         return [self.stem, *(c for block in self.blocks for c in block if c is not None)]
 
 
-# Pixels of a tile, warps of a program and programs of a multiprocessor, by kernel and widest channel count.
-# Chosen by benchmarks/p4_kernels.py on an H100.
-Tile = tuple[int, int, int]
-TILES: dict[tuple[str, int], Tile] = {
-    ("forward", 16): (128, 4, 8),
-    ("forward", 32): (64, 4, 8),
-    ("forward", 64): (64, 4, 4),
-    ("backward", 16): (128, 4, 2),
-    ("backward", 32): (64, 4, 2),
-    ("backward", 64): (32, 8, 2),
-    ("weights", 16): (128, 4, 1),
-    ("weights", 32): (32, 4, 1),
-    ("weights", 64): (128, 8, 1),
-}
-# Blocks of a multiprocessor of the CUDA twins, by kernel and channels.
-BLOCKS = {
-    ("forward", 16): 6, ("forward", 32): 6, ("forward", 64): 6,
-    ("backward", 16): 3, ("backward", 32): 3, ("backward", 64): 1,
-}  # fmt: skip
-SPLIT_FROM = 64  # from this width on the weight gradient is a kernel of its own, beside the input's gradient
+class Packed:
+    """A network's numbers in flat buffers: convolutions, classifier, BatchNorm scales, shifts; decayed ones first.
 
-
-class FusedEngine:
-    """Trains and evaluates a `ResNet` on one device through fused kernels; the same interface as `PlainEngine`.
-
-    images, test_images: (n, S, S, 3) uint8; labels: (n,) int64; all on `device`. `instances`·`batch_size` images
-    make a step. Raises ValueError for a network whose last block has a projection shortcut (depth 8).
+    Raises ValueError for a network whose last block has a projection shortcut (depth 8).
     """
 
-    name = "fused"
-
-    def __init__(
-        self,
-        model: ResNet,
-        images: Tensor,
-        labels: Tensor,
-        test_images: Tensor,
-        test_labels: Tensor,
-        *,
-        batch: int,
-        steps: int,
-        hole: int,
-        mean: Tensor,
-        std: Tensor,
-        dtype: torch.dtype,
-        weight_decay: float,
-        momentum: float,
-    ) -> None:
-        device = images.device
-        self.device, self.dtype, self.batch, self.hole = device, dtype, batch, hole
-        self.weight_decay, self.momentum = weight_decay, momentum
-        self.images, self.labels, self.mean, self.std = images, labels, mean, std
-        self.test_images, self.test_labels = test_images, test_labels
-        self.size, self.classes = images.shape[1], model.fc.out_features
-        self.on_gpu = device.type == "cuda"
-        self.processors = torch.cuda.get_device_properties(device).multi_processor_count if self.on_gpu else 1
-        self.use_cuda = self.on_gpu and dtype == torch.bfloat16 and kernels.nvcc() is not None
+    def __init__(self, model: ResNet, device: torch.device, dtype: torch.dtype, batch: int, size: int) -> None:
+        self.device, self.dtype, self.batch, self.size = device, dtype, batch, size
+        self.classes = model.fc.out_features
         self._pack(model)
-        self.table = torch.zeros(steps, batch, 6, dtype=torch.int32, device=device)
-        self.step_count = torch.zeros(1, dtype=torch.int32, device=device)
-        self.rate = torch.zeros(1, device=device)
-        self.metrics_buffer = torch.zeros(2, device=device)
-        self.train_net = self._allocate(batch, keep=True)
-        self.test_net = self._allocate(len(test_images), keep=False)
-        self.test_table = untouched(len(test_images), device)
-        self.zero = torch.zeros(1, dtype=torch.int32, device=device)
-        self.test_metrics = torch.zeros(2, device=device)
-        self.step_graph: torch.cuda.CUDAGraph | None = None
-        self.test_graph: torch.cuda.CUDAGraph | None = None
-        if self.on_gpu:
-            self.side = torch.cuda.Stream()
-            self._capture()
-
-    # Packing: one buffer of parameters (convolutions, classifier, BatchNorm scales, shifts), decayed ones first.
 
     def _pack(self, model: ResNet) -> None:
         weight = channel = 0
@@ -665,7 +588,79 @@ class FusedEngine:
         """The packed gradient of a convolution's weights, (k·k, C_in, C_out); for tests."""
         return self._taps(conv, self.gradients)
 
-    # Buffers.
+    def _norm(self, conv: Conv, sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(sum, square, γ, β) of the BatchNorm behind a convolution."""
+        here = slice(conv.channel, conv.channel + conv.c_out)
+        return sums[0, here], sums[1, here], self.gamma[here], self.beta[here]
+
+    def _norm_gradient(self, conv: Conv) -> tuple[Tensor, Tensor]:
+        """The gradients of γ and β, which are also the sums that BatchNorm's backward pass needs."""
+        gamma, beta = self.gamma_at + conv.channel, self.beta_at + conv.channel
+        return self.gradients[gamma : gamma + conv.c_out], self.gradients[beta : beta + conv.c_out]
+
+
+@dataclass
+class Activations:
+    """The tensors of one block for a batch, each (pixels, channels)."""
+
+    y1: Tensor
+    y2: Tensor
+    out: Tensor
+    shortcut: Tensor | None = None
+    dz1: Tensor | None = None
+    dz: Tensor | None = None
+    d_shortcut: Tensor | None = None
+
+
+# Pixels of a tile, warps of a program and programs of a multiprocessor, by kernel and widest channel count.
+# Chosen by benchmarks/p4_kernels.py on an H100.
+Tile = tuple[int, int, int]
+TILES: dict[tuple[str, int], Tile] = {
+    ("forward", 16): (128, 4, 8),
+    ("forward", 32): (64, 4, 8),
+    ("forward", 64): (64, 4, 4),
+    ("backward", 16): (128, 4, 2),
+    ("backward", 32): (64, 4, 2),
+    ("backward", 64): (32, 8, 2),
+    ("weights", 16): (128, 4, 1),
+    ("weights", 32): (32, 4, 1),
+    ("weights", 64): (128, 8, 1),
+}
+# Blocks of a multiprocessor of the CUDA twins, by kernel and channels.
+BLOCKS = {
+    ("forward", 16): 6, ("forward", 32): 6, ("forward", 64): 6,
+    ("backward", 16): 3, ("backward", 32): 3, ("backward", 64): 1,
+}  # fmt: skip
+SPLIT_FROM = 64  # from this width on the weight gradient is a kernel of its own, beside the input's gradient
+
+
+class Passes(Packed):
+    """The kernels of the two passes, for a batch of training images and for all test images."""
+
+    def __init__(
+        self,
+        model: ResNet,
+        images: Tensor,
+        labels: Tensor,
+        test_images: Tensor,
+        test_labels: Tensor,
+        *,
+        batch: int,
+        hole: int,
+        mean: Tensor,
+        std: Tensor,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__(model, images.device, dtype, batch, images.shape[1])
+        self.hole, self.images, self.labels, self.mean, self.std = hole, images, labels, mean, std
+        self.test_images, self.test_labels = test_images, test_labels
+        self.on_gpu = self.device.type == "cuda"
+        self.processors = torch.cuda.get_device_properties(self.device).multi_processor_count if self.on_gpu else 1
+        self.use_cuda = self.on_gpu and dtype == torch.bfloat16 and kernels.nvcc() is not None
+        self.train_net = self._allocate(batch, keep=True)
+        self.test_net = self._allocate(len(test_images), keep=False)
+        if self.on_gpu:
+            self.side = torch.cuda.Stream()
 
     def _tensor(self, images: int, size: int, channels: int) -> Tensor:
         return torch.empty(images * size * size, channels, dtype=self.dtype, device=self.device)
@@ -695,22 +690,10 @@ class FusedEngine:
             sets.append(made)
         return images, x, labels, y, a, sets
 
-    # Kernels of the two passes.
-
     def _grid(self, kind: str, conv: Conv, pixels: int) -> tuple[int, dict[str, int]]:
         tile, warps, per_processor = TILES[kind, max(conv.c_in, conv.c_out)]
         programs = min(triton.cdiv(pixels, tile), self.processors * per_processor)
         return programs, {"PIXELS": tile, "num_warps": warps, "num_stages": 1}
-
-    def _norm(self, conv: Conv, sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(sum, square, γ, β) of the BatchNorm behind a convolution."""
-        here = slice(conv.channel, conv.channel + conv.c_out)
-        return sums[0, here], sums[1, here], self.gamma[here], self.beta[here]
-
-    def _norm_gradient(self, conv: Conv) -> tuple[Tensor, Tensor]:
-        """The gradients of γ and β, which are also the sums that BatchNorm's backward pass needs."""
-        gamma, beta = self.gamma_at + conv.channel, self.beta_at + conv.channel
-        return self.gradients[gamma : gamma + conv.c_out], self.gradients[beta : beta + conv.c_out]
 
     def _convolve(self, conv: Conv, x: Tensor, y: Tensor, images: int, sums: Tensor, before: Conv | None) -> None:
         train = sums is self.sums
@@ -888,7 +871,47 @@ class FusedEngine:
         self.side.wait_stream(torch.cuda.current_stream())
         return torch.cuda.stream(self.side)
 
-    # The step and the validation, as graphs where there is a GPU.
+
+class FusedEngine(Passes):
+    """Trains and evaluates a `ResNet` on one device through fused kernels; the same interface as `PlainEngine`.
+
+    images, test_images: (n, S, S, 3) uint8; labels: (n,) int64; all on `device`. `instances`·`batch_size` images
+    make a step. Raises ValueError for a network whose last block has a projection shortcut (depth 8).
+    """
+
+    name = "fused"
+
+    def __init__(
+        self,
+        model: ResNet,
+        images: Tensor,
+        labels: Tensor,
+        test_images: Tensor,
+        test_labels: Tensor,
+        *,
+        batch: int,
+        steps: int,
+        hole: int,
+        mean: Tensor,
+        std: Tensor,
+        dtype: torch.dtype,
+        weight_decay: float,
+        momentum: float,
+    ) -> None:
+        data = (images, labels, test_images, test_labels)
+        super().__init__(model, *data, batch=batch, hole=hole, mean=mean, std=std, dtype=dtype)
+        self.weight_decay, self.momentum = weight_decay, momentum
+        self.table = torch.zeros(steps, batch, 6, dtype=torch.int32, device=self.device)
+        self.step_count = torch.zeros(1, dtype=torch.int32, device=self.device)
+        self.rate = torch.zeros(1, device=self.device)
+        self.metrics_buffer = torch.zeros(2, device=self.device)
+        self.test_table = untouched(len(test_images), self.device)
+        self.zero = torch.zeros(1, dtype=torch.int32, device=self.device)
+        self.test_metrics = torch.zeros(2, device=self.device)
+        self.step_graph: torch.cuda.CUDAGraph | None = None
+        self.test_graph: torch.cuda.CUDAGraph | None = None
+        if self.on_gpu:
+            self._capture()
 
     def _launch_gradients(self) -> None:
         h = self._forward(self.train_net, self.sums, self.table, self.step_count, train=True)
