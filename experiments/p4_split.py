@@ -33,7 +33,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from experiments import cifar, jobs, p4_cutout, store, sweep
+from experiments import cifar, jobs, p4_cutout, plain, store, sweep
 from experiments.launch import Processes
 from experiments.usage import RunError, UsageError, exit_status
 
@@ -94,14 +94,14 @@ def configure(a: argparse.Namespace) -> Config:
     asked = p4_cutout.Config(
         a.data, "cutout", a.M, a.batch_size, a.epochs, "authors", a.precision, "auto", a.depth, a.device, a.seed
     )
-    training = p4_cutout.resolved(asked)
-    if training.M % a.learners:
-        raise UsageError(f"--M {training.M} instances can't be shared out evenly to {a.learners} learners")
+    shared = p4_cutout.resolved(asked)
+    if shared.M % a.learners:
+        raise UsageError(f"--M {shared.M} instances can't be shared out evenly to {a.learners} learners")
     if a.learners == 1 and a.batch_norm == "synchronised":
         raise UsageError("--batch-norm synchronised needs at least 2 learners: one has the whole batch")
-    if a.batch_norm == "synchronised" and training.device == "cpu":
+    if a.batch_norm == "synchronised" and shared.device == "cpu":
         raise UsageError("--batch-norm synchronised needs GPUs; use --batch-norm local")
-    return Config(training, a.learners, a.batch_norm, a.repeat)
+    return Config(shared, a.learners, a.batch_norm, a.repeat)
 
 
 def check_devices(c: Config) -> None:
@@ -153,7 +153,7 @@ def train(c: Config, data: cifar.Cifar, rank: int, folder: Path) -> dict[str, An
         if rank == 0:
             rate = row["images"] / row["train_seconds"]
             print(f"{jobs.EPOCH_LINE}{epoch}: train {row['train_loss']:.4f}, {rate:,.0f} images/s", flush=True)
-    if isinstance(engine, p4_cutout.PlainEngine):
+    if isinstance(engine, plain.PlainEngine):
         weights = [p.detach() for p in engine.model.parameters()]
     else:
         weights = [engine.parameters]
@@ -167,7 +167,7 @@ def train(c: Config, data: cifar.Cifar, rank: int, folder: Path) -> dict[str, An
     }
 
 
-def be_learner(c: Config, a: argparse.Namespace) -> int:
+def run_learner(c: Config, a: argparse.Namespace) -> int:
     """Do one learner's part in a process that was started here; its exit status."""
     try:
         report = train(c, cifar.load(a.data_dir, c.training.dataset), a.rank, a.folder)
@@ -276,7 +276,7 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> int:
         c = configure(a)
         if a.rank is not None:
-            return be_learner(c, a)
+            return run_learner(c, a)
         check_devices(c)
 
         def once(c: Config) -> Path:
