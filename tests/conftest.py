@@ -10,6 +10,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.measured_runs import measured
+
+__all__ = ["measured"]
+
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:

@@ -22,11 +22,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import cifar
-from experiments.cifar import Cifar, DataError, Spec
+from experiments.p4 import cifar10, cifar10_archives, datasets
+from experiments.p4.cifar10 import Cifar, DataError, Spec
+from experiments.p4.synthetic import synthetic
+from experiments.store import ROOT
 
 BATCH, TEST = 20, 40
-SCRIPT = Path(cifar.__file__).parents[1] / "tools" / "get_cifar10.py"
+SCRIPT = ROOT / "tools" / "get_cifar10.py"
 
 
 def _tiny() -> Cifar:
@@ -82,7 +84,7 @@ def md5(files: dict[str, bytes]) -> dict[str, str]:
 
 
 SPEC = Spec(BATCH, TEST, TINY.hashes(), md5(python_files()))
-load = partial(cifar.load, spec=SPEC)
+load = partial(datasets.load, spec=SPEC)
 
 
 def binary_files() -> dict[str, bytes]:
@@ -206,7 +208,7 @@ def test_an_unpacked_folder_with_parts_missing_gives_way_to_the_archive_beside_i
 def test_no_folder_given_says_how_to_get_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DLPERF_DATA", raising=False)
     message = refusal(None, "no CIFAR-10 data")
-    for hint in (cifar.PAGE, "--download", "--data-dir", "DLPERF_DATA", "--data synthetic"):
+    for hint in (cifar10_archives.PAGE, "--download", "--data-dir", "DLPERF_DATA", "--data synthetic"):
         assert hint in message
 
 
@@ -218,7 +220,7 @@ def test_folders_without_data(tmp_path: Path) -> None:
 
 def test_unknown_data_set() -> None:
     with pytest.raises(DataError, match="unknown data set 'mnist'"):
-        cifar.load(None, "mnist")
+        datasets.load(None, "mnist")
 
 
 @pytest.mark.parametrize("files", [mosaic_files, python_files, binary_files])
@@ -301,14 +303,16 @@ def test_mosaic_labels_of_a_wrong_form(tmp_path: Path, labels: Any, match: str) 
 
 
 def test_a_changed_byte_in_the_labels_is_refused_or_harmless(tmp_path: Path) -> None:
-    files, container = mosaic_files(), cifar.CONTAINERS[0]
+    files, container = mosaic_files(), cifar10_archives.CONTAINERS[0]
     labels = files["cifar10_labels.npy"]
     outcomes = set()
     for position in range(len(labels)):
         for bits in (1, 0x80):
             changed = labels[:position] + bytes([labels[position] ^ bits]) + labels[position + 1 :]
             try:
-                assert_tiny(cifar._assemble(container, files | {"cifar10_labels.npy": changed}, tmp_path, SPEC))
+                assert_tiny(
+                    cifar10_archives.assemble(container, files | {"cifar10_labels.npy": changed}, tmp_path, SPEC)
+                )
                 outcomes.add("harmless")
             except DataError:
                 outcomes.add("refused")
@@ -445,27 +449,27 @@ def test_batches_of_other_images_are_refused_by_the_arrays_hashes_too(tmp_path: 
     files = python_files() | {"test_batch": py2_batch(planes(TINY.test_images) ^ 1, TINY.test_labels.tolist())}
     spec = Spec(BATCH, TEST, TINY.hashes(), md5(files))
     with pytest.raises(DataError, match=r"test_images .* are not CIFAR-10's"):
-        cifar.load(put(tmp_path, files), spec=spec)
+        datasets.load(put(tmp_path, files), spec=spec)
 
 
 # ---- the stand-in --------------------------------------------------------------------------------------------------
 
 
 def test_synthetic_is_the_same_everywhere() -> None:
-    data = cifar.synthetic(train=200, test=50)
-    assert data.name == "synthetic" and cifar.load(None, "synthetic").name == "synthetic"
+    data = synthetic(train=200, test=50)
+    assert data.name == "synthetic" and datasets.load(None, "synthetic").name == "synthetic"
     assert data.train_images.shape == (200, 32, 32, 3) and data.train_images.dtype == np.uint8
     assert data.test_labels.shape == (50,) and data.test_labels.dtype == np.int64
     assert np.bincount(data.train_labels).tolist() == [20] * 10
-    assert data.hashes() == cifar.synthetic(train=200, test=50).hashes()
+    assert data.hashes() == synthetic(train=200, test=50).hashes()
     assert data.hashes()["train_images"].startswith("5a265bf4a423f4bc")
-    assert data.hashes()["train_images"] != cifar.synthetic(1, train=200, test=50).hashes()["train_images"]
+    assert data.hashes()["train_images"] != synthetic(1, train=200, test=50).hashes()["train_images"]
     assert not (data.train_images[:50] == data.test_images).all(axis=(1, 2, 3)).any()
 
 
 def test_synthetic_is_learnable_but_not_from_raw_pixels() -> None:
     """A ridge regression finds the classes in the images' spectra (flipped or not), and not in their pixels."""
-    data = cifar.synthetic(train=2000, test=500)
+    data = synthetic(train=2000, test=500)
 
     def spectrum(images: np.ndarray) -> np.ndarray:
         grey = images.astype(float) - images.mean(axis=(1, 2), keepdims=True)
@@ -523,22 +527,22 @@ def server() -> Iterator[str]:
 
 def test_download(tmp_path: Path, server: str) -> None:
     folder = tmp_path / "new" / "folder"
-    target = cifar.download(folder, f"{server}/cifar-10-python.tar.gz", SPEC)
+    target = cifar10_archives.download(folder, f"{server}/cifar-10-python.tar.gz", SPEC)
     assert target.read_bytes() == Server.content and os.listdir(folder) == ["cifar-10-python.tar.gz"]
     assert_tiny(load(folder))
-    assert cifar.download(folder, f"{server}/cifar-10-python.tar.gz", SPEC) == target
+    assert cifar10_archives.download(folder, f"{server}/cifar-10-python.tar.gz", SPEC) == target
     assert Server.requests == 1
 
 
 def test_download_without_a_length(tmp_path: Path, server: str) -> None:
     Server.claimed = None
-    assert_tiny(load(cifar.download(tmp_path, f"{server}/cifar-10-python.tar.gz", SPEC)))
+    assert_tiny(load(cifar10_archives.download(tmp_path, f"{server}/cifar-10-python.tar.gz", SPEC)))
 
 
 def test_failed_downloads_leave_nothing(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(path: str, match: str) -> None:
         with pytest.raises(DataError, match=match) as caught:
-            cifar.download(tmp_path, f"{server}/{path}", SPEC)
+            cifar10_archives.download(tmp_path, f"{server}/{path}", SPEC)
         assert "\n" not in str(caught.value)
         assert not list(tmp_path.iterdir())
 
@@ -562,7 +566,7 @@ def test_failed_downloads_leave_nothing(tmp_path: Path, server: str, monkeypatch
 
 def test_download_from_nowhere(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be downloaded"):
-        cifar.download(tmp_path, "http://127.0.0.1:9/cifar-10-python.tar.gz", SPEC)
+        cifar10_archives.download(tmp_path, "http://127.0.0.1:9/cifar-10-python.tar.gz", SPEC)
 
 
 # ---- the command, and the real data --------------------------------------------------------------------------------
@@ -593,7 +597,7 @@ def real_data() -> Path | None:
     if not place:
         return None
     try:
-        cifar._find(Path(place))
+        cifar10_archives.find(Path(place))
     except DataError:
         return None
     return Path(place)
@@ -601,7 +605,7 @@ def real_data() -> Path | None:
 
 @pytest.mark.skipif(real_data() is None, reason="DLPERF_DATA names no folder with CIFAR-10")
 def test_the_real_data() -> None:
-    data = cifar.load(None)
+    data = datasets.load(None)
     assert data.train_images.shape == (50_000, 32, 32, 3) and data.test_images.shape == (10_000, 32, 32, 3)
     assert np.bincount(data.train_labels).tolist() == [5_000] * 10
     assert np.bincount(data.test_labels).tolist() == [1_000] * 10
@@ -610,5 +614,5 @@ def test_the_real_data() -> None:
     mean = np.array([(n * level).sum() / n.sum() for n in counts])
     std = np.array([np.sqrt((n * level**2).sum() / n.sum()) for n in counts])
     std = np.sqrt(std**2 - mean**2)
-    np.testing.assert_allclose(cifar.MEAN, mean, atol=5e-9)
-    np.testing.assert_allclose(cifar.STD, std, atol=5e-9)
+    np.testing.assert_allclose(cifar10.MEAN, mean, atol=5e-9)
+    np.testing.assert_allclose(cifar10.STD, std, atol=5e-9)

@@ -20,23 +20,28 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments import cifar, kernels, p4_cutout, plain, store
+from experiments import p4_cutout, store
+from experiments.p4 import cuda_kernels, datasets, plain_engine, training
+from experiments.p4.cifar10_archives import HOW_TO_GET_IT
+from experiments.p4.synthetic import synthetic
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SCRIPT = Path(p4_cutout.__file__)
-SMALL = cifar.synthetic(seed=0, train=96, test=40)
+SMALL = synthetic(seed=0, train=96, test=40)
 STEPS = 6  # of an epoch: 96 samples in batches of 16
 # What a child process runs: the script on small data, with a checkpoint after every epoch, killed at a given call.
 DRIVER = """
 import os, pathlib, signal, sys
 import torch
-from experiments import cifar, p4_cutout, plain
-small = cifar.synthetic(seed=0, train=96, test=40)
-cifar.load = lambda data_dir, dataset: small
+from experiments import p4_cutout
+from experiments.p4 import datasets, plain_engine
+from experiments.p4.synthetic import synthetic
+small = synthetic(seed=0, train=96, test=40)
+datasets.load = lambda data_dir, dataset: small
 p4_cutout.CHECKPOINT_SECONDS = 0
 torch.set_num_threads(1)
-owner = {"step": plain.PlainEngine, "replace": pathlib.Path}[sys.argv[1]]
+owner = {"step": plain_engine.PlainEngine, "replace": pathlib.Path}[sys.argv[1]]
 method, calls = getattr(owner, sys.argv[1]), []
 def kill(*args):
     calls.append(args)
@@ -50,7 +55,7 @@ sys.exit(p4_cutout.main(sys.argv[3:]))
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: SMALL)
+    monkeypatch.setattr(datasets, "load", lambda data_dir, dataset: SMALL)
 
 
 def command(where: Path, *more: str, epochs: int = 4) -> list[str]:
@@ -95,7 +100,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """An uninterrupted run of four epochs with M = 2; to be read only."""
     where = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cifar, "load", lambda data_dir, dataset: SMALL)
+        patch.setattr(datasets, "load", lambda data_dir, dataset: SMALL)
         assert p4_cutout.main(command(where, "--M", "2")) == 0
     return where
 
@@ -104,7 +109,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
 def first_epoch(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """The checkpoint of a run's first epoch; to be read only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cifar, "load", lambda data_dir, dataset: SMALL)
+        patch.setattr(datasets, "load", lambda data_dir, dataset: SMALL)
         return checkpoint(tmp_path_factory.mktemp("first_epoch"))
 
 
@@ -112,7 +117,7 @@ def first_epoch(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> P
 
 
 def rates(schedule: str, epochs: int) -> list[float]:
-    return [p4_cutout.learning_rate(epoch, schedule, epochs) for epoch in range(1, epochs + 1)]
+    return [training.learning_rate(epoch, schedule, epochs) for epoch in range(1, epochs + 1)]
 
 
 def test_the_authors_schedule_drops_once_within_100_epochs() -> None:
@@ -145,7 +150,7 @@ def test_a_run_writes_tidy_rows_and_its_log(whole: Path) -> None:
 
 def test_training_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = dataclasses.replace(SMALL, train_images=SMALL.train_images[:32], train_labels=SMALL.train_labels[:32])
-    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: data)
+    monkeypatch.setattr(datasets, "load", lambda data_dir, dataset: data)
     assert p4_cutout.main(command(tmp_path, "--augment", "none", epochs=25)) == 0
     frame = numbers(tmp_path)
     assert frame.train_loss.tail(5).mean() < 0.5 * frame.train_loss.iloc[0]  # it gets to know 32 images by heart
@@ -217,8 +222,8 @@ def test_ctrl_c_says_how_to_go_on(
     checkpoint(tmp_path, "--M", "2")
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        press = at_call(3, plain.PlainEngine.step, lambda: signal.raise_signal(signal.SIGINT))
-        patch.setattr(plain.PlainEngine, "step", press)
+        press = at_call(3, plain_engine.PlainEngine.step, lambda: signal.raise_signal(signal.SIGINT))
+        patch.setattr(plain_engine.PlainEngine, "step", press)
         assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 130
     assert complaint(capsys) == "interrupted; continue with --resume from the last checkpoint"
     assert not files(tmp_path / "results")
@@ -394,7 +399,7 @@ def test_too_little_gpu_memory_says_which_m_fits(
 ) -> None:
     """A GPU that takes a number of images; also, that what failed is freed before the next try."""
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
-    step = plain.PlainEngine.step
+    step = plain_engine.PlainEngine.step
 
     def limited(engine: Any) -> None:
         alive.add(engine)
@@ -403,7 +408,7 @@ def test_too_little_gpu_memory_says_which_m_fits(
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 GiB")
         step(engine)
 
-    monkeypatch.setattr(plain.PlainEngine, "step", limited)
+    monkeypatch.setattr(plain_engine.PlainEngine, "step", limited)
     assert p4_cutout.main(command(tmp_path, "--M", "8")) == 2
     assert complaint(capsys) == f"--M 8 does not fit this GPU's memory, {advice}"
     assert not files(tmp_path)
@@ -412,13 +417,13 @@ def test_too_little_gpu_memory_says_which_m_fits(
 def test_too_little_memory_gets_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(plain.PlainEngine, "step", lambda engine: torch.empty(2**50))  # PyTorch's own refusal
+    monkeypatch.setattr(plain_engine.PlainEngine, "step", lambda engine: torch.empty(2**50))  # PyTorch's own refusal
     assert p4_cutout.main(command(tmp_path, "--M", "2")) == 2
     assert complaint(capsys) == "--M 2 does not fit this machine's memory; use a smaller --M"
 
 
 def test_other_failures_are_not_taken_for_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain.PlainEngine, "step", lambda engine: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(plain_engine.PlainEngine, "step", lambda engine: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         p4_cutout.main(command(tmp_path))
 
@@ -427,17 +432,17 @@ def test_kernels_that_do_not_build_get_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: Any) -> None:
-        raise kernels.KernelError("nvcc could not build kernels.cu: line 3: error\n1 error")
+        raise cuda_kernels.KernelError("nvcc could not build cuda_kernels.cu: line 3: error\n1 error")
 
     monkeypatch.setattr(p4_cutout, "make_engine", broken)
     assert p4_cutout.main(command(tmp_path)) == 1
-    assert complaint(capsys) == "nvcc could not build kernels.cu: line 3: error 1 error"
+    assert complaint(capsys) == "nvcc could not build cuda_kernels.cu: line 3: error 1 error"
 
 
 def test_a_missing_triton_gets_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "experiments.fused", raising=False)
+    monkeypatch.delitem(sys.modules, "experiments.p4.fused_engine", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)  # what Python takes for a module that is not there
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert p4_cutout.main([*command(tmp_path), "--device", "cuda"]) == 2
@@ -449,7 +454,7 @@ def test_the_script_needs_no_installation_and_says_in_one_line_how_to_get_missin
     run = [sys.executable, str(SCRIPT), "--device", "cpu", "--data-dir", "nowhere", "--results", "results"]
     done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == f"p4_cutout: no CIFAR-10 data: nowhere does not exist; {cifar.HOW_TO_GET_IT}\n"
+    assert done.stderr == f"p4_cutout: no CIFAR-10 data: nowhere does not exist; {HOW_TO_GET_IT}\n"
     assert not files(tmp_path)
 
 
@@ -468,7 +473,7 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_training(
     folder: str, below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: pytest.fail("too late"))
+    monkeypatch.setattr(datasets, "load", lambda data_dir, dataset: pytest.fail("too late"))
     assert p4_cutout.main(command(tmp_path, f"--{folder}", str(tmp_path / "file" / below))) == 2
     assert re.search(r"(Not a directory|File exists): .*; earlier results are as they were", complaint(capsys))
     assert list(files(tmp_path)) == [Path("file")]
@@ -484,7 +489,7 @@ def test_a_full_disk_is_noticed_before_training(
         return opened(dir=dir) if folder not in str(dir) else no_space(0)
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: pytest.fail("too late"))
+    monkeypatch.setattr(datasets, "load", lambda data_dir, dataset: pytest.fail("too late"))
     assert p4_cutout.main(command(tmp_path)) == 2
     assert "No space left on device; earlier results" in complaint(capsys)
 
@@ -514,7 +519,7 @@ def test_results_that_could_not_be_written_need_no_training_to_be_written_later(
         assert p4_cutout.main(command(tmp_path, "--M", "2")) == 2
     assert "No space left on device; earlier results" in complaint(capsys)
     assert not files(tmp_path / "results")
-    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: pytest.fail("no need"))
+    monkeypatch.setattr(datasets, "load", lambda data_dir, dataset: pytest.fail("no need"))
     assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 0
     assert_same_bits(tmp_path, whole)
 
@@ -535,7 +540,7 @@ def test_resuming_a_complete_run_trains_nothing(
     whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = files(whole)
-    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: pytest.fail("no need"))
+    monkeypatch.setattr(datasets, "load", lambda data_dir, dataset: pytest.fail("no need"))
     assert p4_cutout.main(command(whole, "--M", "2", "--resume")) == 0
     (written,) = (whole / "results").rglob("*.parquet")
     out, err = capsys.readouterr()
@@ -557,18 +562,18 @@ def test_provenance_tells_the_code_that_the_run_started_with(tmp_path: Path, mon
     commits = iter("ab")
     monkeypatch.setattr(store, "git_state", lambda: (40 * next(commits), False))
     monkeypatch.setattr(store, "file_hash", lambda path: "as it was at the start")
-    load = cifar.load
+    load = datasets.load
 
     def edited(*arguments: Any) -> Any:
         monkeypatch.setattr(store, "file_hash", lambda path: "edited")
         return load(*arguments)
 
-    monkeypatch.setattr(cifar, "load", edited)
+    monkeypatch.setattr(datasets, "load", edited)
     assert p4_cutout.main(command(tmp_path, epochs=1)) == 0
     (run,) = store.runs(tmp_path / "results")
     assert run.provenance.git_commit == 40 * "a"
     assert set(run.provenance.sources.values()) == {"as it was at the start"}
-    assert {"experiments/p4_cutout.py", "experiments/plain.py"} < set(run.provenance.sources)
+    assert {"experiments/p4_cutout.py", "experiments/p4/plain_engine.py"} < set(run.provenance.sources)
 
 
 def test_a_disk_full_at_a_checkpoint_leaves_the_last_one_to_go_on_from(
@@ -590,7 +595,7 @@ def test_a_disk_full_at_a_checkpoint_leaves_the_last_one_to_go_on_from(
 def test_a_run_that_diverges_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(p4_cutout, "LEARNING_RATE", float("nan"))
+    monkeypatch.setattr(training, "LEARNING_RATE", float("nan"))
     assert p4_cutout.main(command(tmp_path)) == 1
     assert "not finite after epoch 1" in complaint(capsys)
     assert not files(tmp_path)

@@ -520,10 +520,11 @@ def test_sources_are_those_that_ran() -> None:
         import os, sys
         sys.path.insert(0, {str(store.ROOT)!r})
         from datetime import UTC, datetime
-        import benchmarks.conventional
-        from experiments import cifar, store
+        from experiments import store
+        from experiments.p4 import conventional_loop
         code = store.Code.now()
-        from experiments import augment, cores
+        from experiments import cores
+        from experiments.p4 import augment
         made = store.provenance("p4_cutout", "x", {{}}, seed=0, device="cpu", started=datetime.now(UTC), code=code)
         print(*sorted(code.sources))
         print(*sorted(made.sources.keys() - code.sources.keys()))
@@ -531,8 +532,8 @@ def test_sources_are_those_that_ran() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        "benchmarks/conventional.py experiments/cifar.py experiments/resnet.py",
-        "experiments/augment.py experiments/cores.py",
+        "experiments/p4/cifar10.py experiments/p4/conventional_loop.py experiments/p4/resnet.py",
+        "experiments/cores.py experiments/p4/augment.py",
         "[]",
     ]
 

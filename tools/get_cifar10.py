@@ -3,7 +3,7 @@
     python tools/get_cifar10.py --data-dir DIR    says what is there and checks it
     python tools/get_cifar10.py --download DIR    fetches the official python archive, then does the same
 
-A folder may hold any of CIFAR-10's usual archives, packed or not; experiments/cifar.py reads them.
+A folder may hold any of CIFAR-10's usual archives, packed or not; experiments/p4/cifar10_archives.py reads them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments import cifar
+from experiments.p4 import cifar10_archives, datasets
 from experiments.usage import exit_status
 
 
@@ -27,8 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def work() -> int:
-        place = cifar.download(options.download) if options.download else options.data_dir
-        data = cifar.load(place, options.data)
+        place = cifar10_archives.download(options.download) if options.download else options.data_dir
+        data = datasets.load(place, options.data)
         print(data.origin)
         for name, digest in data.hashes().items():
             array = getattr(data, name)

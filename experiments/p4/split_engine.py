@@ -15,8 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from experiments.fused import Conv, FusedEngine
-from experiments.plain import PlainEngine
+from experiments.p4.fused_engine import FusedEngine
+from experiments.p4.packing import Conv
+from experiments.p4.plain_engine import PlainEngine
 
 
 def average(tensors: Iterable[Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Builds and binds kernels.cu: the 3×3 convolutions of stride 1 in CUDA C++, where nvcc and a GPU are at hand."""
+"""Builds and binds cuda_kernels.cu: the 3×3 convolutions of stride 1 in CUDA C++, where nvcc and a GPU are at hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from experiments.usage import RunError
 
-SOURCE = Path(__file__).with_name("kernels.cu")
+SOURCE = Path(__file__).with_name("cuda_kernels.cu")
 POINTER, FLOAT, INT = ctypes.c_void_p, ctypes.c_float, ctypes.c_int
 
 
@@ -72,5 +72,5 @@ def forward(
 
 
 def backward(channels: int, end: int, tensors: tuple[Tensor, ...], count: float, images: int, blocks: int) -> None:
-    """The gradients of a convolution's input and weights; `tensors` in the order of conv_backward in kernels.cu."""
+    """The gradients of a convolution's input and weights; `tensors` in the order of cuda_kernels.cu."""
     _call("conv_backward", channels, end, *tensors, count, images, blocks)

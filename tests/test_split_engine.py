@@ -14,10 +14,11 @@ import torch
 
 pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only")
 
-from experiments import augment, store
-from experiments.fused import FusedEngine
-from experiments.plain import PlainEngine
-from experiments.resnet import seeded
+from experiments import store
+from experiments.p4 import augment
+from experiments.p4.fused_engine import FusedEngine
+from experiments.p4.plain_engine import PlainEngine
+from experiments.p4.resnet import seeded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,12 +26,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 LEARNER = """
 import sys
 import torch, torch.distributed as dist
-from experiments import split
-from tests.test_split import after_two_steps, np
+from experiments.p4 import split_engine
+from tests.test_split_engine import after_two_steps, np
 kind, rank, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-np.savez(f"{folder}/{rank}.npz", *after_two_steps(getattr(split, kind), batch=4))
+np.savez(f"{folder}/{rank}.npz", *after_two_steps(getattr(split_engine, kind), batch=4))
 """
 SIZE, SAMPLES, INSTANCES = 8, 2, 4
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from experiments.augment import transform, untouched
-from experiments.resnet import ResNet, parameter_groups
+from experiments.p4.augment import transform, untouched
+from experiments.p4.resnet import ResNet, parameter_groups
 
 TEST_BATCH = 1000
 

@@ -1,8 +1,8 @@
-"""derivations.resnet against hand-written counts and He et al.'s sizes."""
+"""derivations.cifar_resnet against hand-written counts and He et al.'s sizes."""
 
 import pytest
 
-from derivations.resnet import counts, layers
+from derivations.cifar_resnet import counts, layers
 
 
 def test_smallest_net_by_hand():

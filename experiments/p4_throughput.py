@@ -1,9 +1,9 @@
 """Images/s of Problem 4's training step for each M, against two contenders, in one run on one machine.
 
-    python benchmarks/p4_throughput.py --M 1 2 4 8 16 32 --data-dir ~/data --write
+    python experiments/p4_throughput.py --M 1 2 4 8 16 32 --data-dir ~/data --write
 
 ours: the engine that p4_cutout.py would use here, bf16 on a GPU. eager: the plain engine in fp32, without TF32.
-conventional: a DataLoader with transforms on the CPU (benchmarks/conventional.py), in PyTorch's defaults, which let
+conventional: a DataLoader with transforms on the CPU (p4/conventional_loop.py), in PyTorch's defaults, which let
 convolutions use TF32 on a GPU. They take turns, forth and back, with a few windows each turn; set-up (construction,
 compilation, warm-up) is outside of the windows. A rate is the median of its windows, with their range; a ratio is
 that of medians, with the range from ours' worst window over the contender's best to its best over the worst. The
@@ -33,14 +33,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 import pandas as pd
 import torch
 
-from benchmarks import conventional
 from derivations import roofline
-from experiments import augment, cifar, p4_cutout, store
+from experiments import store
+from experiments.p4 import augment, cifar10, conventional_loop, datasets, training
 from experiments.usage import UsageError, exit_status
 
 EXPERIMENT = "p4_throughput"
 CONTENDERS = ("ours", "eager", "conventional")
-DEPTH = 44  # conventional.py's net
+DEPTH = 44  # conventional_loop.py's net
 WARM_UP_STEPS = 10
 ELEMENT_BYTES = {"bf16": 2, "fp32": 4, "tf32": 4}
 COPY_BYTES = {"cuda": 1 << 30, "cpu": 1 << 28}
@@ -84,12 +84,12 @@ def convolutions(tf32: bool) -> Iterator[None]:
 
 
 def engine_rates(
-    config: p4_cutout.Config, data: cifar.Cifar, windows: int, seconds: float
+    config: training.Config, data: cifar10.Cifar, windows: int, seconds: float
 ) -> tuple[float, list[float]]:
     """Set-up seconds, and augmented images/s in each window of about `seconds`, of an engine that trains as p4_cutout
     does, the draws of an epoch included."""
     start = now(config.device)
-    engine = p4_cutout.make_engine(config, data)
+    engine = training.make_engine(config, data)
     samples, size = data.train_images.shape[:2]
     steps, done = samples // config.batch_size, 0
 
@@ -102,7 +102,7 @@ def engine_rates(
             if step == 0:
                 seed = augment.epoch_seed(config.seed, epoch + 1)
                 shape = (samples, size, config.batch_size, config.M, config.augment, seed, torch.device(config.device))
-                engine.start_epoch(augment.draw_epoch(*shape), p4_cutout.LEARNING_RATE)
+                engine.start_epoch(augment.draw_epoch(*shape), training.LEARNING_RATE)
             engine.step()
             done += 1
         return now(config.device) - begin
@@ -130,7 +130,7 @@ def traffic(engine: str, precision: str) -> int:
     return int(roofline.bytes_per_image(ELEMENT_BYTES[precision], DEPTH, step))
 
 
-def measure(a: Namespace, ours: p4_cutout.Config, data: cifar.Cifar, speed: float) -> pd.DataFrame:
+def measure(a: Namespace, ours: training.Config, data: cifar10.Cifar, speed: float) -> pd.DataFrame:
     """The windows of all contenders at one M, one row each, in the order measured; columns as in the store."""
     configs = {"ours": ours, "eager": replace(ours, precision="fp32", engine="plain")}
     window_seconds = a.seconds / (a.turns * a.windows)
@@ -141,7 +141,7 @@ def measure(a: Namespace, ours: p4_cutout.Config, data: cifar.Cifar, speed: floa
             with convolutions(tf32=contender == "conventional"):
                 if contender == "conventional":
                     setup, engine, precision = None, "dataloader", "tf32" if ours.device == "cuda" else "fp32"
-                    rates = conventional.images_per_second(
+                    rates = conventional_loop.images_per_second(
                         data, ours.M, a.batch_size, ours.device, a.windows * window_seconds, a.workers, a.windows
                     )
                 else:
@@ -202,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def configure(a: Namespace) -> list[p4_cutout.Config]:
+def configure(a: Namespace) -> list[training.Config]:
     """What ours trains at each M. Raises UsageError."""
     for option, low in (("windows", 1), ("turns", 1), ("workers", 0)):
         if getattr(a, option) < low:
@@ -211,26 +211,26 @@ def configure(a: Namespace) -> list[p4_cutout.Config]:
         raise UsageError(f"--seconds must be positive and finite, not {a.seconds}")
     if len(set(a.M)) < len(a.M):
         raise UsageError(f"--M needs different numbers, not {' '.join(map(str, a.M))}")
-    asked = p4_cutout.Config(
+    asked = training.Config(
         a.data, "cutout", 0, a.batch_size, 1, "authors", "auto", "auto", DEPTH, a.device, seed=0
     )  # fmt: skip
-    return [p4_cutout.resolved(replace(asked, M=m)) for m in a.M]
+    return [training.resolved(replace(asked, M=m)) for m in a.M]
 
 
 def run(a: Namespace, say: Callable[[str], None]) -> None:
     """Measure, print, and store if asked. Raises UsageError."""
     configs = configure(a)
-    p4_cutout.engine_class(configs[0])  # imported now, so that its source is among the code's
+    training.engine_class(configs[0])  # imported now, so that its source is among the code's
     try:
         code = store.Code.now() if a.write else None
     except RuntimeError as error:
         raise UsageError(str(error)) from error
     if a.write:
         store.check_writable(a.results / EXPERIMENT)
-    data = cifar.load(a.data_dir, a.data)
+    data = datasets.load(a.data_dir, a.data)
     if a.batch_size > len(data.train_images):
         raise UsageError(f"--batch-size {a.batch_size} is more than the {len(data.train_images)} training images")
-    device, speed = p4_cutout.device_name(configs[0]), bandwidth(configs[0].device)
+    device, speed = training.device_name(configs[0]), bandwidth(configs[0].device)
     threads = "" if configs[0].device == "cuda" else f", {torch.get_num_threads()} threads"
     say(f"{device}{threads}, {a.workers} workers, {data.name}, copy {speed / 1e9:,.1f} GB/s")
     say(HEADER)

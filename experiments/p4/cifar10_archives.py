@@ -1,8 +1,8 @@
-"""CIFAR-10 (Krizhevsky 2009) as four arrays, from any of its usual containers, checked by hash; and a stand-in.
+"""CIFAR-10's usual containers, packed or not: found, read, and held against the hashes; and the download.
 
-Whatever the container, the decoded arrays must have the SHA-256 pinned here, so that no run trains on damaged or
-different data. Archives are never unpacked to disk. A pickle can run code when it is read, so one is only read if it is
-the official file by its published hash.
+Whatever the container, the decoded arrays must have the SHA-256 that cifar10.py pins, so that no run trains on damaged
+or different data. Archives are never unpacked to disk. A pickle can run code when it is read, so one is only read if it
+is the official file by its published hash.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -26,11 +25,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from experiments.usage import UsageError
-
-# Over the 50,000 training images, pixels scaled to 0..1; red, green, blue.
-MEAN = (0.49139968, 0.48215841, 0.44653091)
-STD = (0.24703223, 0.24348513, 0.26158784)
+from experiments.p4.cifar10 import CIFAR10, Batch, Cifar, DataError, Spec
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -39,96 +34,6 @@ HOW_TO_GET_IT = (
     "--data-dir DIR or set DLPERF_DATA=DIR; `--data synthetic` needs no data"
 )
 LARGEST_MEMBER = 64 << 20  # bytes; an official batch has 31 MB, so more means a hostile or broken archive
-
-
-class DataError(UsageError):
-    """The data set is missing, damaged or not what it claims to be; the message is one line and names the file."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a complete data set has: images per training batch (of five), test images, SHA-256 of each array, and the
-    published MD5 of each official pickle."""
-
-    batch: int
-    test: int
-    hashes: Mapping[str, str]
-    pickles: Mapping[str, str]
-
-
-CIFAR10 = Spec(
-    batch=10_000,
-    test=10_000,
-    hashes={
-        "train_images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
-        "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-        "test_images": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
-        "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-    },
-    # As torchvision.datasets.CIFAR10 lists them. Nobody can make another file with the MD5 of a given one.
-    pickles={
-        "data_batch_1": "c99cafc152244af753f735de768cd75f",
-        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-        "data_batch_4": "634d18415352ddfa80567beed471001a",
-        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-        "test_batch": "40351d587109b95175f43aff81a1287e",
-    },
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Cifar:
-    """Images are (n, 32, 32, 3) uint8 NHWC, red-green-blue; labels are (n,) int64 in 0..9.
-
-    `name` is 'cifar10' or 'synthetic'; `origin` says which files the arrays came from.
-    """
-
-    name: str
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    origin: str = ""
-
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of each array's bytes, labels as uint8."""
-        return {
-            name: hashlib.sha256(np.ascontiguousarray(getattr(self, name), np.uint8).data).hexdigest()
-            for name in CIFAR10.hashes
-        }
-
-
-class Batch(NamedTuple):
-    """One part of the data set: images (n, 32, 32, 3) uint8 and labels (n,)."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-
-def load(data_dir: Path | None, dataset: str = "cifar10", spec: Spec = CIFAR10) -> Cifar:
-    """Read a data set whole: 'cifar10' from `data_dir`, else from where DLPERF_DATA points; or 'synthetic'.
-
-    `data_dir` may hold the official python or binary archive, either one unpacked (torchvision's layout), or lossless
-    WebP mosaics, directly or in a sub-folder of the usual name; or it may be the archive itself.
-    Raises DataError when the data are missing, damaged or not CIFAR-10.
-    """
-    if dataset == "synthetic":
-        return synthetic()
-    if dataset != "cifar10":
-        raise DataError(f"unknown data set '{dataset}'; known: cifar10, synthetic")
-    place = data_dir or os.environ.get("DLPERF_DATA")
-    if not place:
-        raise DataError(f"no CIFAR-10 data: {HOW_TO_GET_IT}")
-    container, path = _find(Path(place))
-    try:
-        files = _read_archive(path, container) if path.is_file() else _read_folder(path, container)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); get the data again") from error
-    return _assemble(container, files, path, spec)
-
-
-# ---- the containers ------------------------------------------------------------------------------------------------
 
 
 class Container(NamedTuple):
@@ -215,7 +120,7 @@ CONTAINERS = (
 )
 
 
-def _find(place: Path) -> tuple[Container, Path]:
+def find(place: Path) -> tuple[Container, Path]:
     """The container in `place`, with its folder or archive; a complete one goes before one with parts missing."""
     if not place.exists():
         raise DataError(f"no CIFAR-10 data: {place} does not exist; {HOW_TO_GET_IT}")
@@ -240,11 +145,11 @@ def _find(place: Path) -> tuple[Container, Path]:
     raise DataError(incomplete[0] if incomplete else f"no CIFAR-10 data in {place}: {HOW_TO_GET_IT}")
 
 
-def _read_folder(folder: Path, container: Container) -> dict[str, bytes]:
+def read_folder(folder: Path, container: Container) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in container.files}
 
 
-def _read_archive(source: Path | io.BytesIO, container: Container) -> dict[str, bytes]:
+def read_archive(source: Path | io.BytesIO, container: Container) -> dict[str, bytes]:
     """The container's files by their names in the archive; every other member is passed over, none is written."""
     shown = source if isinstance(source, Path) else container.archive
     found: dict[str, bytes] = {}
@@ -270,7 +175,7 @@ def _read_archive(source: Path | io.BytesIO, container: Container) -> dict[str, 
     return {name: found[name] for name in container.files}
 
 
-def _assemble(container: Container, files: Mapping[str, bytes], path: Path, spec: Spec) -> Cifar:
+def assemble(container: Container, files: Mapping[str, bytes], path: Path, spec: Spec) -> Cifar:
     """Decode the files, join the parts and hold them against the hashes."""
     try:
         *train, test = container.decode(files, spec)
@@ -308,7 +213,7 @@ def download(folder: Path, url: str = URL, spec: Spec = CIFAR10) -> Path:
     container = next(c for c in CONTAINERS if c.archive == Path(url).name)
     target = folder / Path(url).name
     if target.is_file():
-        _assemble(container, _read_archive(target, container), target, spec)
+        assemble(container, read_archive(target, container), target, spec)
         return target
     content = io.BytesIO()
     try:
@@ -323,7 +228,7 @@ def download(folder: Path, url: str = URL, spec: Spec = CIFAR10) -> Path:
     if size and content.tell() != size:
         raise DataError(f"{url}: the download broke off after {content.tell()} of {size} bytes; try again")
     content.seek(0)
-    _assemble(container, _read_archive(content, container), Path(container.archive or ""), spec)
+    assemble(container, read_archive(content, container), Path(container.archive or ""), spec)
     partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -334,47 +239,3 @@ def download(folder: Path, url: str = URL, spec: Spec = CIFAR10) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return target
-
-
-# ---- the stand-in --------------------------------------------------------------------------------------------------
-
-# Directions of the gratings' stripes, as vectors of length 16: 0°, 22.5°, 45°, 67.5°, 90°.
-_DIRECTIONS = np.array([(16, 0), (15, 6), (11, 11), (6, 15), (0, 16)])
-_PERIODS = np.array([80, 128])  # of the stripes, in sixteenths of a pixel
-
-
-def synthetic(seed: int = 0, train: int = 5_000, test: int = 1_000) -> Cifar:
-    """A deterministic, offline, learnable stand-in of CIFAR-10's form: striped blobs of colour in noise.
-
-    The class, 5·period + direction, shows in the stripes alone; phase, tints, place of the blob and noise are drawn.
-    Slanted stripes lean either way, so that a horizontal flip keeps the class. Raw PCG64 words and integer arithmetic
-    give the same bytes on every machine and NumPy version.
-    """
-    bits = np.random.PCG64(seed)
-
-    def draw(*shape: int) -> np.ndarray:
-        """Uniform bytes as int32."""
-        words = bits.random_raw(-(-int(np.prod(shape)) // 8)).astype("<u8")
-        return words.view(np.uint8)[: int(np.prod(shape))].reshape(shape).astype(np.int32)
-
-    def part(count: int) -> Batch:
-        labels = np.arange(count) % 10
-        labels = labels[np.argsort(bits.random_raw(count), kind="stable")]
-        y, x = np.mgrid[:32, :32]
-        images = np.empty((count, 32, 32, 3), np.uint8)
-        for i, label in enumerate(labels):
-            phase, mirrored, cy, cx, *tints = draw(10)
-            dx, dy = _DIRECTIONS[label % 5]
-            period = _PERIODS[label // 5]
-            position = (x * (-dx if mirrored % 2 else dx) + y * dy + phase) % period
-            wave = np.abs(2 * position - period) * 64 // period - 32  # a triangle from -32 to 32
-            near = np.clip(20 * 20 - (x - 8 - cx // 16) ** 2 - (y - 8 - cy // 16) ** 2, 0, None)  # 0 .. 400
-            colour = 64 + np.array(tints[:3]) // 2
-            depth = np.array(tints[3:]) - 128
-            stripes = (wave * near)[:, :, None] * depth // (400 * 48)
-            noise = (draw(32, 32, 3) - 128) // 3
-            images[i] = np.clip(colour + stripes + noise, 0, 255)
-        return Batch(images, labels.astype(np.int64))
-
-    first, second = part(train), part(test)
-    return Cifar("synthetic", first.images, first.labels, second.images, second.labels, f"synthetic, seed {seed}")

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from derivations import alexnet, resnet50, vgg
+from derivations import alexnet, imagenet_resnet, vgg
 from derivations.layers import totals
 from experiments.usage import UsageError
 
-SOURCE = Path(__file__).with_name("references") / "scaling.csv"
+SOURCE = Path(__file__).with_name("published.csv")
 OPTIONAL = ["node_learners", "link_gbit_per_second", "per_learner_batch"]  # empty where the source does not say
 NUMBERS = [*OPTIONAL, "learners", "value"]
 COLUMNS = ["series", "framework", "network", "machine", "precision", "unit", "source", *NUMBERS]
@@ -25,9 +25,15 @@ K80_NODE, K80_CLUSTER = "TF K80 EC2 ResNet-50", "TF K80 EC2 cluster ResNet-50"
 
 def networks() -> dict[str, tuple[int, int]]:
     """Bytes of an fp32 gradient, and MACs of an image's forward pass, of the networks that are derived."""
-    resnets = {"ResNet-50": resnet50.RESNET50, "ResNet-101": resnet50.RESNET101, "ResNet-152": resnet50.RESNET152}
+    resnets = {
+        "ResNet-50": imagenet_resnet.RESNET50,
+        "ResNet-101": imagenet_resnet.RESNET101,
+        "ResNet-152": imagenet_resnet.RESNET152,
+    }
     plain = {"AlexNet": alexnet.layers(), "VGG-16": vgg.layers(vgg.BLOCKS_VGG16), "VGG-19": vgg.layers()}
-    counts = {name: (resnet50.parameters(blocks), resnet50.macs(blocks)) for name, blocks in resnets.items()}
+    counts = {
+        name: (imagenet_resnet.parameters(blocks), imagenet_resnet.macs(blocks)) for name, blocks in resnets.items()
+    }
     counts |= {name: (totals(net).parameters, totals(net).macs) for name, net in plain.items()}
     return {name: (FP32 * int(parameters), int(macs)) for name, (parameters, macs) in counts.items()}
 

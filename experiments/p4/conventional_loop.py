@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from experiments import cifar
-from experiments.resnet import resnet44
+from experiments.p4 import cifar10
+from experiments.p4.resnet import resnet44
 
 PAD, HOLE = 4, 16  # pixels
 WINDOWS = 5
 WARM_UP_STEPS = 10
 
-_MEAN = torch.tensor(cifar.MEAN).view(3, 1, 1)
-_STD = torch.tensor(cifar.STD).view(3, 1, 1)
+_MEAN = torch.tensor(cifar10.MEAN).view(3, 1, 1)
+_STD = torch.tensor(cifar10.STD).view(3, 1, 1)
 
 
 def instance(image: Image.Image) -> Tensor:
@@ -45,7 +45,7 @@ def instance(image: Image.Image) -> Tensor:
 class Instances(Dataset[tuple[Tensor, int]]):
     """Item i is M random instances of training image i, (M, 3, 32, 32) float32, and its label."""
 
-    def __init__(self, data: cifar.Cifar, M: int) -> None:
+    def __init__(self, data: cifar10.Cifar, M: int) -> None:
         self.images, self.labels, self.M = data.train_images, data.train_labels, M
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class Instances(Dataset[tuple[Tensor, int]]):
 
 
 def images_per_second(
-    data: cifar.Cifar, M: int, batch_size: int, device: str, seconds: float, workers: int, windows: int = WINDOWS
+    data: cifar10.Cifar, M: int, batch_size: int, device: str, seconds: float, workers: int, windows: int = WINDOWS
 ) -> list[float]:
     """Augmented images (M per sample) trained on per second, for each window of `seconds`/`windows` after warm-up.
 

@@ -10,9 +10,11 @@ from torch.nn import functional as F
 
 pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only")
 
-from experiments import augment, fused
-from experiments.plain import PlainEngine
-from experiments.resnet import Block, ResNet, seeded
+from experiments.p4 import augment
+from experiments.p4.fused_engine import FusedEngine
+from experiments.p4.packing import Conv
+from experiments.p4.plain_engine import PlainEngine
+from experiments.p4.resnet import Block, ResNet, seeded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -76,7 +78,7 @@ def taps(weight: torch.Tensor) -> torch.Tensor:
 
 
 def test_every_gradient_is_autograds(data: tuple[torch.Tensor, ...], table: torch.Tensor) -> None:
-    engine = fused.FusedEngine(model(), *data, **SETTINGS)
+    engine = FusedEngine(model(), *data, **SETTINGS)
     engine.start_epoch(table, 0.1)
     engine.step_count.fill_(1)  # as if one step were done
     engine._launch_gradients()
@@ -111,7 +113,7 @@ def test_every_gradient_is_autograds(data: tuple[torch.Tensor, ...], table: torc
 def test_a_batch_may_be_larger_than_the_test_set(data: tuple[torch.Tensor, ...]) -> None:
     many = augment.draw_epoch(8, SIZE, BATCH, 3, "cutout", seed=4, device="cpu")
     settings = SETTINGS | {"batch": 3 * BATCH}
-    plain, engine = PlainEngine(model(), *data, **settings), fused.FusedEngine(model(), *data, **settings)
+    plain, engine = PlainEngine(model(), *data, **settings), FusedEngine(model(), *data, **settings)
     assert len(engine.stem_gradient) == 3 * BATCH * SIZE**2 > len(data[2]) * SIZE**2
     for each in (plain, engine):
         each.start_epoch(many, 0.01)
@@ -124,13 +126,13 @@ def test_steps_and_validation_are_the_plain_engines_also_after_a_checkpoint(
     data: tuple[torch.Tensor, ...], table: torch.Tensor
 ) -> None:
     plain = PlainEngine(model(), *data, **SETTINGS)
-    engine = fused.FusedEngine(model(), *data, **SETTINGS)
+    engine = FusedEngine(model(), *data, **SETTINGS)
     for each in (plain, engine):
         each.start_epoch(table, 0.01)
         each.step()
     assert engine.step_count.item() == 1
     assert not engine.gradients.any() and not engine.sums.any()  # ready for the next step
-    resumed = fused.FusedEngine(seeded(14, 9), *data, **SETTINGS)
+    resumed = FusedEngine(seeded(14, 9), *data, **SETTINGS)
     resumed.gradients.fill_(1.0)  # what an interrupted step leaves
     resumed.sums.fill_(1.0)
     resumed.load_state({name: tensor.clone() for name, tensor in engine.state().items()})
@@ -159,7 +161,7 @@ def test_steps_and_validation_are_the_plain_engines_also_after_a_checkpoint(
 
 
 def test_validation_changes_nothing(data: tuple[torch.Tensor, ...], table: torch.Tensor) -> None:
-    engine = fused.FusedEngine(model(), *data, **SETTINGS)
+    engine = FusedEngine(model(), *data, **SETTINGS)
     engine.start_epoch(table, 0.05)
     before = {name: tensor.clone() for name, tensor in engine.state().items()}
     assert engine.evaluate() == engine.evaluate()
@@ -168,7 +170,7 @@ def test_validation_changes_nothing(data: tuple[torch.Tensor, ...], table: torch
 
 
 def test_the_state_of_another_network_is_refused(data: tuple[torch.Tensor, ...]) -> None:
-    engine = fused.FusedEngine(model(), *data, **SETTINGS)
+    engine = FusedEngine(model(), *data, **SETTINGS)
     state = dict(engine.state())
     with pytest.raises(ValueError, match="'momenta' does not fit"):
         engine.load_state(state | {"momenta": torch.zeros(3)})
@@ -179,7 +181,7 @@ def test_the_state_of_another_network_is_refused(data: tuple[torch.Tensor, ...])
 
 def test_a_last_block_with_a_projection_is_refused(data: tuple[torch.Tensor, ...]) -> None:
     with pytest.raises(ValueError, match="depth of at least 14"):
-        fused.FusedEngine(ResNet(8), *data, **SETTINGS)
+        FusedEngine(ResNet(8), *data, **SETTINGS)
 
 
 @pytest.mark.parametrize("rows_are_inputs", [True, False])
@@ -190,9 +192,9 @@ def test_weights_are_packed_as_mma_wants_its_second_operand(channels: int, rows_
     kernels.cu loads 16 rows and 16 columns at once, the two registers of the first eight columns, then of the others;
     it walks taps, then rows, then columns.
     """
-    conv = fused.Conv(c_in=channels, c_out=channels, kernel=3, stride=1, size=512 // channels, weight=0, channel=0)
+    conv = Conv(c_in=channels, c_out=channels, kernel=3, stride=1, size=512 // channels, weight=0, channel=0)
     weights = torch.arange(9 * channels**2).view(9, channels, channels)  # (tap, C_in, C_out)
-    order = fused.FusedEngine._pack_order(conv, rows_are_inputs)
+    order = FusedEngine._pack_order(conv, rows_are_inputs)
     packed = torch.full_like(weights.flatten(), -1)
     packed[order.long()] = weights.flatten()
     matrices = (weights if rows_are_inputs else weights.transpose(1, 2)).tolist()  # (tap, k, n)

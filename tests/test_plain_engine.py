@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from experiments import augment, plain
-from experiments.resnet import ResNet, seeded
+from experiments.p4 import augment, plain_engine
+from experiments.p4.resnet import ResNet, seeded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,9 +29,9 @@ def table() -> torch.Tensor:
     return augment.draw_epoch(SAMPLES, SIZE, BATCH // 2, 2, "cutout", seed=1, device="cpu")
 
 
-def make(depth: int = 14, dtype: torch.dtype = torch.float32) -> plain.PlainEngine:
+def make(depth: int = 14, dtype: torch.dtype = torch.float32) -> plain_engine.PlainEngine:
     settings: dict[str, Any] = {"batch": BATCH, "steps": 3, "hole": HOLE, "mean": MEAN, "std": STD, "dtype": dtype}
-    return plain.PlainEngine(seeded(depth, 0), *data(), **settings, weight_decay=DECAY, momentum=MOMENTUM)
+    return plain_engine.PlainEngine(seeded(depth, 0), *data(), **settings, weight_decay=DECAY, momentum=MOMENTUM)
 
 
 def logits_and_labels(model: ResNet, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,7 +80,7 @@ def test_validation_is_of_the_untouched_images_by_running_statistics(monkeypatch
     engine.start_epoch(table(), RATE)
     engine.step()
     before = {name: tensor.clone() for name, tensor in engine.state().items()}
-    monkeypatch.setattr(plain, "TEST_BATCH", 3)  # seven images: the last batch is not full
+    monkeypatch.setattr(plain_engine, "TEST_BATCH", 3)  # seven images: the last batch is not full
     got = engine.evaluate()
     assert all(torch.equal(before[name], tensor) for name, tensor in engine.state().items())
 

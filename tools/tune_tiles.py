@@ -1,6 +1,6 @@
-"""Times each fused kernel for each tile on this GPU, and so finds the entries of `fused.TILES`.
+"""Times each fused kernel for each tile on this GPU, and so finds the entries of `fused_passes.TILES`.
 
-    python benchmarks/p4_kernels.py --M 1 8 32
+    python tools/tune_tiles.py --M 1 8 32
 
 Kernels are first compiled in parallel processes, then timed one at a time, each as the median of graph replays.
 """
@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 import torch
 import triton
 
-from experiments import augment, fused
-from experiments.resnet import seeded
+from experiments.p4 import augment, fused_passes
+from experiments.p4.fused_engine import FusedEngine
+from experiments.p4.resnet import seeded
 
 KINDS = ("forward", "backward", "weights")
 WIDTHS = (16, 32, 64)
@@ -29,12 +30,12 @@ WARPS = (4, 8)
 PER_PROCESSOR = (1, 2, 4, 8)
 
 
-def engine(batch: int, steps: int = 4, dtype: torch.dtype = torch.bfloat16, depth: int = 44) -> fused.FusedEngine:
+def engine(batch: int, steps: int = 4, dtype: torch.dtype = torch.bfloat16, depth: int = 44) -> FusedEngine:
     """An engine on random images: timing does not depend on what they show."""
     generator = torch.Generator("cuda").manual_seed(0)
     images = torch.randint(0, 256, (4096, 32, 32, 3), dtype=torch.uint8, device="cuda", generator=generator)
     labels = torch.randint(0, 10, (4096,), device="cuda", generator=generator)
-    made = fused.FusedEngine(
+    made = FusedEngine(
         seeded(depth, 0), images, labels, images[:1000], labels[:1000], batch=batch, steps=steps, hole=16,
         mean=torch.full((3,), 0.5, device="cuda"), std=torch.full((3,), 0.25, device="cuda"), dtype=dtype,
         weight_decay=1e-4, momentum=0.9,
@@ -44,7 +45,7 @@ def engine(batch: int, steps: int = 4, dtype: torch.dtype = torch.bfloat16, dept
     return made
 
 
-def launcher(made: fused.FusedEngine, kind: str, width: int) -> Callable[[], None]:
+def launcher(made: FusedEngine, kind: str, width: int) -> Callable[[], None]:
     """A call that launches one representative kernel: the first block of the stage that keeps its shape."""
     i = next(i for i, (c1, _, s) in enumerate(made.layers.blocks) if c1.c_out == width and s is None)
     (conv1, conv2, _), act = made.layers.blocks[i], made.train_net[5][i]
@@ -53,7 +54,7 @@ def launcher(made: fused.FusedEngine, kind: str, width: int) -> Callable[[], Non
     if kind == "forward":
         return lambda: made._convolve(conv2, act.y1, act.y2, made.batch, made.sums, conv1)
     if kind == "backward":
-        return lambda: made._input_kernel(conv2, dz, act.y2, act.y1, dz1, fused.INNER, conv1, act.y1)
+        return lambda: made._input_kernel(conv2, dz, act.y2, act.y1, dz1, fused_passes.INNER, conv1, act.y1)
     return lambda: made._weights_kernel(conv2, dz, act.y2, act.y1, conv1)
 
 
@@ -65,7 +66,7 @@ def compile_all(kind: str, width: int) -> None:
     """Fill Triton's cache for one kernel: each configuration launched once."""
     made = engine(64)
     for tile, warps in configurations(kind):
-        fused.TILES[kind, width] = (tile, warps, 1)
+        fused_passes.TILES[kind, width] = (tile, warps, 1)
         launcher(made, kind, width)()
     torch.cuda.synchronize()
 
@@ -84,16 +85,16 @@ def main() -> None:
         for kind, width in itertools.product(KINDS, WIDTHS)
     ]
     if any([job.wait() for job in jobs]):
-        sys.exit("p4_kernels: a kernel did not compile; see above")
+        sys.exit("tune_tiles: a kernel did not compile; see above")
     for m in a.M:
         made = engine(64 * m)
         for kind, width in itertools.product(KINDS, WIDTHS):
-            usual, found = fused.TILES[kind, width], []
+            usual, found = fused_passes.TILES[kind, width], []
             for (tile, warps), per in itertools.product(configurations(kind), PER_PROCESSOR):
-                fused.TILES[kind, width] = (tile, warps, per)
+                fused_passes.TILES[kind, width] = (tile, warps, per)
                 launch = launcher(made, kind, width)
                 found.append((1e3 * triton.testing.do_bench_cudagraph(launch, rep=4), (tile, warps, per)))
-            fused.TILES[kind, width] = usual
+            fused_passes.TILES[kind, width] = usual
             best = "  ".join(f"{us:.1f} {t}" for us, t in sorted(found)[:4])
             used = dict((t, us) for us, t in found).get(usual)
             print(f"M={m:2d} {kind:8s} {width:2d}: {best}   in use: {usual} {used or float('nan'):.1f} µs", flush=True)
