@@ -1,5 +1,5 @@
 // The 3×3 convolutions of stride 1 of a CIFAR ResNet, forward and backward, for Hopper's matrix units: the fast twins
-// of _conv_forward and _conv_backward in fused.py, which define what they compute. bf16, NHWC, images of 32×32 with
+// of conv_forward and conv_backward in triton_*.py, which define what they compute. bf16, NHWC, images of 32×32 with
 // 16 channels, 16×16 with 32 or 8×8 with 64: C·S = 512.
 //
 // Triton loads a tile once for each of the nine taps and normalises it nine times. Here a block stages eight rows of
@@ -24,7 +24,7 @@ struct Shape {
   static constexpr int BACK_WARPS = C == 64 ? 16 : 4;
 };
 
-constexpr int WEIGHTS_ONLY = 0, INNER = 1, BLOCK_END = 2, BLOCK_END_TWO = 3;  // as in fused.py
+constexpr int WEIGHTS_ONLY = 0, INNER = 1, BLOCK_END = 2, BLOCK_END_TWO = 3;  // as in fused_passes.py
 
 __device__ __forceinline__ float low(uint32_t v) { return __uint_as_float(v << 16); }
 __device__ __forceinline__ float high(uint32_t v) { return __uint_as_float(v & 0xffff0000u); }
