@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tests.measured_runs import measured
+from tests.p4_runs import first_epoch, small, whole
 
-__all__ = ["measured"]
+__all__ = ["first_epoch", "measured", "small", "whole"]
 
 
 @pytest.fixture(scope="module")
