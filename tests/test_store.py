@@ -515,13 +515,13 @@ def test_short_names_of_devices() -> None:
 
 
 def test_sources_are_those_that_ran() -> None:
-    """In a process of its own: only the project's modules that were imported, whose change could change numbers."""
+    """In a process of its own: the modules that were imported, and their SOURCE, whose change could change numbers."""
     script = f"""
         import os, sys
         sys.path.insert(0, {str(store.ROOT)!r})
         from datetime import UTC, datetime
         from experiments import store
-        from experiments.p4 import conventional_loop
+        from experiments.p4 import conventional_loop, cuda_kernels
         code = store.Code.now()
         from experiments import cores
         from experiments.p4 import augment
@@ -532,7 +532,8 @@ def test_sources_are_those_that_ran() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        "experiments/p4/cifar10.py experiments/p4/conventional_loop.py experiments/p4/resnet.py",
+        "experiments/p4/cifar10.py experiments/p4/conventional_loop.py experiments/p4/cuda_kernels.cu "
+        "experiments/p4/cuda_kernels.py experiments/p4/resnet.py",
         "experiments/cores.py experiments/p4/augment.py",
         "[]",
     ]
