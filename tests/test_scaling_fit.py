@@ -45,7 +45,7 @@ def test_command_writes_projected_rows_and_names_its_inputs(
         "p1-4-1-True" in run.provenance.config["measured_runs"]
         and len(run.provenance.config["references_sha256"]) == 64
     )
-    assert "experiments/scaling/published.csv" in run.provenance.sources and "scipy" in run.provenance.versions
+    assert "experiments/scaling/scaling.csv" in run.provenance.sources and "scipy" in run.provenance.versions
     said = capsys.readouterr().err
     assert "B is left out: two points are needed" in said
     strategy = frame[frame.series.str.startswith("tf.distribute")]

@@ -14,7 +14,7 @@ from derivations import alexnet, imagenet_resnet, vgg
 from derivations.layers import totals
 from experiments.usage import UsageError
 
-SOURCE = Path(__file__).with_name("published.csv")
+SOURCE = Path(__file__).with_name("scaling.csv")
 OPTIONAL = ["node_learners", "link_gbit_per_second", "per_learner_batch"]  # empty where the source does not say
 NUMBERS = [*OPTIONAL, "learners", "value"]
 COLUMNS = ["series", "framework", "network", "machine", "precision", "unit", "source", *NUMBERS]
