@@ -124,3 +124,11 @@ def test_no_row_is_left_that_no_stored_run_needs() -> None:
     unneeded = set(ledger.changes()) - set(ledger.needed(recorded, store.ROOT))
     assert not unneeded, "run python tools/prove_move.py --prune"
     assert all(len(change.before) == len(change.after) == 64 for change in ledger.changes())
+
+
+def test_no_run_of_problems_3_and_4_is_stale() -> None:
+    """Runs that take minutes of a GPU, and none of whose sources is to be changed without a reason in the ledger."""
+    kept = {"p3_crosscheck", "p4_cutout", "p4_images", "p4_masked_area", "p4_throughput"}
+    made = [run.provenance for run in store.runs() if run.provenance.experiment in kept]
+    assert {f"{origin.run_id}: {origin.stale()}" for origin in made if origin.stale()} == set()
+    assert {origin.experiment for origin in made} == kept
