@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only")
 
-from experiments import jobs, p4_split, store
+from experiments import allocation, jobs, p4_split, store
 from experiments.p4.resnet import seeded
 from tests.processes import started_for
 
@@ -26,7 +26,8 @@ def command(results: Path, *arguments: str) -> list[str]:
     return [sys.executable, str(SCRIPT), "--results", str(results), *TINY, *arguments]
 
 
-def test_two_learners_write_the_rows_of_one_batch(tmp_path: Path) -> None:
+def test_two_learners_write_the_rows_of_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(allocation.TOKEN, "one go")
     done = subprocess.run(command(tmp_path), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = store.read("p4_split", tmp_path)
