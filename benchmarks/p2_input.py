@@ -69,6 +69,7 @@ def measure(a: argparse.Namespace) -> int:
     steps = len(data.train_images) // a.per_learner_batch
     job = strategy.Job(
         network=a.network,
+        image_size=strategy.PADDED,
         device=a.device,
         strategy="mirrored",
         all_reduce="default",
@@ -86,7 +87,8 @@ def measure(a: argparse.Namespace) -> int:
         evaluate=False,
         seed=0,
     )
-    worker = strategy.Worker(job, data, 0, Watch(60, [], "p2_input: "))
+    began = time.perf_counter()
+    worker = strategy.Worker(job, data, 0, Watch(60, [], "p2_input: "), lambda: time.perf_counter() - began)
     worker.warm_up()
     contenders = {"fed": worker.fed(), "resident": worker.resident()}
     for step in contenders.values():

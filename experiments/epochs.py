@@ -7,6 +7,7 @@ What those can't tell is absent (NaN).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,7 +17,7 @@ from experiments import schemas, store
 MEMBER = {"p1_horovod": "rank", "p2_strategy": "worker"}
 STEP = {"p1_horovod": "step", "p2_strategy": "execution"}
 # What earlier code could not vary, so that its runs have it though their rows don't say.
-CONSTANT = {"p1_horovod": {"compiled": False}, "p2_strategy": {"image_size": 32}}
+CONSTANT: dict[str, dict[str, Any]] = {"p1_horovod": {"compiled": False}, "p2_strategy": {"image_size": 32}}
 # Beside the columns of version 1: phases since the job's start (s), and the whole job's wall clock.
 ADDED = ["began", "wait_seconds", "job_seconds"]
 

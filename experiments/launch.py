@@ -13,30 +13,34 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata, util
 from pathlib import Path
+from typing import NamedTuple
 
-from experiments import jobs
+from experiments import jobs, settings, stalls
 from experiments.hosts import INTERFACE, Hosts
+from experiments.processes import OWN_RANK, STARTED, Processes
 from experiments.usage import UsageError
 
 LAUNCHERS = ("horovodrun", "mpirun", "slurm", "none")
 INSTALL = "build it with: make horovod"
-LINGER = 15.0  # s from SIGTERM to SIGKILL; horovodrun takes up to 5 to end what it started
-# How launchers say which learner died, and what they put before a learner's lines.
+# How launchers say which learner died.
 DEATHS = [re.compile(r"Process (\d+) exit with status code"), re.compile(r"process rank (\d+) with"),
           re.compile(r"Process name: \[\[\d+,\d+\],(\d+)\]"), re.compile(r"task (\d+): ")]  # fmt: skip
-PREFIX = re.compile(r"^(\[[\d,]+\]<std(out|err)>: ?|\d+: )")
 # The rank, in the environment that each launcher makes.
-OWN_RANK = "DLPERF_RANK"
+RANK_OF = {
+    "horovodrun": "HOROVOD_RANK",
+    "mpirun": "OMPI_COMM_WORLD_RANK",
+    "slurm": "SLURM_PROCID",
+    "none": OWN_RANK,
+}
 RANKS = (OWN_RANK, "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
+# What Open MPI hands on to other hosts only if it is told to; its own variables it always does.
+EXPORTED = re.compile(r"HOROVOD_|DLPERF_|PYTHONPATH|LD_LIBRARY")
+OWN_OF_MPI = re.compile(r"(OMPI|PMIX|PRTE)_")
 
 
 def check_horovod(framework: str) -> None:
@@ -161,8 +165,8 @@ def _command(launcher: str, hosts: str, learners: int, argv: Sequence[str], envi
         root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
         passed = [
             name
-            for name in os.environ | environment
-            if name.startswith(("HOROVOD_", "NCCL_", "PYTHONPATH", "LD_LIBRARY"))
+            for name in sorted({*os.environ, *environment, stalls.MARK, STARTED})
+            if EXPORTED.match(name) or (settings.READ.match(name) and not OWN_OF_MPI.match(name))
         ]
         exported = [word for name in passed for word in ("-x", name)]
         return [
@@ -183,68 +187,11 @@ def _command(launcher: str, hosts: str, learners: int, argv: Sequence[str], envi
     return [sys.executable, "-m", "horovod.runner.launch", "--gloo", "-np", str(learners), "-H", hosts, *argv]
 
 
-class Processes:
-    """The processes of a job; leaving its `with` block ends all of them, and what they have started.
+class Finished(NamedTuple):
+    """A job that ran to its end."""
 
-    They get SIGTERM, and after `linger` seconds SIGKILL. Where this process is killed, they get the signal `orphaned`
-    (needs util-linux's setpriv), and that once for each of this process's threads.
-    """
-
-    def __init__(self, say: Callable[[str], None], linger: float = LINGER, orphaned: str = "KILL") -> None:
-        self._say, self._linger = say, linger
-        self._leash = ["setpriv", f"--pdeathsig={orphaned}", "--"] if shutil.which("setpriv") else []
-        self._started: list[subprocess.Popen[str]] = []
-        self._readers: list[threading.Thread] = []
-
-    def start(self, argv: Sequence[str], environment: dict[str, str]) -> None:
-        """Start one, in a session of its own, so that Ctrl-C reaches only this process, which then ends the others."""
-        process = subprocess.Popen(
-            [*self._leash, *argv],
-            env=os.environ | environment | {"PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        reader = threading.Thread(target=self._read, args=(process,), daemon=True)
-        reader.start()
-        self._started.append(process)
-        self._readers.append(reader)
-
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            self._say(PREFIX.sub("", line.rstrip()))
-
-    def wait(self) -> tuple[int, int] | None:
-        """Wait for the end; which process failed first and its exit status, None if none did."""
-        while True:
-            ended = [process.poll() for process in self._started]
-            failed = [i for i, status in enumerate(ended) if status]
-            if failed:
-                # Its end may bring others down first: the one that was killed is the one to name.
-                killed = [i for i in failed if (ended[i] or 0) < 0 or (ended[i] or 0) > 128]
-                first = (killed or failed)[0]
-                return first, ended[first] or 0
-            if all(status == 0 for status in ended):
-                return None
-            time.sleep(0.05)
-
-    def __enter__(self) -> Processes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, patience in ((signal.SIGTERM, self._linger), (signal.SIGKILL, None)):
-            for process in self._started:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                deadline = time.monotonic() + (patience or 0)
-                for process in self._started:
-                    process.wait(None if patience is None else max(0.0, deadline - time.monotonic()))
-        for reader in self._readers:
-            reader.join(1)
+    log: list[str]  # the lines that its processes printed
+    seconds: float  # from the start of its first process until all had ended
 
 
 def launch(
@@ -255,11 +202,13 @@ def launch(
     slots: dict[str, int],
     say: Callable[[str], None],
     hosts: Hosts | None = None,
-) -> list[str]:
-    """Run a learner's `argv` in `learners` processes to their end; the lines that they print, each given to `say` too.
+    stall_timeout: float = stalls.TIMEOUT,
+) -> Finished:
+    """Run a learner's `argv` in `learners` processes to their end; `say` gets each line that they print.
 
     `hosts` are emulated ones, on which `none` starts processes. Raises UsageError when a launcher is missing, RunError
-    naming the learner that died; then no process is left.
+    naming the learner that died, or that was stopped for `stall_timeout` seconds on this machine; then no process is
+    left.
     """
     program = {"mpirun": "mpirun", "slurm": "srun"}.get(launcher)
     if program and shutil.which(program) is None:
@@ -269,6 +218,8 @@ def launch(
     def listen(line: str) -> None:
         log.append(line)
         dead.extend(found[1] for pattern in DEATHS if (found := pattern.search(line)))
+        if dead:
+            processes.unwatch()
         say(line)
 
     with contextlib.ExitStack() as stack:
@@ -278,7 +229,8 @@ def launch(
         # mpirun and srun end what they have started when they are asked to. So does horovodrun, but a second signal
         # while it handles the first locks it up; when it is killed, those between it and the learners end them.
         orphaned = "TERM" if launcher in {"mpirun", "slurm"} else "KILL"
-        processes = stack.enter_context(Processes(listen, orphaned=orphaned))
+        processes = Processes(listen, orphaned=orphaned, stall_timeout=stall_timeout, ranks=[RANK_OF[launcher]])
+        stack.enter_context(processes)
         if launcher == "none":
             for rank, host in enumerate([host for host, count in slots.items() for _ in range(count)][:learners]):
                 command = hosts.command(host, argv) if hosts else list(argv)
@@ -290,4 +242,4 @@ def launch(
         index, status = failed
         starter = f"{f'learner {dead[0]} died, and ' if dead else ''}{program or launcher}"
         raise jobs.failure(experiment, f"learner {index}" if launcher == "none" else starter, status, log)
-    return log
+    return Finished(log, processes.seconds)

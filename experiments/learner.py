@@ -3,6 +3,9 @@
 Every learner has a copy of the network and its own synthetic images, made once. A step computes gradients of its own
 batch, averages them over all learners with an all-reduce [Sergeev & Del Balso 2018], and updates. With `allreduce` off
 nothing is averaged: the same learners side by side, independent, which is the upper bound that shared hardware sets.
+
+Compiled, a network's backward pass is one piece whose gradients all come at its end, so no all-reduce overlaps it. The
+compilation takes place in the first step, so in the warm-up if there is one.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,6 +34,7 @@ class Job:
     network: str  # resnet50 | tiny, a net for tests
     device: str  # cpu | gpu
     precision: str  # float32 | mixed
+    compiled: bool  # by torch.compile, or by XLA
     allreduce: bool
     batch_size: int
     image_size: int
@@ -45,6 +49,13 @@ class Job:
         return LEARNING_RATE * self.batch_size / 32 * (learners if self.allreduce else 1)
 
 
+class Step(NamedTuple):
+    """What a step came to."""
+
+    loss: float
+    wait_seconds: float | None  # from the end of the backward pass until all gradients were averaged; None: unknown
+
+
 class Framework(Protocol):
     """What `train` needs of a framework, set up for one learner."""
 
@@ -52,8 +63,8 @@ class Framework(Protocol):
     rank: int
     learners: int
 
-    def step(self) -> float:
-        """Train on one batch and return its loss when the device has finished."""
+    def step(self) -> Step:
+        """Train on one batch; returns when the device has finished."""
 
     def gather(self, block: np.ndarray) -> np.ndarray:
         """All learners' one-dimensional blocks in the order of their ranks; waits for all of them."""
@@ -62,10 +73,19 @@ class Framework(Protocol):
         """The trained parameters."""
 
 
-class TensorFlow:
-    """Keras 3's ResNet50 with a loop of its own: `fit` with Horovod's optimiser averages nothing in Keras 3."""
+def check_size(size: int, planned: int) -> None:
+    """Raise RuntimeError unless Horovod joined as many learners as the job was started with."""
+    if size != planned:
+        raise RuntimeError(f"the job was started with {planned} learners, Horovod joined {size}")
 
-    def __init__(self, job: Job) -> None:
+
+class TensorFlow:
+    """Keras 3's ResNet50 with a loop of its own: `fit` with Horovod's optimiser averages nothing in Keras 3.
+
+    Its graph doesn't tell how long it waits for the all-reduce.
+    """
+
+    def __init__(self, job: Job, learners: int) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         os.environ["KERAS_BACKEND"] = "tensorflow"
         import horovod.tensorflow as hvd
@@ -75,6 +95,7 @@ class TensorFlow:
         self._hvd, self._tf = hvd, tf
         hvd.init()
         self.rank, self.learners = hvd.rank(), hvd.size()
+        check_size(self.learners, learners)
         tf.config.threading.set_intra_op_parallelism_threads(job.threads)
         tf.config.threading.set_inter_op_parallelism_threads(1 if job.device == "cpu" else 2)
         gpus = tf.config.list_physical_devices("GPU")
@@ -105,22 +126,35 @@ class TensorFlow:
         labels = generator.uniform((job.batch_size,), maxval=CLASSES, dtype=tf.int32)
         loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
+        def forward() -> Any:
+            return loss_of(labels, tf.cast(net(images, training=True), tf.float32))
+
+        @tf.function(jit_compile=True)
+        def compiled() -> Any:
+            with tf.GradientTape() as tape:
+                loss = forward()
+            return loss, tape.gradient(loss, self._weights)
+
         @tf.function
         def step() -> Any:
-            with tf.GradientTape() as tape:
-                loss = loss_of(labels, tf.cast(net(images, training=True), tf.float32))
-            if job.allreduce:
-                tape = hvd.DistributedGradientTape(tape)
-            gradients = tape.gradient(loss, self._weights)
+            if job.compiled:  # XLA can't compile the all-reduce, which is therefore outside
+                loss, gradients = compiled()
+                gradients = [hvd.allreduce(gradient) for gradient in gradients] if job.allreduce else gradients
+            else:
+                with tf.GradientTape() as tape:
+                    loss = forward()
+                if job.allreduce:
+                    tape = hvd.DistributedGradientTape(tape)
+                gradients = tape.gradient(loss, self._weights)
             optimizer.apply_gradients(zip(gradients, net.trainable_variables, strict=True))
             return loss
 
         self._step = step
         hvd.broadcast_variables([v.value for v in [*net.variables, *optimizer.variables]], root_rank=0)
 
-    def step(self) -> float:
+    def step(self) -> Step:
         """See Framework."""
-        return float(self._step())
+        return Step(float(self._step()), None)
 
     def gather(self, block: np.ndarray) -> np.ndarray:
         """See Framework."""
@@ -133,9 +167,14 @@ class TensorFlow:
 
 
 class Torch:
-    """torchvision's ResNet-50, or experiments/resnet50.py where torchvision can't be imported."""
+    """torchvision's ResNet-50, or experiments/resnet50.py where torchvision can't be imported.
 
-    def __init__(self, job: Job) -> None:
+    Its wait lasts from the end of the backward pass to the end of Horovod's synchronize(), on a GPU by CUDA's events;
+    what the all-reduce does during the backward pass is not in it. Without all-reduce it is measured likewise, around
+    nothing.
+    """
+
+    def __init__(self, job: Job, learners: int) -> None:
         import horovod.torch as hvd
         import torch
 
@@ -143,6 +182,7 @@ class Torch:
         torch.set_num_threads(job.threads)
         hvd.init()
         self.rank, self.learners = hvd.rank(), hvd.size()
+        check_size(self.learners, learners)
         torch.manual_seed(job.seed)
         if job.device == "gpu" and not torch.cuda.is_available():
             raise RuntimeError("PyTorch sees no GPU")
@@ -151,6 +191,7 @@ class Torch:
         net = self._network(job.network)
         hvd.broadcast_parameters(net.state_dict(), root_rank=0)
         self._net = net = net.to(self._device)
+        self._forward = torch.compile(net) if job.compiled else net
         generator = torch.Generator().manual_seed(job.seed + self.rank)
         shape = (job.batch_size, 3, job.image_size, job.image_size)
         self._images = torch.randn(shape, generator=generator).to(self._device, memory_format=torch.channels_last)
@@ -161,10 +202,11 @@ class Torch:
             parameter.grad = torch.zeros(parameter.shape, device=self._device)
         self._gradients = [parameter.grad for parameter in net.parameters()]
         rate = job.learning_rate(self.learners)
-        self._optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=MOMENTUM)
+        self._optimizer: Any = torch.optim.SGD(net.parameters(), lr=rate, momentum=MOMENTUM)
         if job.allreduce:
             self._optimizer = hvd.DistributedOptimizer(self._optimizer, named_parameters=net.named_parameters())
-        self._mixed = job.precision == "mixed"
+        self._allreduce, self._mixed = job.allreduce, job.precision == "mixed"
+        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if job.device == "gpu" else []
 
     def _network(self, network: str) -> Any:
         nn = self._torch.nn
@@ -181,17 +223,29 @@ class Torch:
         self.model = f"torchvision {torchvision.__version__} resnet50"
         return torchvision.models.resnet50()
 
-    def step(self) -> float:
+    def step(self) -> Step:
         """See Framework."""
         torch = self._torch
         torch._foreach_zero_(self._gradients)
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
-            loss = torch.nn.functional.cross_entropy(self._net(self._images), self._labels)
+            loss = torch.nn.functional.cross_entropy(self._forward(self._images), self._labels)
         loss.backward()
-        self._optimizer.step()
-        if self._device.type == "cuda":
+        before = self._mark(0)
+        if self._allreduce:
+            self._optimizer.synchronize()
+        after = self._mark(1)
+        with self._optimizer.skip_synchronize() if self._allreduce else nullcontext():
+            self._optimizer.step()
+        if self._events:
             torch.cuda.synchronize()
-        return loss.item()
+            return Step(loss.item(), self._events[0].elapsed_time(self._events[1]) / 1000)
+        return Step(loss.item(), after - before)
+
+    def _mark(self, number: int) -> float:
+        """The time; on a GPU an event that it reaches after all that it was given before."""
+        if self._events:
+            self._events[number].record()
+        return time.perf_counter()
 
     def gather(self, block: np.ndarray) -> np.ndarray:
         """See Framework."""
@@ -202,7 +256,7 @@ class Torch:
         return [parameter.detach().cpu().numpy() for parameter in self._net.parameters()]
 
 
-FRAMEWORKS: dict[str, Callable[[Job], Framework]] = {"tensorflow": TensorFlow, "torch": Torch}
+FRAMEWORKS: dict[str, Callable[[Job, int], Framework]] = {"tensorflow": TensorFlow, "torch": Torch}
 
 
 def digest(weights: list[np.ndarray]) -> str:
@@ -220,34 +274,36 @@ def _all_reports(learner: Framework, report: dict[str, Any]) -> list[dict[str, A
     return [json.loads(text) for text in gathered.tobytes().decode().splitlines()]
 
 
-def train(job: Job, started: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Run the job as one of its learners; the reports of all, by rank.
+def train(job: Job, learners: int, began: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Run the job as one of its `learners`; the reports of all, by rank.
 
-    A report holds `step_seconds` and `losses`, (epochs, steps) each, `setup_seconds` (from `started`, on
-    time.perf_counter's clock, to the end of the warm-up), `digest` of the weights and facts about the learner.
-    All learners start an epoch together. `say` gets a line after each epoch. Raises RuntimeError when the loss is not
-    finite, or when learners that averaged their gradients end with different weights.
+    A report has `marks` (epochs, steps + 1), when an epoch started and when each of its steps ended, in seconds since
+    the job began, which was at `began` on this process's time.perf_counter. It also has `losses` and `waits` (epochs,
+    steps), the `digest` of the weights and facts about the learner. All learners start an epoch together, the first
+    one when all have ended their warm-up. `say` gets a line after each epoch. Raises RuntimeError for another number of
+    learners, when the loss is not finite, or when learners that averaged their gradients end with different weights.
     """
-    learner = FRAMEWORKS[job.framework](job)
+
+    def now() -> float:
+        return time.perf_counter() - began
+
+    learner = FRAMEWORKS[job.framework](job, learners)
     for _ in range(job.warm_up):
         learner.step()
-    setup = time.perf_counter() - started
-    seconds: list[list[float]] = []
-    losses: list[list[float]] = []
-    epoch_seconds: list[float] = []
+    marks: list[list[float]] = []
+    steps: list[list[Step]] = []
     for epoch in range(1, job.epochs + 1):
         learner.gather(np.zeros(1, np.uint8))  # a barrier
-        marks = [time.perf_counter()]
-        losses.append([])
+        marks.append([now()])
+        steps.append([])
         for _ in range(job.steps_per_epoch):
-            losses[-1].append(learner.step())
-            marks.append(time.perf_counter())
-        seconds.append([after - before for before, after in pairwise(marks)])
-        epoch_seconds.append(marks[-1] - marks[0])
-        if not math.isfinite(sum(losses[-1])):
+            steps[-1].append(learner.step())
+            marks[-1].append(now())
+        loss = steps[-1][-1].loss
+        if not math.isfinite(sum(step.loss for step in steps[-1])):
             raise RuntimeError(f"the loss is not finite after epoch {epoch}")
-        rate = job.batch_size * job.steps_per_epoch / epoch_seconds[-1]
-        say(f"epoch {epoch} of {job.epochs}: loss {losses[-1][-1]:.4f}, {rate:,.2f} images/s a learner")
+        rate = job.batch_size * job.steps_per_epoch / (marks[-1][-1] - marks[-1][0])
+        say(f"epoch {epoch} of {job.epochs}: loss {loss:.4f}, {rate:,.2f} images/s a learner")
     weights = learner.weights()
     reports = _all_reports(
         learner,
@@ -258,10 +314,9 @@ def train(job: Job, started: float, say: Callable[[str], None]) -> list[dict[str
             "model": learner.model,
             "parameters": sum(weight.size for weight in weights),
             "gradient_bytes": sum(weight.nbytes for weight in weights),
-            "setup_seconds": setup,
-            "step_seconds": seconds,
-            "epoch_seconds": epoch_seconds,
-            "losses": losses,
+            "marks": marks,
+            "losses": [[step.loss for step in epoch_steps] for epoch_steps in steps],
+            "waits": [[step.wait_seconds for step in epoch_steps] for epoch_steps in steps],
             "digest": digest(weights),
         },
     )

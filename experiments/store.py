@@ -403,7 +403,7 @@ def runs(results: Path = RESULTS) -> list[Run]:
     return [run(path) for path in sorted(results.glob("*/*.parquet"))]
 
 
-# What `read` adds to the schema's columns.
+# What `read` adds to the schema's columns; `environment`: the settings of the host that can change a number, as JSON.
 ORIGIN = [
     "run_id",
     "kind",
@@ -415,6 +415,7 @@ ORIGIN = [
     "host_cores",
     "started",
     "ended",
+    "environment",
 ]
 
 
@@ -429,7 +430,9 @@ def read(experiment: str, results: Path = RESULTS, version: int | None = None) -
     for path in sorted((results / experiment).glob("*.parquet")):
         table, origin = _load(path)
         if table.schema.equals(wanted):
-            known = {name: getattr(origin, name) for name in ORIGIN} | {"allocation": origin.where}
+            outside = json.dumps(settings.identity(origin.settings), sort_keys=True)
+            derived = {"allocation": origin.where, "environment": outside}
+            known = {name: derived[name] if name in derived else getattr(origin, name) for name in ORIGIN}
             frames.append(table.to_pandas().assign(**known))
     if frames:
         return pd.concat(frames, ignore_index=True)

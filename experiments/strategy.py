@@ -11,10 +11,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,12 +20,13 @@ import numpy as np
 from experiments import fashion
 from experiments.watch import Watch
 
-PADDED = 32  # pixels; 28 with two zeros on each side, ResNet-50's least
+PADDED = 32  # pixels; 28 with two zeros on each side, ResNet-50's least. Larger images are resized
 MOMENTUM = 0.9
 EVALUATION_BATCH = 250  # images a learner takes at once, at most
 NO_CLASS = 255  # label of what pads the last batch of an evaluation
-QUANTILES = (0.1, 0.5, 0.9)
 WARM_UP = 2  # executions before the first epoch, whose updates are taken back
+BLOCK = 1 << 16  # bytes that a worker tells the others at once
+HEADER = 8  # bytes before its message, with the message's length
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Job:
     """What all workers of a job do."""
 
     network: str  # resnet50 | tiny, a net for tests
+    image_size: int  # pixels that the network sees, PADDED or more
     device: str  # cpu | gpu
     strategy: str  # mirrored | multiworker
     all_reduce: str  # mirrored: default | nccl | hierarchical | one-device
@@ -116,10 +116,10 @@ def _strategy(job: Job) -> Any:
 
 
 def _network(job: Job) -> Any:
-    """The Keras network: images (n, 32, 32, 3) in -1..1 to logits (n, 10)."""
+    """The Keras network: images (n, size, size, 3) in -1..1 to logits (n, 10)."""
     import keras
 
-    shape = (PADDED, PADDED, 3)
+    shape = (job.image_size, job.image_size, 3)
     if job.network == "resnet50":
         return keras.applications.ResNet50(
             weights=None, input_shape=shape, classes=fashion.CLASSES, classifier_activation=None
@@ -128,19 +128,52 @@ def _network(job: Job) -> Any:
     return keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(fashion.CLASSES)])
 
 
-class Worker:
-    """One process of a job: its strategy, its copy (or copies) of the network, its part of the data."""
+def sized(images: Any, size: int) -> Any:
+    """Images (n, 28, 28) as (n, size, size, 1): padded with zeros to 32 pixels, or else resized bilinearly."""
+    import tensorflow as tf
 
-    def __init__(self, job: Job, data: fashion.Fashion, rank: int, watch: Watch) -> None:
+    if size == PADDED:
+        margin = (PADDED - fashion.SIDE) // 2
+        return tf.pad(images, [[0, 0], [margin, margin], [margin, margin]])[..., None]
+    return tf.image.resize(images[..., None], [size, size], method="bilinear")
+
+
+class Laps:
+    """What a set-up spends its time on: seconds by name, in order. The first lap starts at the clock's zero."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._before = clock, 0.0
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, name: str) -> None:
+        """The lap of that name ends now."""
+        now = self._clock()
+        self.seconds[name], self._before = now - self._before, now
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
+
+
+class Worker:
+    """One process of a job: its strategy, its copy (or copies) of the network, its part of the data.
+
+    `clock` gives seconds since the job's start.
+    """
+
+    def __init__(self, job: Job, data: fashion.Fashion, rank: int, watch: Watch, clock: Callable[[], float]) -> None:
         os.environ["KERAS_BACKEND"] = "tensorflow"
+        self.laps = Laps(clock)
+        self.laps("start")
         import keras
         import tensorflow as tf
 
-        self._tf, self.job, self.rank = tf, job, rank
+        self.laps("import")
+        self._tf, self.job, self.rank, self._clock = tf, job, rank, clock
         with watch:
             self._strategy = _strategy(job)
         if self._strategy.num_replicas_in_sync != job.learners:
             raise RuntimeError(f"the strategy has {self._strategy.num_replicas_in_sync} replicas, not {job.learners}")
+        self.laps("strategy")
         if job.precision == "mixed_bfloat16":
             keras.mixed_precision.set_global_policy(job.precision)
         keras.utils.set_random_seed(job.seed)
@@ -152,56 +185,63 @@ class Worker:
         self._weights = [v.value for v in self._net.trainable_variables]
         self.parameters = sum(math.prod(weight.shape) for weight in self._weights)
         self.gradient_bytes = sum(math.prod(weight.shape) * weight.dtype.size for weight in self._weights)
-        self._tests = len(data.test_images)
+        self.laps("network")
+        self._executions = job.steps // job.steps_per_execution  # an epoch's
+        self._warm_up = min(WARM_UP, job.epochs * self._executions)
         index = order(job, len(data.train_images), rank)
-        self._train_data = self._distributed(data.train_images, data.train_labels, index)
-        self._warm_up_data = self._distributed(data.train_images, data.train_labels, index)
-        shown, real = shares(job, self._tests, rank)
-        labels = np.where(real, data.test_labels[shown], NO_CLASS)
-        self._test_data = self._distributed(data.test_images, None, shown, labels)
-        self._batches = len(shown) // job.local
+        first = self._warm_up * job.steps_per_execution * job.local
+        self._train_data = self._distributed(data.train_images, index, data.train_labels[index], first)
+        self._train = iter(self._train_data)
+        if job.evaluate:
+            index, real = shares(job, len(data.test_images), rank)
+            labels = np.where(real, data.test_labels[index], NO_CLASS)
+            self._test = iter(self._distributed(data.test_images, index, labels, job.local))
+            self._batches = len(index) // job.local  # of each learner
+        self.laps("pipeline")
         self._make_steps()
 
-    def _distributed(
-        self, images: np.ndarray, labels: np.ndarray | None, index: np.ndarray, given: np.ndarray | None = None
-    ) -> Any:
-        """The images of `index`, a row for each replica in turn, with their labels, or with those `given`."""
+    def _distributed(self, images: np.ndarray, index: np.ndarray, labels: np.ndarray, first: int) -> Any:
+        """The images of `index`, a row for each replica in turn, with their labels, without end.
+
+        Its `first` rows come once more before them, for the warm-up: so one pipeline serves it and all epochs, and none
+        starts while workers are timed. An endless one doesn't ask all workers before each step whether they have data.
+        """
         tf = self._tf
+        with tf.device("CPU:0"):
+            # In memory once, as bytes, and gathered when needed; a constant of the graph would be copied often.
+            everything = tf.constant(images)
 
         def rows(_: Any) -> Any:
-            # Of indices, not images: those stay in memory once, as bytes, and are gathered when they are needed.
-            chosen = given if given is not None else index
-            return (
-                tf.data.Dataset.from_tensor_slices((index, chosen))
-                .map(lambda i, g: (tf.gather(images, i), g if labels is None else tf.gather(labels, i)))
-                .prefetch(4)
-            )
+            chosen = tf.data.Dataset.from_tensor_slices((index, labels))
+            endless = chosen.take(first).concatenate(chosen.repeat())
+            return endless.map(lambda i, label: (tf.gather(everything, i), label)).prefetch(4)
 
         return self._strategy.distribute_datasets_from_function(rows)
 
     def _make_steps(self) -> None:
         tf, job, net, optimizer, strategy = self._tf, self.job, self._net, self._optimizer, self._strategy
 
-        def inputs(images: Any) -> Any:
-            margin = (PADDED - fashion.SIDE) // 2
-            grey = tf.pad(images, [[0, 0], [margin, margin], [margin, margin]])[..., None]
+        def inputs(grey: Any) -> Any:
             return tf.repeat(tf.cast(grey, tf.float32) / 127.5 - 1, 3, axis=-1)
 
         @tf.function(jit_compile=job.jit_compile)
-        def gradients(images: Any, labels: Any) -> Any:
+        def gradients(grey: Any, labels: Any) -> Any:
             with tf.GradientTape() as tape:
-                logits = tf.cast(net(inputs(images), training=True), tf.float32)
+                logits = tf.cast(net(inputs(grey), training=True), tf.float32)
                 each = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels, tf.int32), logits)
                 loss = tf.reduce_sum(each) / job.effective_batch
             return loss, tape.gradient(loss, self._weights)
 
         def update(images: Any, labels: Any) -> Any:
-            loss, slopes = gradients(images, labels)
+            # Resized out here, as that isn't differentiated, and XLA may lack it.
+            loss, slopes = gradients(sized(images, job.image_size), labels)
             optimizer.apply_gradients(zip(slopes, net.trainable_variables, strict=True))
             return loss
 
         def correct(images: Any, labels: Any) -> Any:
-            guesses = tf.argmax(net(inputs(images), training=False), axis=-1, output_type=tf.int32)
+            guesses = tf.argmax(
+                net(inputs(sized(images, job.image_size)), training=False), axis=-1, output_type=tf.int32
+            )
             return tf.reduce_sum(tf.cast(guesses == tf.cast(labels, tf.int32), tf.int32))
 
         @tf.function
@@ -214,31 +254,43 @@ class Worker:
         def evaluate(iterator: Any) -> Any:
             return strategy.run(correct, args=next(iterator))
 
-        self._update, self._execute, self._evaluate = update, execute, evaluate
+        @tf.function
+        def gather(block: Any) -> Any:
+            def one(mine: Any) -> Any:
+                return tf.distribute.get_replica_context().all_gather(mine[None], axis=0)
+
+            return strategy.run(one, args=(block,))
+
+        self._update, self._execute, self._evaluate, self._gather = update, execute, evaluate, gather
 
     def _local(self, values: Any) -> list[Any]:
         return [value.numpy() for value in self._strategy.experimental_local_results(values)]
 
     def warm_up(self) -> None:
-        """Compile, and take the updates back."""
+        """Compile, take the updates back, and wait for all workers."""
         kept = [self._local(variable)[0] for variable in self._variables]
-        iterator = iter(self._warm_up_data)
-        for _ in range(min(WARM_UP, self.job.epochs * self.job.steps // self.job.steps_per_execution)):
-            self._local(self._execute(iterator))
+        self._execute.get_concrete_function(self._train)
+        self.laps("trace")
+        for number in range(self._warm_up):
+            self._local(self._execute(self._train))
+            self.laps("first execution" if number == 0 else "second execution")
         if self.job.evaluate:
-            self._local(self._evaluate(iter(self._test_data)))
-        with self._strategy.scope():
-            for variable, value in zip(self._variables, kept, strict=True):
-                variable.assign(value)
-        self._iterator = iter(self._train_data)
+            self._local(self._evaluate(self._test))
+            self.laps("evaluation")
+        for variable, value in zip(self._variables, kept, strict=True):
+            for copy in self._strategy.experimental_local_results(variable):
+                copy.assign(value)
+        self.laps("restore")
+        self.all_gather_bytes(b"")  # a barrier: the first epoch's time is no worker's waiting for another's set-up
+        self.laps("barrier")
 
     def fed(self) -> Callable[[], object]:
         """A function that does one execution with the next batches of the input pipeline, and waits for it."""
-        return lambda: self._local(self._execute(self._iterator))
+        return lambda: self._local(self._execute(self._train))
 
     def resident(self) -> Callable[[], object]:
         """A function that does one execution with a batch that stays on the devices, which no pipeline can beat."""
-        batch = next(iter(self._warm_up_data))
+        batch = next(iter(self._train_data))
 
         @self._tf.function
         def execute() -> Any:
@@ -249,24 +301,21 @@ class Worker:
         return lambda: self._local(execute())
 
     def epoch(self) -> dict[str, Any]:
-        """Train for an epoch and test; the worker's part of its results."""
-        marks, losses = [time.perf_counter()], []
-        for _ in range(self.job.steps // self.job.steps_per_execution):
+        """Train for an epoch and test; the worker's part of its results.
+
+        `marks` are times before, between and after its executions, `losses` theirs; with evaluation, `tested` is the
+        time after it and `correct` how many of this worker's test images were classified rightly.
+        """
+        marks, losses = [self._clock()], []
+        for _ in range(self._executions):
             # A replica's loss is its part of the effective batch's mean; reading it waits for the devices.
-            losses.append(sum(self._local(self._execute(self._iterator))) * self.job.workers)
-            marks.append(time.perf_counter())
-        steps = [(after - before) / self.job.steps_per_execution for before, after in pairwise(marks)]
-        hits = 0
+            losses.append(float(sum(self._local(self._execute(self._train))) * self.job.workers))
+            marks.append(self._clock())
+        found: dict[str, Any] = {"marks": marks, "losses": losses}
         if self.job.evaluate:
-            iterator = iter(self._test_data)
-            hits = sum(sum(self._local(self._evaluate(iterator))) for _ in range(self._batches))
-        return {
-            "seconds": marks[-1] - marks[0],
-            "evaluation_seconds": time.perf_counter() - marks[-1],
-            "loss": float(np.mean(losses)),
-            "correct": int(hits),
-            "steps": [float(q) for q in np.quantile(steps, QUANTILES)],
-        }
+            hits = sum(sum(self._local(self._evaluate(self._test))) for _ in range(self._batches))
+            found |= {"correct": int(hits), "tested": self._clock()}
+        return found
 
     def digest(self) -> str:
         """A hash of the weights, bit for bit. Raises RuntimeError when the worker's replicas differ."""
@@ -281,44 +330,22 @@ class Worker:
             raise RuntimeError("the replicas end with different weights, so their gradients were not summed")
         return digests.pop()
 
-    def everyone(self, mine: bytes) -> list[bytes]:
-        """What all workers give, by rank; a collective, so all have to call it."""
-        tf, job = self._tf, self.job
-        if job.workers == 1:
+    def all_gather_bytes(self, mine: bytes) -> list[bytes]:
+        """What all workers give, by rank; a collective, so all have to call it, and none returns before all have."""
+        if self.job.workers == 1:
             return [mine]
-        # Padded to one length, in numbers that every communication implementation carries.
-        room = 1 << 16
-        block = np.zeros(room, np.float32)
+        blocks = self._all_gather_block(len(mine).to_bytes(HEADER, "big") + mine[: BLOCK - HEADER])
+        lengths = [int.from_bytes(block[:HEADER], "big") for block in blocks]
+        said = [block[HEADER:] for block in blocks]
+        for start in range(BLOCK - HEADER, max(lengths), BLOCK):
+            more = self._all_gather_block(mine[start : start + BLOCK])
+            said = [before + after for before, after in zip(said, more, strict=True)]
+        return [text[:length] for text, length in zip(said, lengths, strict=True)]
+
+    def _all_gather_block(self, mine: bytes) -> list[bytes]:
+        """The blocks of all workers, each filled up with zeros to BLOCK bytes."""
+        # In numbers that every communication implementation carries.
+        block = np.zeros(BLOCK, np.float32)
         block[: len(mine)] = np.frombuffer(mine, np.uint8)
-
-        @tf.function
-        def gather() -> Any:
-            def one() -> Any:
-                return tf.distribute.get_replica_context().all_gather(tf.constant(block)[None], axis=0)
-
-            return self._strategy.run(one)
-
-        gathered = self._local(gather())[0][:: job.local]
-        return [row.astype(np.uint8).tobytes().rstrip(b"\0") for row in gathered]
-
-
-def train(
-    job: Job, data: fashion.Fashion, rank: int, watch: Watch, started: float, say: Callable[[str], None]
-) -> tuple[Worker, list[dict[str, Any]], float]:
-    """Train to the end; the worker, its epochs, and the seconds from `started` to the end of the warm-up.
-
-    `say` gets a line after each epoch. Raises RuntimeError when the loss is not finite.
-    """
-    worker = Worker(job, data, rank, watch)
-    say("joined")
-    worker.warm_up()
-    setup = time.perf_counter() - started
-    epochs = []
-    for number in range(1, job.epochs + 1):
-        row = worker.epoch()
-        if not math.isfinite(row["loss"]):
-            raise RuntimeError(f"the loss is not finite after epoch {number}")
-        epochs.append(row)
-        rate = job.steps * job.effective_batch / row["seconds"]
-        say(f"epoch {number} of {job.epochs}: loss {row['loss']:.4f}, {rate:,.1f} images/s")
-    return worker, epochs, setup
+        gathered = self._local(self._gather(self._tf.constant(block)))[0][:: self.job.local]
+        return [row.astype(np.uint8).tobytes() for row in gathered]

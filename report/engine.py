@@ -27,7 +27,10 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 OPTIONS = {"label", "fig-cap", "tbl-cap", "echo"}
-BLOCK = re.compile(r"\{(#(fig|tbl)-[\w-]+|\.callout-(note|tip|important|warning|caution)(\s+title=\"[^\"]*\")?)\}")
+BLOCK = re.compile(
+    r"\{(#(fig|tbl)-[\w-]+|\.callout-(note|tip|important|warning|caution)"
+    r"(\s+(title=\"[^\"]*\"|collapse=\"(true|false)\"))*)\}"
+)
 INLINE = re.compile(r"(?<!`)`\{python\}[ \t]([^`]+)`(?!`)")
 PARALLEL = 2  # chapters executed, and files written, at a time
 

@@ -73,7 +73,7 @@ local function callout(div, kind)
   return pandoc.Div({
     pandoc.Div({ pandoc.Para(title) }, { class = "callout-title" }),
     pandoc.Div(div.content, { class = "callout-body" }),
-  }, pandoc.Attr("", { "callout", "callout-" .. kind }, { kind = kind }))
+  }, pandoc.Attr("", { "callout", "callout-" .. kind }, { kind = kind, collapse = div.attributes.collapse }))
 end
 
 local function number_div(div)
@@ -250,8 +250,16 @@ local html = {
     return image
   end,
   Div = function(div)
-    div.attributes.kind = nil
-    return div
+    local kind, collapse = div.attributes.kind, div.attributes.collapse
+    div.attributes.kind, div.attributes.collapse = nil, nil
+    if not collapse then return div end
+    local open = collapse == "false" and " open" or ""
+    local function tag(text) return pandoc.RawBlock("html", text) end
+    return {
+      tag('<details class="callout callout-' .. kind .. '"' .. open .. '><summary class="callout-title">'),
+      pandoc.Plain(div.content[1].content[1].content),
+      tag("</summary>"), div.content[2], tag("</details>"),
+    }
   end,
 }
 

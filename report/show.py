@@ -19,6 +19,8 @@ import pandas as pd
 import vl_convert
 from IPython.display import display
 
+from report.answers import Answer, Missing
+
 # Okabe and Ito (2008), told apart with any common colour vision; black stays for reference lines.
 CATEGORIES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
 ORDERED = "viridis"
@@ -179,6 +181,16 @@ def table_text(
     return "\n".join("| " + " | ".join(line) + " |" for line in [heads, rules, *cells])
 
 
+def once(rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    """Rows whose first cell is left empty where it says the same as in the row above."""
+    shown: list[Sequence[Any]] = []
+    above: Any = None
+    for row in rows:
+        shown.append(("", *row[1:]) if row[0] == above else row)
+        above = row[0]
+    return shown
+
+
 def cell(value: Any) -> str:
     """A table cell's text: a dash for nothing, grouped integers, four digits of a float."""
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
@@ -238,6 +250,18 @@ def missing(what: str, command: str) -> None:
         f"{what}: `results/` has no such runs yet. Make them with\n\n```\n{command}\n```",
         "Results missing",
     )
+
+
+def result(found: alt.TopLevelMixin | str | Answer | Missing) -> None:
+    """Display what a function of `report.figures` returns: a chart, a text or table, an answer, or what is missing."""
+    if isinstance(found, Missing):
+        missing(found.what, found.command)
+    elif isinstance(found, Answer):
+        markdown(found.markdown())
+    elif isinstance(found, str):
+        markdown(found)
+    else:
+        chart(found)
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from experiments import jobs
 from tests.measured_runs import measured
 from tests.p4_runs import first_epoch, small, whole
 
@@ -23,3 +24,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without GPUs, data and a cluster."""
+    for name in [name for name in os.environ if name.startswith(("TF_CONFIG", "DLPERF_DATA", "SLURM_", "CUDA_VIS"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(jobs, "gpus", lambda: [])

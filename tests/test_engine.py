@@ -57,6 +57,14 @@ import os
 print(os.environ["DLPERF_ENGINE"])
 ```
 
+::: {{.callout-note title="What was *run*" collapse="true"}}
+```{{python}}
+#| label: tbl-folded
+#| tbl-cap: "Folded away."
+Markdown("| c |\\n|--:|\\n| 7 |")
+```
+:::
+
 ::: {{.callout-tip}}
 ## A title
 The body, with @fig-chart, @tbl-counts, @eq-line, @sec-deep and @sec-second.
@@ -146,7 +154,12 @@ def test_references_have_numbers_and_targets(rendered: Book, first: str, second:
 
 def test_captions_and_equations_carry_their_numbers(first: str, second: str) -> None:
     captions = [text_of(c).strip() for c in re.findall(r"<figcaption.*?</figcaption>", second, re.DOTALL)]
-    assert captions == ["Figure 2.1: A chart.", "Table 2.1: Counts.", "Table 2.2: Not measured."]
+    assert captions == [
+        "Figure 2.1: A chart.",
+        "Table 2.1: Counts.",
+        "Table 2.2: Not measured.",
+        "Table 2.3: Folded away.",
+    ]
     equation = first[first.index('id="eq-line"') :]
     assert "<math" in equation[:300]
     assert "(1.1)" in text_of(equation[: equation.index("</p>")])
@@ -159,6 +172,14 @@ def test_outputs_inline_values_callouts_and_citations(first: str, second: str) -
     assert re.search(r'class="callout callout-tip">\s*<div class="callout-title">\s*<p>A title</p>', second)
     assert "DLPERF_ENGINE" in text_of(second) and "fig-cap" not in second
     assert "embedded" in text_of(re.findall(r'<pre class="output">.*?</pre>', second, re.DOTALL)[0])
+
+
+def test_a_collapsed_callout_folds_what_it_holds(second: str) -> None:
+    folded = second[second.index("<details") : second.index("</details>")]
+    assert second.count("<details") == 1 and re.match(r'<details class="callout callout-note">\s*<summary', folded)
+    title = re.search(r'<summary class="callout-title">(.*?)</summary>', folded, re.DOTALL)
+    assert title and re.sub(r"\s+", " ", title[1]).strip() == "What was <em>run</em>"
+    assert "Table\u00a02.3" in folded and 'id="tbl-folded"' in folded and "A title" not in folded
 
 
 def test_inline_strings_are_escaped_as_in_quarto() -> None:
@@ -187,6 +208,7 @@ def test_pdf_has_the_same_numbers(rendered: Book) -> None:
         "1 First", "1.2.1 Deep", "2 Second", "Figure 2.1: A chart.", "Table 2.1: Counts.", "(1.1)", "(2.1)",
         "with Figure 2.1, Table 2.1, Equation 1.1, Section 1.2.1 and Chapter 2", "One plus one is 2", "(He 2016)",
         "He, Kaiming. 2016.", "Contents", "Table 2.2: Not measured. Note Nothing yet.",
+        "What was run Table 2.3: Folded away.",
     ):  # fmt: skip
         assert phrase in text, phrase
     assert "chart for the page" not in text
@@ -205,7 +227,8 @@ def cell(*lines: str) -> str:
         ("# T\n\n```{r}\n1\n```\n", 3, "{r}"),
         ("# T\n\n```{python echo=true}\n1\n```\n", 3, "options"),
         ("# T\n\n::: {.panel-tabset}\nx\n:::\n", 3, "panel-tabset"),
-        ("# T\n\n::: {.callout-note collapse=true}\nx\n:::\n", 3, "collapse"),
+        ('# T\n\n::: {.callout-note collapse="maybe"}\nx\n:::\n', 3, "collapse"),
+        ('# T\n\n::: {.callout-note appearance="simple"}\nx\n:::\n', 3, "appearance"),
         ("# T\n\n::: {.callout-note}\nx\n", 3, "not closed"),
         ("# T\n\nx\n\n:::\n", 5, "closes no block"),
         ("# T\n\n{{< video a.mp4 >}}\n", 3, "shortcodes"),

@@ -10,18 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from experiments import launch
+from experiments import launch, processes, stalls
 from experiments.usage import RunError, UsageError
+from tests.processes import started_for
 
 needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs: make horovod")
 # A learner without a framework: says its place, and fails where it is told to.
 LEARNER = """
 import os, sys, time
-from experiments import launch
+from experiments import launch, processes, stalls
 launch.join(sys.argv[1], int(sys.argv[2]))
 rank = int(os.environ["HOROVOD_RANK"])
 line = f"rank {rank} of {os.environ['HOROVOD_SIZE']} host {os.environ['HOROVOD_CROSS_RANK']}\\n"
@@ -141,7 +143,7 @@ def test_deaths_that_launchers_tell(line: str, rank: str) -> None:
 
 @pytest.mark.parametrize("prefix", ["[0]<stdout>:", "[1]<stderr>:", "[1,3]<stdout>:", "3: ", ""])
 def test_what_launchers_put_before_a_line_is_taken_off(prefix: str) -> None:
-    assert launch.PREFIX.sub("", f"{prefix}epoch 1 of 2: 3") == "epoch 1 of 2: 3"
+    assert processes.PREFIX.sub("", f"{prefix}epoch 1 of 2: 3") == "epoch 1 of 2: 3"
 
 
 # A stand-in for srun and mpirun: starts the processes with ranks in their environment, and says who died.
@@ -190,6 +192,35 @@ def test_every_launcher_starts_learners_and_names_the_one_that_dies(
     assert sorted(line for line in said if line.startswith("rank")) == [f"rank {i} of 3 host 0" for i in range(3)]
     with pytest.raises(RunError, match=r"^learner 2 "):
         launch.launch("p1", [*argv, "2"], 3, launcher, {"localhost": 3}, said.append)
+
+
+@needs_horovod
+@pytest.mark.parametrize("launcher", launch.LAUNCHERS)
+def test_a_stopped_learner_ends_the_job_of_every_launcher(
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("srun", "mpirun"):
+        stand_in(tmp_path, kind)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(launch.__file__).parents[1]))
+    monkeypatch.setenv("SLURM_PROCID", "0")  # as in a batch script, from which launchers have it
+    script = tmp_path / "learner.py"
+    script.write_text(LEARNER.replace("os.getpid(), 9", "os.getpid(), 19"))
+    argv = [sys.executable, str(script), "localhost:3", "3", "2"]
+    message = r"^learner 2 \(process \d+\) has been stopped for 1 s; all others were stopped and nothing was written$"
+    with pytest.raises(RunError, match=message):
+        launch.launch("p1", argv, 3, launcher, {"localhost": 3}, print, stall_timeout=1.0)
+    assert not list(started_for(script, "localhost:3"))
+
+
+def test_what_mpirun_hands_on_to_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOROVOD_CYCLE_TIME", "OMP_NUM_THREADS", "OMPI_MCA_btl", "HOME", "DLPERF_ALLOCATION"):
+        monkeypatch.setenv(name, "1")
+    argv = launch._command("mpirun", "a:1", 1, ["true"], {"HOROVOD_CONTROLLER": "gloo"})
+    passed = {name for option, name in pairwise(argv) if option == "-x"}
+    assert {"HOROVOD_CYCLE_TIME", "OMP_NUM_THREADS", "DLPERF_ALLOCATION", "HOROVOD_CONTROLLER"} <= passed
+    assert {stalls.MARK, processes.STARTED} <= passed
+    assert not {"OMPI_MCA_btl", "HOME"} & passed  # the first one mpirun hands on anyway
 
 
 @needs_horovod

@@ -9,20 +9,22 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from experiments import cores, jobs, p2_strategy, store
-from experiments.usage import RunError, UsageError
+from experiments import epochs, jobs, p2_options, p2_strategy, placement, store
+from experiments.hosts import Link
+from experiments.usage import RunError
 from tests.processes import started_for
 
 SCRIPT = store.ROOT / "experiments" / "p2_strategy.py"
+pytestmark = pytest.mark.usefixtures("bare_machine")
 needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs: make horovod")
 TINY = ["--network", "tiny", "--data", "synthetic", "--oversubscribe", "--base", "16"]
 
@@ -50,34 +52,116 @@ def test_two_workers_write_their_rows_and_are_skipped_once_finished(tmp_path: Pa
     assert all(log.count(f"epoch {number} of 2: ") == 1 for number in (1, 2))  # of worker 0 only
     assert "joined 0" in log and "joined 1" in log
 
+    assert log.count("set-up: start ") == 1 and ", barrier 0." in log
+
     rows = store.read("p2_strategy", tmp_path)
-    assert sorted(zip(rows.epoch, rows.worker, strict=True)) == [(1, 0), (1, 1), (2, 0), (2, 1)]
     for column, value in {
         "network": "tiny", "dataset": "synthetic", "learners": 2, "workers": 2, "hosts": 1, "scaling": "weak",
-        "effective_batch": 32, "per_learner_batch": 16, "steps": 62, "images": 62 * 16, "communication": "auto",
+        "effective_batch": 32, "per_learner_batch": 16, "image_size": 32, "communication": "auto",
         "whole_epochs": True, "learner": "process pinned to a core", "kind": "measured", "learning_rate": 0.05,
     }.items():  # fmt: skip
         assert set(rows[column]) == {value}, column
     assert rows.all_reduce.isna().all() and rows.gbit.isna().all()
-    np.testing.assert_allclose(rows.images_per_second, rows.images / rows.seconds)
-    assert (rows.step_p10 <= rows.step_p50).all() and (rows.step_p50 <= rows.step_p90).all()
-    assert (rows.step_p10 * rows.steps <= rows.seconds * 1.001).all()
     assert (rows.gradient_bytes == 4 * rows.parameters).all()
     # A convolution of 3x3 pixels, 3 colours and 4 filters, and a dense layer on 8x8 places.
     assert set(rows.parameters) == {(3 * 9 + 1) * 4 + (8 * 8 * 4 + 1) * 10}
-    assert (rows.groupby("epoch").test_accuracy.nunique() == 1).all()
-    assert (rows.test_accuracy > 0.5).all() and (rows.test_accuracy <= 1).all()
+    # 62 steps of 32 images are in an epoch of 2,000.
+    epoch = [("train", step, 16) for step in range(1, 63)] + [("test", 0, 0)]
+    timeline = [("set-up", 0, 0, 0), *((p, e, s, n) for e in (1, 2) for p, s, n in epoch), ("end", 0, 0, 0)]
+    for worker in (0, 1):
+        own = rows[rows.worker == worker]
+        assert list(zip(own.phase, own.epoch, own.execution, own.images, strict=True)) == [
+            (phase, number, step, images) for phase, number, step, images in timeline
+        ]
+        # The phases cover the job's time: no two overlap, and next to nothing is between them.
+        ended = own.began + own.seconds
+        gaps = own.began.to_numpy()[1:] - ended.to_numpy()[:-1]
+        assert own.began.iloc[0] == 0 and (own.seconds > 0).all()
+        assert (gaps > -1e-6).all() and gaps.sum() < 0.1
+    assert rows.groupby("worker").apply(lambda own: (own.began + own.seconds).max()).nunique() == 1
+    tests = rows[rows.phase == "test"]
+    assert (tests.groupby("epoch").test_accuracy.nunique() == 1).all()
+    assert (tests.test_accuracy > 0.5).all() and (tests.test_accuracy <= 1).all()
+    assert rows[rows.phase != "test"].test_accuracy.isna().all()
+    assert (rows.loss.notna() == (rows.phase == "train")).all()
+
+    found = epochs.read("p2_strategy", tmp_path)
+    assert sorted(zip(found.epoch, found.worker, strict=True)) == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert set(found.steps) == {62} and set(found.images) == {62 * 16}
+    np.testing.assert_allclose(found.images_per_second, found.images / found.seconds)
+    assert (found.step_p10 <= found.step_p50).all() and (found.step_p50 <= found.step_p90).all()
+    assert (found.step_p10 * found.steps <= found.seconds * 1.001).all()
     # A worker knows its own learners' losses.
-    assert rows[rows.epoch == 2].train_loss.max() < rows[rows.epoch == 1].train_loss.min()
+    assert found[found.epoch == 2].train_loss.max() < found[found.epoch == 1].train_loss.min()
 
     origin = store.runs(tmp_path)[0].provenance
-    names = ("p2_strategy", "strategy", "fashion", "jobs", "launch", "cores", "watch")
+    names = (
+        "p2_strategy",
+        "p2_options",
+        "strategy",
+        "placement",
+        "worker",
+        "fashion",
+        "jobs",
+        "launch",
+        "cores",
+        "watch",
+    )
     assert {f"experiments/{name}.py" for name in names} <= set(origin.sources)
     assert {"tensorflow", "keras", "numpy"} <= {name.removesuffix("-cpu") for name in origin.versions}
     assert origin.device_count == 2
 
     again = subprocess.run([*argv, "--skip-finished"], capture_output=True, text=True)
     assert again.returncode == 0 and "finished before, skipped" in again.stderr and not again.stdout
+
+
+def report(rank: int, set_up: float) -> dict[str, Any]:
+    """What a worker reports of two epochs of two executions and a test; its clock says when its set-up ended."""
+    epochs = [
+        {"marks": [set_up + 0.5, set_up + 1.5, set_up + 3.5], "losses": [2.0, 1.0], "correct": 100, "tested": set_up + 4},
+        {"marks": [set_up + 4, set_up + 5, set_up + 6], "losses": [0.5, 0.25], "correct": 160 + rank, "tested": set_up + 7},
+    ]  # fmt: skip
+    return {"rank": rank, "set_up": set_up, "epochs": epochs, "parameters": 10, "gradient_bytes": 40}
+
+
+@pytest.mark.parametrize("assigned", [False, True])
+def test_rows_of_a_report(assigned: bool) -> None:
+    given = "--learners 4 --workers 2 --data synthetic --steps-per-epoch 4 --steps-per-execution 2 --epochs 2 --base 8"
+    (c,) = p2_options.series(p2_options.arguments("").parse_args(given.split()))
+    # Worker 1's script was started 3 s after worker 0's, so by its clock, all that both share was 3 s earlier.
+    reports = [report(0, 10.0), report(1, 7.0 if assigned else 10.0)]
+    done = p2_strategy.Finished(reports, Link(1.5, 80.0), [], 20.0)
+    rows = p2_strategy.as_rows(c, done, assigned)
+    images = 2 * 2 * 8  # two steps of two learners
+    both = (200 / 400, 321 / 400)  # of the stand-in's 400 test images
+    for rank in (0, 1):
+        own = rows[rows.worker == rank]
+        values = own[["phase", "epoch", "execution", "began", "seconds", "images", "loss", "test_accuracy"]]
+        assert values.astype(object).where(values.notna(), None).to_numpy().tolist() == [
+            ["set-up", 0, 0, 0.0, 10.0, 0, None, None],
+            ["train", 1, 1, 10.5, 1.0, images, 2.0, None],
+            ["train", 1, 2, 11.5, 2.0, images, 1.0, None],
+            ["test", 1, 0, 13.5, 0.5, 0, None, both[0]],
+            ["train", 2, 1, 14.0, 1.0, images, 0.5, None],
+            ["train", 2, 2, 15.0, 1.0, images, 0.25, None],
+            ["test", 2, 0, 16.0, 1.0, 0, None, both[1]],
+            ["end", 0, 0, 17.0, 3.0, 0, None, None],
+        ]
+    assert set(rows.link_gbit) == {1.5} and set(rows.learner) == {"logical CPU of a process of 2 cores and threads"}
+    # An epoch's rate is 4 steps · 32 images over 3 s, then over 2 s.
+    assert p2_strategy.summary(c, rows) == (
+        "cpu-weak-4x8-multiworker-auto-r1: 53.3 images/s (42.7 to 64.0 over epochs), test accuracy 80.25%"
+    )
+
+
+def test_a_worker_that_did_not_report_is_missed(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    with pytest.raises(RunError, match=r"of 2 workers those of rank \[\] reported"):
+        p2_strategy.read_reports(path, 2)
+    path.write_text(json.dumps([report(0, 1.0)]))
+    assert [one["rank"] for one in p2_strategy.read_reports(path, 1)] == [0]
+    with pytest.raises(RunError, match=r"of 2 workers those of rank \[0\] reported"):
+        p2_strategy.read_reports(path, 2)
 
 
 @needs_tensorflow
@@ -126,7 +210,7 @@ def test_stopping_a_job_stops_its_workers(tmp_path: Path, number: int, status: i
 
 @needs_tensorflow
 def test_a_peer_that_never_joins_is_named(tmp_path: Path) -> None:
-    mine, nobody = p2_strategy.free_addresses(2)
+    mine, nobody = placement.free_addresses(2)
     worker = start_one(tmp_path, [mine, nobody], 0, "--join-timeout", "3")
     said = f"p2_strategy: worker 0: not all workers joined within 3 s; missing: {nobody}; nothing was written\n"
     assert worker.communicate(timeout=60) == ("", said) and worker.returncode == 1
@@ -138,7 +222,7 @@ def start_one(
 ) -> subprocess.Popen[str]:
     """One worker of two, as a user starts it."""
     argv = command(results, "--learners", "2", *arguments)
-    variables = os.environ | (environment or {"TF_CONFIG": p2_strategy.as_tf_config(addresses, rank)})
+    variables = os.environ | (environment or {"TF_CONFIG": placement.as_tf_config(addresses, rank)})
     return subprocess.Popen(argv, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -161,13 +245,15 @@ def test_tasks_of_slurm_are_workers_and_the_first_writes(tmp_path: Path) -> None
     assert [worker.returncode for worker in workers] == [0, 0], said
     assert ended[1] == ("", joined(1)), said
     rows = store.read("p2_strategy", tmp_path)
-    assert sorted(rows.worker) == [0, 1] and set(rows.hosts) == {1}
+    assert sorted(set(rows.worker)) == [0, 1] and set(rows.hosts) == {1}
+    # The barrier ends both set-ups at the same moment, whenever their scripts began.
+    assert rows[rows.phase == "set-up"].seconds.nunique() == 1
     assert set(rows.learner) == {"process pinned to a core"}
 
 
 @needs_tensorflow
 def test_a_worker_of_its_own_ends_when_asked_to_and_the_other_says_whom_it_lost(tmp_path: Path) -> None:
-    addresses = p2_strategy.free_addresses(2)
+    addresses = placement.free_addresses(2)
     workers = [start_one(tmp_path, addresses, rank, "--epochs", "3000", "--no-evaluate") for rank in range(2)]
     for rank, worker in enumerate(workers):
         assert worker.stderr is not None and worker.stderr.readline() == joined(rank)
@@ -180,250 +266,6 @@ def test_a_worker_of_its_own_ends_when_asked_to_and_the_other_says_whom_it_lost(
     assert not list(tmp_path.rglob("*.parquet")) and not workers_of(tmp_path)
 
 
-@pytest.fixture(autouse=True)
-def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without GPUs, data and a cluster."""
-    for name in [name for name in os.environ if name.startswith(("TF_CONFIG", "DLPERF_DATA", "SLURM_", "CUDA_VIS"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(jobs, "gpus", lambda: [])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--learners 0", "--learners must be at least 1, not 0"),
-        ("--workers 0", "--workers must be at least 1, not 0"),
-        ("--base -1", "--base must be at least 1, not -1"),
-        ("--seed -1", "--seed must be 0 to"),
-        ("--scaling strong --learners 3", "--effective-batch 256 can't be divided by 3 learners"),
-        ("--learners 4 --workers 3", "4 learners can't be shared out evenly to 3 workers"),
-        ("--strategy mirrored --learners 2 --workers 2", "--strategy mirrored has one worker"),
-        ("--strategy mirrored --communication ring", "--communication is of --strategy multiworker"),
-        ("--all-reduce nccl", "--all-reduce is of --strategy mirrored"),
-        ("--gbit 1", "give --hosts 2 with it"),
-        ("--learners 2 --hosts 2 --gbit 0", "--gbit must be positive"),
-        ("--hosts 2", "--hosts 2 is more than the 1 workers"),
-        ("--steps-per-epoch 938", "--steps-per-epoch must be 1 to 937 with 60,000 images and batches of 64"),
-        ("--steps-per-epoch 0", "--steps-per-epoch must be 1 to 937"),
-        ("--data synthetic --base 2001", "--steps-per-epoch must be 1 to 0 with 2,000 images"),
-        ("--steps-per-epoch 3 --steps-per-execution 2", "--steps-per-epoch 3 is no multiple of --steps-per-execution"),
-        ("--learning-rate 0", "--learning-rate must be positive, not 0"),
-        ("--learning-rate nan", "--learning-rate must be positive, not nan"),
-        ("--join-timeout 0", "--join-timeout must be positive, not 0"),
-        ("--learners 100000 --base 1 --steps-per-epoch 1 --scaling weak", "must be 1 to 0"),
-        ("--learners 2000 --base 1", "2000 learners of 1 threads need 2000 cores"),
-        ("--device gpu", "this machine has no NVIDIA GPU"),
-        ("--launcher slurm", "no SLURM_PROCID here"),
-        ("--sweep --workers 3", "--sweep: none of 1, 2, 4, 8, 16 learners suits 3 workers on 1 hosts"),
-        ("", "no Fashion-MNIST data: give --data-dir DIR or set DLPERF_DATA=DIR"),
-        ("--data-dir /nowhere", "/nowhere: no Fashion-MNIST files there"),
-    ],
-)
-def test_bad_input_is_one_line(
-    arguments: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert p2_strategy.main(["--results", str(tmp_path), *arguments.split()]) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.startswith("p2_strategy: ") and said.count("\n") == 1
-
-
-def test_more_learners_than_gpus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(jobs, "gpus", lambda: ["0", "1"])
-    assert p2_strategy.main(["--results", str(tmp_path), "--device", "gpu", "--learners", "4"]) == 2
-    assert "4 learners need as many GPUs, this machine has 2" in capsys.readouterr().err
-
-
-TWO = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": '
-
-
-@pytest.mark.parametrize(
-    ("config", "workers", "message"),
-    [
-        ("{", "2", "TF_CONFIG is not {"),
-        ("[]", "2", "TF_CONFIG is not {"),
-        ("{}", "2", "KeyError: 'cluster'"),
-        ('{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}', "2", "addresses must be host:port"),
-        ('{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": 0}}', "2", "must be host:port"),
-        ('{"cluster": {"worker": 2}, "task": {"type": "worker", "index": 0}}', "2", "TF_CONFIG is not {"),
-        (TWO + '{"type": "worker", "index": "0"}}', "2", "an index a number"),
-        (TWO + '{"type": "worker", "index": true}}', "2", "an index a number"),
-        (TWO.replace("b:1", "b:x") + '{"type": "worker", "index": 0}}', "2", "must be host:port"),
-        (TWO.replace("b:1", "b:0") + '{"type": "worker", "index": 0}}', "2", "must be host:port"),
-        (TWO.replace("b:1", "b:65536") + '{"type": "worker", "index": 0}}', "2", "must be host:port"),
-        (TWO.replace("b:1", ":1") + '{"type": "worker", "index": 0}}', "2", "must be host:port"),
-        (TWO.replace("b:1", "A:1") + '{"type": "worker", "index": 0}}', "2", "names A:1 twice"),
-        (TWO + '{"type": "worker", "index": 2}}', "2", "there is no worker 2 among 2"),
-        (TWO + '{"type": "worker", "index": -1}}', "2", "there is no worker -1 among 2"),
-        (TWO + '{"type": "chief", "index": 0}}', "2", "all tasks must be workers, this one is a 'chief'"),
-        (TWO + '{"type": "worker", "index": 0}}', "4", "TF_CONFIG names 2 workers, --workers says 4"),
-        (TWO + '{"type": "worker", "index": 0}}', "1", "TF_CONFIG names 2 workers, --workers says 1"),
-        ('{"cluster": {"worker": ["a:1"], "chief": ["b:1"]}, "task": {"type": "worker", "index": 0}}', "1",
-         "all tasks must be workers"),
-    ],
-)  # fmt: skip
-def test_bad_clusters(
-    config: str,
-    workers: str,
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("TF_CONFIG", config)
-    arguments = ["--results", str(tmp_path), "--data", "synthetic", "--learners", workers]
-    assert p2_strategy.main(arguments) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.startswith("p2_strategy: ") and said.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--threads 5000", "1 learners of 5000 threads need 5000 cores"),
-        ("--device gpu", "this machine has no NVIDIA GPU"),
-        ("--sweep", "--sweep is for workers that the script starts, but TF_CONFIG names them"),
-        ("--skip-finished", "--skip-finished is for workers that the script starts, but TF_CONFIG names them"),
-        ("--hosts 2", "--hosts is for workers that the script starts, but TF_CONFIG names them"),
-        ("--data-dir /nowhere --data fashion", "/nowhere: no Fashion-MNIST files there"),
-        ("--results /proc/nowhere", "/proc/nowhere"),
-    ],
-)
-def test_bad_input_of_a_worker_of_its_own_is_one_line(
-    arguments: str,
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    mine = [*p2_strategy.free_addresses(1), "elsewhere:1"]
-    monkeypatch.setenv("TF_CONFIG", p2_strategy.as_tf_config(mine, 0))
-    given = ["--results", str(tmp_path), "--data", "synthetic", "--learners", "2", *arguments.split()]
-    assert p2_strategy.main(given) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.startswith("p2_strategy: ") and said.count("\n") == 1
-
-
-@pytest.mark.parametrize("rank", [0, 1, 2])
-def test_a_worker_of_its_own_has_a_part_of_its_host(
-    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    started: list[tuple[p2_strategy.Config, p2_strategy.Own]] = []
-
-    def launch(c: p2_strategy.Config, report: Path, argv: list[str], own: p2_strategy.Own):  # type: ignore[no-untyped-def]
-        started.append((c, own))
-        raise RunError("enough")
-
-    monkeypatch.setattr(p2_strategy, "launch", launch)
-    monkeypatch.setattr(cores, "siblings", lambda: {4: 0, 5: 0})
-    here, there = p2_strategy.free_addresses(2)
-    addresses = [here, "127.0.0.2:" + there.partition(":")[2], there.replace("127.0.0.1", "localhost")]
-    monkeypatch.setenv("TF_CONFIG", p2_strategy.as_tf_config(addresses, rank))
-    results = tmp_path / "results"
-    given = ["--results", str(results), "--data", "synthetic", "--learners", "3"]
-    assert p2_strategy.main(given) == 1 and capsys.readouterr().err == "p2_strategy: enough\n"
-    ((c, own),) = started
-    assert c.hosts == 2 and "2hosts" in c.slug
-    assert (own.rank, own.devices) == (rank, {"DLPERF_CORES": ["4", "4", "5"][rank]})
-    assert results.exists() == (rank == 0)  # the only one that writes
-
-
-def test_gpus_that_a_worker_of_its_own_was_given_are_its_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "gpus", lambda: ["3"])
-    monkeypatch.setenv("TF_CONFIG", p2_strategy.as_tf_config(p2_strategy.free_addresses(2), 1))
-    a = p2_strategy.arguments().parse_args(["--device", "gpu"])
-    c = p2_strategy.configure(a, 2)
-    with pytest.raises(UsageError, match="2 learners need as many GPUs, this machine has 1"):
-        p2_strategy.own_place(c, a)  # both would take the only one
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    assert p2_strategy.own_place(c, a).devices == {"CUDA_VISIBLE_DEVICES": "3"}
-    monkeypatch.setattr(jobs, "gpus", lambda: ["3", "5"])
-    assert p2_strategy.own_place(c, a).devices == {"CUDA_VISIBLE_DEVICES": "5"}
-
-
-def test_slurm_outside_of_a_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("SLURM_PROCID", "0")  # as sbatch sets it
-    assert p2_strategy.main(["--results", str(tmp_path), "--launcher", "slurm", "--learners", "2"]) == 2
-    assert "no SLURM_STEP_NODELIST here; start the script with srun" in capsys.readouterr().err
-
-
-def test_an_address_must_be_of_this_machine_and_free() -> None:
-    (free,) = p2_strategy.free_addresses(1)
-    p2_strategy.check_address(free)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        for host in ("127.0.0.1", "127.0.0.2"):  # TensorFlow listens at all of them
-            with pytest.raises(UsageError, match=f"{host}:{port}: port {port} of this machine is in use"):
-                p2_strategy.check_address(f"{host}:{port}")
-    for address in ("192.0.2.1:29500", "no-such-host.invalid:29500"):
-        with pytest.raises(UsageError, match=f"{address} is not an address of this machine"):
-            p2_strategy.check_address(address)
-
-
-def test_a_worker_of_its_own_is_told_of_a_port_in_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        mine = f"127.0.0.1:{server.getsockname()[1]}"
-        monkeypatch.setenv("TF_CONFIG", p2_strategy.as_tf_config([mine, "elsewhere:1"], 0))
-        given = ["--results", str(tmp_path / "results"), "--data", "synthetic", "--learners", "2"]
-        assert p2_strategy.main(given) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"p2_strategy: {mine}: port") and said.count("\n") == 1
-    assert not (tmp_path / "results").exists()
-
-
-def test_the_end_of_a_worker_of_its_own_is_told() -> None:
-    nobody, mine = p2_strategy.free_addresses(2)
-    own = p2_strategy.Own([nobody, mine], 1, {})
-    gone = f"worker 1 lost {nobody}, which no longer answers; nothing was written"
-    lost = "worker 1: UnavailableError: Socket closed"
-    cause = "worker 1: RuntimeError: the loss is not finite after epoch 1"
-    for status, log, told in (
-        (1, ["joined 1", "Traceback", lost], gone),
-        (-signal.SIGABRT, ["joined 1"], gone),
-        (1, [f"p2_strategy: {cause}"], f"{cause}; nothing was written"),
-        (-signal.SIGKILL, ["joined 1"], "worker 1 was killed by signal 9; nothing was written"),
-    ):
-        assert str(p2_strategy.own_failure(own, status, log)) == told
-    with socket.create_server(("127.0.0.1", 0)) as answers:
-        own = p2_strategy.Own([f"127.0.0.1:{answers.getsockname()[1]}", mine], 1, {})
-        assert str(p2_strategy.own_failure(own, 1, [lost])) == f"{lost}; nothing was written"
-
-
 def test_headings_of_tensorflow_say_nothing() -> None:
     assert jobs.first_line(RuntimeError("Graph execution error:\n\n  No OpKernel\nmore")) == "No OpKernel"
     assert jobs.first_line(RuntimeError("Graph execution error:\n")) == "no reason given"
-
-
-def test_a_sweep_leaves_out_what_workers_cannot_share() -> None:
-    parse = p2_strategy.arguments().parse_args
-    for given, sizes in {
-        "--learners 3": [3], "--sweep": [1, 2, 4, 8, 16], "--sweep --workers 2": [2, 4, 8, 16],
-        "--sweep --hosts 4": [4, 8, 16], "--sweep --strategy mirrored": [1, 2, 4, 8],
-    }.items():  # fmt: skip
-        assert p2_strategy.sizes(parse(given.split())) == sizes
-
-
-def test_settings_have_results_of_their_own() -> None:
-    names = set()
-    given = ["", "--repeat 2", "--seed 1", "--threads 2", "--base 32", "--scaling strong", "--epochs 3"]
-    given += ["--strategy mirrored", "--communication ring", "--steps-per-execution 2", "--no-evaluate"]
-    for more in given:
-        c = p2_strategy.configure(p2_strategy.arguments().parse_args(more.split()), 1)
-        names.add(store.run_id(c.slug, c.flat()))
-    assert len(names) == len(given)
-
-
-def test_strong_scaling_keeps_the_batch_and_weak_scaling_each_learners_part() -> None:
-    parse = p2_strategy.arguments().parse_args
-    for learners in (1, 2, 4, 16):
-        strong = p2_strategy.configure(parse(["--scaling", "strong"]), learners)
-        weak = p2_strategy.configure(parse(["--scaling", "weak"]), learners)
-        assert (strong.job.effective_batch, strong.job.steps, strong.job.learning_rate) == (256, 234, 0.05)
-        assert weak.job.per_learner_batch == 64 and weak.job.steps == 60_000 // (64 * learners)
-        assert weak.job.learning_rate == pytest.approx(0.05 * learners / 4)
-        assert strong.job.workers == weak.job.workers == learners

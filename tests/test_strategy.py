@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import p2_strategy, store, strategy
+from experiments import placement, store, strategy
 
 needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs: make horovod")
 TINY = strategy.Job(
     network="tiny",
+    image_size=32,
     device="cpu",
     strategy="mirrored",
     all_reduce="default",
@@ -45,14 +46,25 @@ from experiments.watch import Watch
 job, rank, folder = strategy.Job(**json.loads(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
 watch = Watch(100, [], "")
 data = fashion.synthetic()
-worker = strategy.Worker(job, data, rank, watch)
+began = time.perf_counter()
+worker = strategy.Worker(job, data, rank, watch, lambda: time.perf_counter() - began)
 before = worker.digest()
+laps = worker.laps
+def late(lap):  # the last worker is late for the barrier
+    if lap == "restore" and rank == job.workers - 1:
+        time.sleep(3)
+    laps(lap)
+worker.laps = late
 worker.warm_up()
 assert worker.digest() == before, "the warm-up's updates were not taken back"
+graph = worker._execute.get_concrete_function(worker._train).graph.as_graph_def()
+compiled = any(function.attr["_XlaMustCompile"].b for function in graph.library.function)
 epochs = [worker.epoch() for _ in range(job.epochs)]
-said = [json.loads(text) for text in worker.everyone(json.dumps({"rank": rank, "digest": worker.digest()}).encode())]
+mine = json.dumps({"rank": rank, "digest": worker.digest(), "more": "x" * 70_000 * rank}).encode()
+said = [json.loads(text) for text in worker.all_gather_bytes(mine)]
 np.savez(f"{folder}/{rank}.npz", *[w.numpy() for w in worker._weights])
-json.dump({"epochs": epochs, "said": said}, open(f"{folder}/{rank}.json", "w"))
+report = {"epochs": epochs, "said": said, "compiled": compiled, "barrier": laps.seconds["barrier"]}
+json.dump(report, open(f"{folder}/{rank}.json", "w"))
 """
 
 
@@ -84,7 +96,7 @@ def test_every_test_image_is_tested_once(learners: int, workers: int, images: in
 def trained(job: strategy.Job, folder: Path) -> tuple[list[list[np.ndarray]], list[dict]]:
     """Each worker's weights, and what it counted."""
     folder.mkdir()
-    addresses, started = p2_strategy.free_addresses(job.workers), []
+    addresses, started = placement.free_addresses(job.workers), []
     for rank in range(job.workers):
         environment = os.environ | {"PYTHONPATH": str(store.ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
         if job.workers > 1:
@@ -118,11 +130,61 @@ def test_learners_train_as_one_would_with_the_whole_batch(tmp_path: Path) -> Non
     for epoch in range(2):
         counted = [report["epochs"][epoch] for report in reports]
         assert sum(part["correct"] for part in counted) == pytest.approx(one["epochs"][epoch]["correct"], abs=2)
-        mean = np.mean([part["loss"] for part in counted])
-        assert mean == pytest.approx(one["epochs"][epoch]["loss"], rel=1e-3)
-        assert two["epochs"][epoch]["loss"] == pytest.approx(one["epochs"][epoch]["loss"], rel=1e-3)
+        mean = np.mean([part["losses"] for part in counted], axis=0)
+        assert mean == pytest.approx(one["epochs"][epoch]["losses"], rel=1e-3)
+        assert two["epochs"][epoch]["losses"] == pytest.approx(one["epochs"][epoch]["losses"], rel=1e-3)
+        for part in counted:  # two executions of two steps, then the test
+            times = [*part["marks"], part["tested"]]
+            assert len(times) == 4 and times == sorted(times)
     assert [said["rank"] for said in reports[1]["said"]] == [0, 1]
+    assert [len(said["more"]) for said in reports[0]["said"]] == [0, 70_000]  # more than one block
+    # Worker 0 waits for the late one before its first epoch.
+    assert reports[0]["barrier"] > 1
     assert len({said["digest"] for said in reports[0]["said"]}) == 1
     # On half of the batches, training ends elsewhere, so the comparison can fail.
     (half,), _ = trained(replace(TINY, effective_batch=32), tmp_path / "half")
     assert not all(np.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(half, alone, strict=True))
+
+
+@needs_tensorflow
+def test_compiled_learners_train_as_one_would_with_the_whole_batch(tmp_path: Path) -> None:
+    compiled = replace(TINY, jit_compile=True, image_size=40)
+    (alone,), (one,) = trained(compiled, tmp_path / "alone")
+    (mirrored,), (two,) = trained(replace(compiled, learners=2), tmp_path / "mirrored")
+    job = replace(compiled, strategy="multiworker", all_reduce="", communication="ring", learners=2, workers=2)
+    workers, reports = trained(job, tmp_path / "workers")
+    assert all(report["compiled"] for report in [one, two, *reports])
+    # `trained` has compared a worker's replicas.
+    for first, second in zip(*workers, strict=True):
+        assert np.array_equal(first, second)
+    (plain,), (not_compiled,) = trained(replace(compiled, jit_compile=False), tmp_path / "plain")
+    assert not not_compiled["compiled"]
+    for together in (mirrored, workers[0], plain):
+        for ours, expected in zip(together, alone, strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5)
+    # 40 pixels make 10x10 places of 4 filters.
+    assert sum(weight.size for weight in alone) == (3 * 9 + 1) * 4 + (10 * 10 * 4 + 1) * 10
+
+
+@needs_tensorflow
+def test_images_are_padded_or_resized_bilinearly(tmp_path: Path) -> None:
+    script = """
+import sys
+import numpy as np
+from experiments import fashion, strategy
+images = fashion.synthetic().train_images[:2]
+np.savez(sys.argv[1], images=images, padded=strategy.sized(images, 32), doubled=strategy.sized(images, 56))
+"""
+    file = tmp_path / "sizes.npz"
+    environment = os.environ | {"PYTHONPATH": str(store.ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    subprocess.run([sys.executable, "-c", script, str(file)], env=environment, check=True, capture_output=True)
+    found = np.load(file)
+    images, padded, doubled = (found[name].astype(float) for name in ("images", "padded", "doubled"))
+    assert padded.shape == (2, 32, 32, 1) and np.array_equal(padded[:, 2:30, 2:30, 0], images)
+    assert padded.sum() == images.sum()
+    # A pixel of twice the size is a quarter of its width from the centre of the one that it is in.
+    edged = np.pad(images, [(0, 0), (1, 1), (1, 1)], mode="edge")
+    rows = np.stack([0.75 * edged[:, 1:-1] + 0.25 * edged[:, :-2], 0.75 * edged[:, 1:-1] + 0.25 * edged[:, 2:]], 2)
+    rows = rows.reshape(2, 56, 30)
+    columns = [0.75 * rows[:, :, 1:-1] + 0.25 * rows[:, :, :-2], 0.75 * rows[:, :, 1:-1] + 0.25 * rows[:, :, 2:]]
+    np.testing.assert_allclose(doubled[..., 0], np.stack(columns, 3).reshape(2, 56, 56), atol=1e-3)

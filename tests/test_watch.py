@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import p2_strategy, store, watch
+from experiments import placement, store, watch
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def listener(host: str = "127.0.0.1", family: socket.AddressFamily = socket.AF_I
 
 
 def test_silent_peers_are_found() -> None:
-    (nobody,) = p2_strategy.free_addresses(1)
+    (nobody,) = placement.free_addresses(1)
     with listener() as answers:
         assert watch.silent_peers([nobody, answers, "no-such-host.invalid:1"]) == [nobody, "no-such-host.invalid:1"]
 
@@ -51,7 +51,7 @@ def waits(microseconds: int, *addresses: str) -> subprocess.CompletedProcess[str
 
 
 def test_a_watch_ends_the_process_and_names_who_is_missing() -> None:
-    (nobody,) = p2_strategy.free_addresses(1)
+    (nobody,) = placement.free_addresses(1)
     with listener() as answers:
         done = waits(20_000_000, answers, nobody)
     assert done.returncode == -signal.SIGKILL

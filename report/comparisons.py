@@ -1,0 +1,281 @@
+"""The one rule by which runs of Problems 1, 2 and 4 are compared. Whatever it does not allow raises `Incomparable`.
+
+- Times and rates are compared only within one allocation, one device model and one setting. The setting is everything
+  that describes a job except what a comparison varies on purpose (its axis), the repetition, the seed and the placement
+  on cores. A run whose allocation is unknown is compared with nothing.
+- Run times are compared between jobs of the same length; rates and seconds of a step between jobs of any length.
+- Errors and epoch counts depend on no host: `pooled` takes them over allocations of one device model, code and setting.
+- Repetitions count within their allocation. Their median is the value. With three or more on both sides the interval
+  is the 95 % bootstrap interval of that median (or of what is made of medians); with fewer it is the range of what
+  single runs would have given, and `verdict` has no word for it.
+- An efficiency above 102 % is kept and flagged.
+- The first epoch counts, with one exception: version-1 rows of Problem 2 with several workers. No barrier followed the
+  warm-up there, so their first epoch holds what a worker waited for the others, and is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from report.commands import command
+from report.estimates import Estimate, estimate, exactly
+
+# Every column of an epoch frame plays one of these parts.
+WHERE = ["allocation", "device"]
+SETTING = [
+    *("environment", "kind", "framework", "model", "network", "dataset", "device_kind", "strategy", "scaling"),
+    *("learners", "workers", "hosts", "gbit", "launcher", "allreduce", "all_reduce", "communication", "base"),
+    *("batch_size", "image_size", "precision", "compiled", "jit_compile", "steps_per_execution", "threads"),
+]
+LENGTH = ["epochs_planned", "whole_epochs"]
+DERIVED = [  # from the setting
+    *("effective_batch", "per_learner_batch", "learning_rate", "parameters", "gradient_bytes", "device_count"),
+    *("learner", "warm_up_steps"),  # a text that names the number of cores; steps that are in no epoch
+]
+PLACEMENT = ["rank", "worker", "host", "cores", "host_cpu", "host_cores", "link_gbit", "link_round_trip_us"]
+IDENTITY = ["run_id", "repeat", "seed", "started", "ended"]
+MEASURED = [
+    *("epoch", "steps", "images", "began", "seconds", "images_per_second", "step_p10", "step_p50", "step_p90"),
+    *("wait_seconds", "loss", "train_loss", "test_accuracy", "evaluation_seconds", "setup_seconds", "job_seconds"),
+]
+
+# What `jobs` works out. Rates and steps hold for any length, run times for one.
+RATES = ["rate", "slowest_rate", "step_seconds", "wait_share"]
+TIMES = ["train_seconds", "job_seconds", "setup_seconds", "evaluation_seconds"]
+
+
+class Incomparable(ValueError):
+    """These runs may not be compared. The message says why; `command` makes the missing run, where one is missing."""
+
+    def __init__(self, message: str, command: str | None = None) -> None:
+        super().__init__(message + (f"; make it with: {command}" if command else ""))
+        self.command = command
+
+
+# ---- jobs ----------------------------------------------------------------------------------------------------------
+
+
+def jobs(epochs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each run of an epoch frame (`experiments.epochs.read`), with its description and:
+
+    rate: images/s of all learners, the median over epochs. Learners that average take an epoch's images over its
+        slowest learner's seconds, independent ones the sum of their rates.
+    slowest_rate: all images over the slowest learner's seconds, for independent learners too.
+    step_seconds: of one step at that `rate`. wait_share: part of the learners' seconds waited for an all-reduce (NaN
+        where that wasn't recorded).
+    train_seconds: all counted epochs, each by its slowest learner. setup_seconds: the slowest learner's.
+        evaluation_seconds: all tests. job_seconds: the whole job, set-up and end included.
+    epochs, steps, images: that count, of a learner (steps) and of all (images).
+    version: of the run's rows.
+    """
+    described = [name for name in [*WHERE, *SETTING, *LENGTH, *DERIVED, *PLACEMENT, *IDENTITY] if name in epochs]
+    described = [name for name in described if name not in ("rank", "worker", "host", "cores")]
+    if epochs.empty:
+        return pd.DataFrame(columns=[*described, "version", *RATES, *TIMES, "epochs", "steps", "images"])
+    frame = epochs.assign(version=np.where(epochs.began.isna(), 1, 2))
+    if "workers" in frame:
+        frame = frame[(frame.version > 1) | (frame.workers == 1) | (frame.epoch > 1)]
+    averaging = frame.allreduce.astype(bool) if "allreduce" in frame else pd.Series(True, frame.index)
+    each = frame.assign(averaging=averaging).groupby(["run_id", "epoch"])
+    by_epoch = each.agg(
+        images=("images", "sum"),
+        seconds=("seconds", "max"),
+        learner_seconds=("seconds", "sum"),
+        steps=("steps", "first"),
+        sum_of_rates=("images_per_second", "sum"),
+        averaging=("averaging", "first"),
+    )
+    by_epoch["waited"] = each.wait_seconds.sum(min_count=1)
+    tested = each.evaluation_seconds.max() if "evaluation_seconds" in frame else np.nan
+    slowest = by_epoch.images / by_epoch.seconds
+    rates = slowest.where(by_epoch.averaging, by_epoch.sum_of_rates)
+    by_epoch = by_epoch.assign(
+        rate=rates, slowest_rate=slowest, step_seconds=by_epoch.images / by_epoch.steps / rates, tested=tested
+    )
+    of_run = by_epoch.groupby("run_id")
+    found = of_run[["rate", "slowest_rate", "step_seconds"]].median()
+    found["wait_share"] = of_run.waited.sum(min_count=1) / of_run.learner_seconds.sum()
+    found["train_seconds"], found["evaluation_seconds"] = of_run.seconds.sum(), of_run.tested.sum(min_count=1)
+    found["epochs"] = of_run.size()
+    found[["steps", "images"]] = of_run[["steps", "images"]].sum()
+    whole = frame.groupby("run_id").agg(setup_seconds=("setup_seconds", "max"), job_seconds=("job_seconds", "first"))
+    constant = frame[[*described, "version"]].drop_duplicates("run_id")
+    return constant.merge(found, on="run_id").merge(whole, on="run_id")
+
+
+def select(jobs: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The jobs with these values; None selects those without one, as a link's speed that isn't limited."""
+    kept = pd.Series(True, jobs.index)
+    for name, value in values.items():
+        kept &= jobs[name].isna() if value is None else jobs[name] == value
+    return jobs[kept]
+
+
+def series(jobs: pd.DataFrame, axis: str | Sequence[str] = "learners") -> Iterator[pd.DataFrame]:
+    """The jobs that may be compared with each other along the axis, one frame after the other, in a fixed order."""
+    names = _names(axis)
+    fixed = [name for name in [*WHERE, *SETTING] if name in jobs and name not in names]
+    alone = jobs.run_id.where(jobs.allocation == "", "")  # of unknown allocation: with nothing
+    for _, group in jobs.groupby([*fixed, alone.rename("alone")], dropna=False, sort=True) if len(jobs) else ():
+        yield group.sort_values([*names, "repeat"])
+
+
+def main(jobs: pd.DataFrame, axis: str | Sequence[str] = "learners") -> pd.DataFrame:
+    """Of series that differ in where they ran alone, the one to show: most values of the axis, then most runs, then
+    the latest. The others' jobs are left out; they are never pooled with it."""
+    names = _names(axis)
+    chosen: dict[Any, tuple[Any, pd.DataFrame]] = {}
+    for one in series(jobs, axis):
+        setting = tuple(None if pd.isna(v) else v for v in (one[n].iloc[0] for n in _fixed(one, names)))
+        rank = (len(one[names].drop_duplicates()), len(one), one.started.max())
+        if setting not in chosen or rank > chosen[setting][0]:
+            chosen[setting] = rank, one
+    return pd.concat([one for _, one in chosen.values()]) if chosen else jobs
+
+
+def _names(axis: str | Sequence[str]) -> list[str]:
+    return [axis] if isinstance(axis, str) else list(axis)
+
+
+def _fixed(jobs: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    return [name for name in SETTING if name in jobs and name not in names]
+
+
+# ---- ratios ---------------------------------------------------------------------------------------------------------
+
+
+def ratio(
+    jobs: pd.DataFrame, *, of: Mapping[str, Any], to: Mapping[str, Any], value: str = "rate", ideal: float | None = None
+) -> Estimate:
+    """The jobs selected by `of` over those selected by `to`, in a rate or time of `jobs`.
+
+    `of` and `to` have the same keys, the axis; in all else that describes them the selected jobs must agree. With
+    `ideal` the result is the part of that ratio: an efficiency. Raises Incomparable.
+    """
+    part = 1.0 if ideal is None else ideal
+    return estimate(lambda a, b: a / b / part, *_sides(jobs, of, to, value), ideal=ideal)
+
+
+def difference(
+    jobs: pd.DataFrame, *, of: Mapping[str, Any], to: Mapping[str, Any], value: str = "step_seconds"
+) -> Estimate:
+    """As `ratio`, but the jobs selected by `of` less those selected by `to`."""
+    return estimate(lambda a, b: a - b, *_sides(jobs, of, to, value))
+
+
+def _sides(jobs: pd.DataFrame, of: Mapping[str, Any], to: Mapping[str, Any], value: str) -> list[np.ndarray]:
+    """Both sides' repetitions of a rate or time. Raises Incomparable unless they may be compared."""
+    if set(of) != set(to) or value not in [*RATES, *TIMES]:
+        raise ValueError(f"a comparison needs the same keys on both sides and a known value, not {of}, {to}, {value}")
+    sides = []
+    for wanted in (of, to):
+        side = select(jobs, **wanted)
+        if side.empty:
+            named = ", ".join(f"{name} = {value}" for name, value in wanted.items())
+            like = jobs.iloc[0].to_dict() if len(jobs) else {}
+            raise Incomparable(f"there is no run with {named}", command(like | dict(wanted)))
+        sides.append(side)
+    _check(pd.concat(sides), list(of), value)
+    numbers = [side[value].to_numpy(dtype=float) for side in sides]
+    if any(np.isnan(side).any() for side in numbers):
+        raise Incomparable(f"{value} was not recorded in all of these runs")
+    return numbers
+
+
+def _check(jobs: pd.DataFrame, axis: Sequence[str], value: str) -> None:
+    """Raise Incomparable unless all jobs agree in all but the axis."""
+    if (jobs.allocation == "").any():
+        named = ", ".join(jobs.run_id[jobs.allocation == ""])
+        raise Incomparable(f"nobody knows in which allocation {named} ran")
+    same = [*WHERE, *_fixed(jobs, axis)]
+    if value in ("job_seconds", "setup_seconds"):
+        same.append("version")  # which measured them in another way
+    for name in same:
+        if len(values := jobs[name].drop_duplicates()) > 1:
+            raise Incomparable(f"{name} differs: {_listed(values)}")
+    if value in ("train_seconds", "job_seconds", "evaluation_seconds"):
+        lengths = {length(job) for job in jobs.to_dict("records")}
+        if len(lengths) > 1:
+            raise Incomparable("run times need jobs of one length, not " + " and ".join(sorted(lengths)))
+
+
+def _listed(values: pd.Series) -> str:
+    return " and ".join(
+        "none" if pd.isna(v) else f"{v:g}" if isinstance(v, float) else str(v) for v in values.sort_values()
+    )
+
+
+def length(job: Mapping[Any, Any]) -> str:
+    """A job's length in words: equal for jobs whose run times may be compared."""
+    if job.get("whole_epochs", False):
+        return f"{job['epochs']} epochs of all images"
+    return f"{job['epochs']} epochs of {job['steps'] / job['epochs']:g} steps"
+
+
+# ---- frames --------------------------------------------------------------------------------------------------------
+
+
+def spread(jobs: pd.DataFrame, axis: str | Sequence[str] = "learners", value: str = "rate") -> pd.DataFrame:
+    """For each series and value of the axis: `value` (the median over repetitions), low and high (their range),
+    repetitions, and what describes the job."""
+    names = _names(axis)
+    rows = []
+    for one in series(jobs, names):
+        for _, group in one.groupby(names, dropna=False):
+            numbers = group[value]
+            rows.append(
+                group.iloc[0].to_dict()
+                | {"value": numbers.median(), "low": numbers.min(), "high": numbers.max(), "repetitions": len(group)}
+            )
+    return pd.DataFrame(rows, columns=[*jobs.columns, "value", "low", "high", "repetitions"])
+
+
+def relative(jobs: pd.DataFrame, axis: str | Sequence[str] = "learners", base: Any = 1) -> pd.DataFrame:
+    """For each series and value of the axis what `spread` gives, and the rate over that at the `base`: speedup and
+    efficiency (speedup over the ideal, axis / base), each with _low and _high, `estimate` (the efficiency's) and
+    `above_ideal`.
+
+    The axis may have further names that vary along with the first, such as hosts. Raises Incomparable where a series
+    has no job at the base, or several kinds of them.
+    """
+    names = _names(axis)
+    rows = []
+    for one in series(jobs, names):
+        points = spread(one, names).to_dict("records")
+        at_base = [point for point in points if point[names[0]] == base]
+        if len(at_base) != 1:
+            what = f"no run with {names[0]} = {base}" if not at_base else f"several kinds of {names[0]} = {base}"
+            like = points[0] | {names[0]: base}
+            raise Incomparable(f"{what} in allocation {like['allocation'] or 'unknown'}", command(like))
+        for point in points:
+            of, to = ({name: _or_none(p[name]) for name in names} for p in (point, at_base[0]))
+            ideal = point[names[0]] / base
+            e = exactly(1.0, point["repetitions"], ideal=1.0) if of == to else ratio(one, of=of, to=to, ideal=ideal)
+            rows.append(
+                point
+                | {"speedup": e.value * ideal, "speedup_low": e.low * ideal, "speedup_high": e.high * ideal}
+                | {"efficiency": e.value, "efficiency_low": e.low, "efficiency_high": e.high}
+                | {"estimate": e, "above_ideal": e.flagged}
+            )
+    return pd.DataFrame(rows)
+
+
+def _or_none(value: Any) -> Any:
+    return None if pd.isna(value) else value
+
+
+def pooled(runs: pd.DataFrame, value: str, setting: Sequence[str]) -> Estimate:
+    """The median of errors or epoch counts over runs of any allocation, by columns `device`, `code` and the setting.
+
+    `code` tells apart the sources that made the runs. Raises Incomparable where one of these differs, or nothing ran.
+    """
+    if runs.empty:
+        raise Incomparable("there is no run to pool")
+    for name in ["device", "code", *setting]:
+        if len(values := runs[name].drop_duplicates()) > 1:
+            raise Incomparable(f"{name} differs: {_listed(values)}")
+    return estimate(lambda median: median, runs[value])
