@@ -6,7 +6,7 @@ memory and writes them back. Two steps are counted, both with projection shortcu
 
 - `conventional`: a kernel for each convolution, for BatchNorm's statistics and for normalisation with ReLU, and
   their counterparts backward;
-- `fused`: the kernels of experiments/fused.py, with its CUDA twins.
+- `fused`: the kernels of experiments/p4/fused_engine.py, with its CUDA twins.
 
 A tensor counts once for each kernel that reads or writes it: the halos and repeated reads of a convolution are left
 to the caches. Weights are left out, as a batch shares them, and so are the 3 kB of the uint8 image.
@@ -19,8 +19,8 @@ from typing import Literal
 
 import sympy as sp
 
+from derivations.cifar_resnet import counts, layers
 from derivations.layers import Layer, Size
-from derivations.resnet import counts, layers
 
 Step = Literal["conventional", "fused"]
 ELEMENT = sp.Symbol("e", positive=True)  # bytes of an activation: 2 for bf16, 4 for fp32

@@ -13,9 +13,7 @@ unit); φ share of the backward pass that hides communication (no unit), 0 for n
 
 from __future__ import annotations
 
-import numpy as np
 import sympy as sp
-from numpy.typing import ArrayLike
 
 p, g, m = sp.symbols("p g m", integer=True, positive=True)
 b, B, n = sp.symbols("b B n", positive=True)
@@ -68,30 +66,6 @@ def half_size() -> sp.Expr:
     """Bytes for which a ring's latency lasts as long as its transfer, so that it reaches half of its bandwidth."""
     (size,) = sp.solve(sp.Eq(ring().coeff(alpha) * alpha, ring().coeff(beta) * beta), n)
     return size
-
-
-def fit_link(sizes: ArrayLike, seconds: ArrayLike, learners: int) -> tuple[float, float]:
-    """(α in s, β in s/byte), neither negative, of the ring nearest to all-reduces of (k,) bytes in (k,) seconds.
-
-    Least squares of relative errors, as sizes span magnitudes. Raises ValueError for fewer than 2 learners or sizes,
-    or values that are not positive.
-    """
-    x, y = np.asarray(sizes, float), np.asarray(seconds, float)
-    if not (np.isfinite([x, y]).all() and (x > 0).all() and (y > 0).all()):
-        raise ValueError("bytes and seconds must be positive numbers")
-    if learners < 2 or len(np.unique(x)) < 2:
-        raise ValueError("a link's latency and speed need at least 2 learners and 2 sizes")
-    a, t = 1 / y, x / y  # what multiplies the latency and the transfer of a byte in seconds over measured seconds
-    normal = np.array([[a @ a, a @ t], [a @ t, t @ t]])
-    wanted = np.array([a.sum(), t.sum()])
-    # The determinant is positive for two sizes. Where one of both is negative, it is zero in the best that is allowed.
-    latency, transfer = (normal[::-1, ::-1] * [[1, -1], [-1, 1]]) @ wanted / np.linalg.det(normal)
-    if latency < 0:
-        latency, transfer = 0.0, wanted[1] / normal[1, 1]
-    elif transfer < 0:
-        latency, transfer = wanted[0] / normal[0, 0], 0.0
-    messages, share = (float(ring().coeff(symbol).subs({p: learners, n: 1})) for symbol in (alpha, beta))
-    return float(latency / messages), float(transfer / share)
 
 
 def tree() -> sp.Expr:

@@ -24,11 +24,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from experiments import augment, cifar, store
+from experiments import store
+from experiments.p4 import augment, cifar10, datasets
 from experiments.usage import UsageError, exit_status
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-MEAN, STD = torch.tensor(cifar.MEAN), torch.tensor(cifar.STD)
+MEAN, STD = torch.tensor(cifar10.MEAN), torch.tensor(cifar10.STD)
 STEPS, INSTANCES = 50, 4000  # 200,000 draws of a hole, in pieces that fit a small memory
 
 
@@ -44,7 +45,7 @@ def shares(images: Tensor, rows: Tensor) -> Tensor:
     return (augment.transform(images, rows, augment.HOLE, MEAN, STD) == 0).all(dim=1).float().mean(dim=(1, 2))
 
 
-def draw(data: cifar.Cifar, indices: list[int], draws: int, seed: int) -> pd.DataFrame:
+def draw(data: cifar10.Cifar, indices: list[int], draws: int, seed: int) -> pd.DataFrame:
     """Rows of `p4_images`: test images as they are (draw 0) and after each of `draws` cutouts, without crop and flip.
 
     The hole is shown in the mean colour, which is what zero stands for after normalising.
@@ -106,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> int:
         started = datetime.now(UTC)
         code = store.Code.now()
-        data = cifar.load(a.data_dir, a.data)
+        data = datasets.load(a.data_dir, a.data)
         last = len(data.test_images) - 1
         if len(set(a.images)) < len(a.images) or not all(0 <= i <= last for i in a.images):
             raise UsageError(f"--images needs different numbers from 0 to {last}, not {' '.join(map(str, a.images))}")

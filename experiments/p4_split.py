@@ -33,8 +33,12 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from experiments import cifar, jobs, p4_cutout, store, sweep
+from experiments import jobs, store, sweep
 from experiments.launch import Processes
+from experiments.p4 import cifar10, datasets, plain_engine
+from experiments.p4.training import DTYPES, make_engine, resolved, train_epoch
+from experiments.p4.training import Config as Training
+from experiments.p4.training import engine_class as engine_class_of_one
 from experiments.usage import RunError, UsageError, exit_status
 
 EXPERIMENT = "p4_split"
@@ -46,7 +50,7 @@ LINGER = 1.0  # s until learners are killed; they leave nothing behind
 class Config:
     """What determines a run's numbers, and so its id."""
 
-    training: p4_cutout.Config
+    training: Training
     learners: int
     batch_norm: str
     repeat: int
@@ -73,7 +77,7 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--batch-size", type=int, default=64, help="distinct samples in a batch, B (default 64)")
     p.add_argument("--epochs", type=int, default=5, help="default 5")
     p.add_argument("--depth", type=int, default=44, help="6n+2 layers (default 44)")
-    p.add_argument("--precision", choices=("auto", *p4_cutout.DTYPES), default="auto", help="auto: bf16 on GPUs")
+    p.add_argument("--precision", choices=("auto", *DTYPES), default="auto", help="auto: bf16 on GPUs")
     p.add_argument("--device", default="auto", help="auto | cpu | cuda (default auto)")
     p.add_argument("--data", choices=("cifar10", "synthetic"), default="cifar10")
     p.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
@@ -91,14 +95,17 @@ def configure(a: argparse.Namespace) -> Config:
     for name in ("learners", "repeat"):
         if getattr(a, name) < 1:
             raise UsageError(f"--{name} must be at least 1, not {getattr(a, name)}")
-    training = p4_cutout.configure(argparse.Namespace(**(vars(p4_cutout.arguments().parse_args([])) | vars(a))))
-    if training.M % a.learners:
-        raise UsageError(f"--M {training.M} instances can't be shared out evenly to {a.learners} learners")
+    asked = Training(
+        a.data, "cutout", a.M, a.batch_size, a.epochs, "authors", a.precision, "auto", a.depth, a.device, a.seed
+    )
+    shared = resolved(asked)
+    if shared.M % a.learners:
+        raise UsageError(f"--M {shared.M} instances can't be shared out evenly to {a.learners} learners")
     if a.learners == 1 and a.batch_norm == "synchronised":
         raise UsageError("--batch-norm synchronised needs at least 2 learners: one has the whole batch")
-    if a.batch_norm == "synchronised" and training.device == "cpu":
+    if a.batch_norm == "synchronised" and shared.device == "cpu":
         raise UsageError("--batch-norm synchronised needs GPUs; use --batch-norm local")
-    return Config(training, a.learners, a.batch_norm, a.repeat)
+    return Config(shared, a.learners, a.batch_norm, a.repeat)
 
 
 def check_devices(c: Config) -> None:
@@ -113,17 +120,17 @@ def check_devices(c: Config) -> None:
 def engine_class(c: Config) -> Any:
     """What a learner trains with. Raises UsageError without Triton."""
     if c.learners == 1:
-        return p4_cutout.engine_class(c.training)
+        return engine_class_of_one(c.training)
     try:
-        from experiments import split
+        from experiments.p4 import split_engine
     except ModuleNotFoundError as error:
         raise UsageError(f"several learners need {error.name}, which is not installed") from error
     if c.training.engine == "plain":
-        return split.PlainSplit
-    return split.SynchronisedSplit if c.batch_norm == "synchronised" else split.FusedSplit
+        return split_engine.PlainSplit
+    return split_engine.SynchronisedSplit if c.batch_norm == "synchronised" else split_engine.FusedSplit
 
 
-def train(c: Config, data: cifar.Cifar, rank: int, folder: Path) -> dict[str, Any]:
+def train(c: Config, data: cifar10.Cifar, rank: int, folder: Path) -> dict[str, Any]:
     """Train with the other learners; this one's report. Raises RunError and what torch raises."""
     began = time.perf_counter()
     if c.learners > 1:
@@ -138,19 +145,19 @@ def train(c: Config, data: cifar.Cifar, rank: int, folder: Path) -> dict[str, An
     if c.training.device == "cpu":
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // c.learners))
     # A learner's engine has its share of the instances.
-    engine = p4_cutout.make_engine(replace(c.training, M=c.training.M // c.learners), data, engine_class(c))
+    engine = make_engine(replace(c.training, M=c.training.M // c.learners), data, engine_class(c))
     setup = time.perf_counter() - began
     samples, size = data.train_images.shape[:2]
     rows = []
     for epoch in range(1, c.training.epochs + 1):
-        row = p4_cutout.train_epoch(c.training, engine, samples, size, epoch)
+        row = train_epoch(c.training, engine, samples, size, epoch)
         if not math.isfinite(row["train_loss"] + row["val_loss"]):
             raise RunError(f"the loss is not finite after epoch {epoch}")
         rows.append(row)
         if rank == 0:
             rate = row["images"] / row["train_seconds"]
             print(f"{jobs.EPOCH_LINE}{epoch}: train {row['train_loss']:.4f}, {rate:,.0f} images/s", flush=True)
-    if isinstance(engine, p4_cutout.PlainEngine):
+    if isinstance(engine, plain_engine.PlainEngine):
         weights = [p.detach() for p in engine.model.parameters()]
     else:
         weights = [engine.parameters]
@@ -164,10 +171,10 @@ def train(c: Config, data: cifar.Cifar, rank: int, folder: Path) -> dict[str, An
     }
 
 
-def be_learner(c: Config, a: argparse.Namespace) -> int:
+def run_learner(c: Config, a: argparse.Namespace) -> int:
     """Do one learner's part in a process that was started here; its exit status."""
     try:
-        report = train(c, cifar.load(a.data_dir, c.training.dataset), a.rank, a.folder)
+        report = train(c, datasets.load(a.data_dir, c.training.dataset), a.rank, a.folder)
         reports = [report]
         if c.learners > 1:
             reports = [{} for _ in range(c.learners)]
@@ -243,7 +250,7 @@ def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], 
     """Run a job and write its results; returns their file. Raises UsageError and RunError."""
     name = store.timed_id(c.slug, c.flat())
     store.check_writable(store.path_of(EXPERIMENT, name, a.results).parent)
-    cifar.load(a.data_dir, c.training.dataset)  # say what is wrong with the data once, and not in every learner
+    datasets.load(a.data_dir, c.training.dataset)  # say what is wrong with the data once, and not in every learner
     started, code = datetime.now(UTC), store.Code.now()
     with tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-") as folder:
         reports, log = launch(c, Path(folder), argv)
@@ -273,16 +280,13 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> int:
         c = configure(a)
         if a.rank is not None:
-            return be_learner(c, a)
+            return run_learner(c, a)
         check_devices(c)
-        return sweep.run_all(
-            EXPERIMENT,
-            [c],
-            a.results,
-            lambda c: run(c, a, given, lambda line: tqdm.write(line, file=sys.stderr)),
-            skip_finished=a.skip_finished,
-            goes_on=False,
-        )
+
+        def once(c: Config) -> Path:
+            return run(c, a, given, lambda line: tqdm.write(line, file=sys.stderr))
+
+        return sweep.run_all(EXPERIMENT, [c], a.results, once, skip_finished=a.skip_finished, goes_on=False)
 
     return exit_status(EXPERIMENT, work, "the learners were stopped, nothing was written")
 

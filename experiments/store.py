@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -23,14 +22,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from experiments import allocation, schemas, settings, usage
+from experiments import allocation, ledger, schemas, settings, usage
+from experiments.ledger import file_hash
 from experiments.usage import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,9 +38,9 @@ RESULTS = ROOT / "results"
 METADATA_KEY = b"dlperf"
 GPU_LIBRARY = re.compile(r"lib(cublas|cudart|cudnn|nccl)\.so\.")
 # The project's modules that every script loads and that no number depends on.
-NO_NUMBERS = {Path(str(m.__file__)).resolve() for m in (sys.modules[__name__], allocation, schemas, settings, usage)}
-# Changes of other sources that were read and found to leave the numbers of earlier runs as they are.
-SAME_NUMBERS = Path(__file__).with_name("same_numbers.csv")
+NO_NUMBERS = {
+    Path(str(m.__file__)).resolve() for m in (sys.modules[__name__], allocation, ledger, schemas, settings, usage)
+}
 
 
 class SchemaError(UsageError):
@@ -84,11 +84,12 @@ class Provenance(BaseModel):
         return self.allocation or allocation.of_earlier(self.host_cpu, self.host_cores, self.started)
 
     def changes(self, root: Path = ROOT) -> dict[str, list[str]]:
-        """The sources that have changed, or are gone, since the run; with each why the run's numbers stay as they are,
-        one reason for every change of it, or none where that isn't known. Early runs list sources without numbers."""
-        numbers = {path: digest for path, digest in self.sources.items() if ROOT / path not in NO_NUMBERS}
-        now = {path: _file_hash(root / path) for path in sorted(numbers)}
-        return {path: _reasons(path, numbers[path], now[path]) for path in now if now[path] != numbers[path]}
+        """The sources that have changed, moved, or are gone since the run; with each why the run's numbers stay as they
+        are, the reasons of all changes on the way to what the source is now, or none where that isn't known."""
+        # Early runs list sources that no number depends on.
+        numbers = {path: digest for path, digest in sorted(self.sources.items()) if ROOT / path not in NO_NUMBERS}
+        changed = {path: digest for path, digest in numbers.items() if file_hash(root / path) != digest}
+        return {path: ledger.reasons(path, digest, root) for path, digest in changed.items()}
 
     def stale(self, root: Path = ROOT) -> list[str]:
         """The sources that have changed since the run so that its numbers might be others."""
@@ -104,41 +105,6 @@ class Run:
     rows: int
 
 
-class Harmless(NamedTuple):
-    """A change of a source, from one SHA-256 of its text to another, and why it leaves earlier numbers as they are."""
-
-    source: str
-    before: str
-    after: str
-    reason: str
-
-
-@functools.cache
-def harmless_changes(path: Path = SAME_NUMBERS) -> tuple[Harmless, ...]:
-    """The changes that the file lists. Raises SchemaError for another form."""
-    table = pd.read_csv(path, dtype=str)
-    if list(table.columns) != list(Harmless._fields) or table.isna().any(axis=None):
-        raise SchemaError(f"{path}: must have the columns {', '.join(Harmless._fields)}, and no empty cell")
-    return tuple(Harmless(*row) for row in table.itertuples(index=False))
-
-
-def _reasons(source: str, before: str, after: str) -> list[str]:
-    """Why all changes of a source between two hashes are harmless; empty when one of them isn't known to be."""
-    steps = {change.before: change for change in harmless_changes() if change.source == source}
-    reasons: list[str] = []
-    while before != after:
-        if before not in steps:
-            return []
-        step = steps.pop(before)
-        reasons.append(step.reason)
-        before = step.after
-    return reasons
-
-
-def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-
 def loaded_sources() -> dict[str, str]:
     """Hashes of the project's own sources that this process runs: what could have changed the numbers.
 
@@ -148,7 +114,7 @@ def loaded_sources() -> dict[str, str]:
     files = {Path(f).resolve() for f in named if isinstance(f, str | Path)} - NO_NUMBERS
     own = [f for f in files if f.is_relative_to(ROOT) and f.name != "__init__.py"]
     kept = [f for f in own if f.relative_to(ROOT).parts[0] in {"experiments", "derivations", "benchmarks"}]
-    return {f.relative_to(ROOT).as_posix(): _file_hash(f) for f in sorted(kept)}
+    return {f.relative_to(ROOT).as_posix(): file_hash(f) for f in sorted(kept)}
 
 
 def git_state() -> tuple[str, bool]:

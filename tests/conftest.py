@@ -11,6 +11,10 @@ import pytest
 import torch
 
 from experiments import jobs
+from tests.measured_runs import measured
+from tests.p4_runs import first_epoch, small, whole
+
+__all__ = ["first_epoch", "measured", "small", "whole"]
 
 
 @pytest.fixture(scope="module")

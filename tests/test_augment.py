@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from derivations import cutout
-from experiments import augment
+from experiments.p4 import augment
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
 

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from derivations import cutout
-from experiments import augment, cifar, p4_images, store
+from experiments import p4_images, store
+from experiments.p4 import augment, cifar10, datasets
+from experiments.p4.synthetic import synthetic
 
-SMALL = cifar.synthetic(train=10, test=6)
+SMALL = synthetic(train=10, test=6)
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -33,7 +35,7 @@ def test_holes_are_where_the_draws_say() -> None:
             hole[max(0, y - half) : y + half, max(0, x - half) : x + half] = 1
             shown = pixels(row["png"])
             assert np.abs(shown - original)[~hole].max() <= 1  # rounding
-            assert (shown[hole] == np.round(255 * np.array(cifar.MEAN))).all()
+            assert (shown[hole] == np.round(255 * np.array(cifar10.MEAN))).all()
             assert row["masked_share"] == pytest.approx(hole.mean())
 
 
@@ -80,7 +82,7 @@ def test_a_commit_that_cannot_be_told_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DLPERF_COMMIT", "yesterday")
-    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: pytest.fail("too late"))
+    monkeypatch.setattr(datasets, "load", lambda data_dir, dataset: pytest.fail("too late"))
     assert p4_images.main(["--data", "synthetic", "--results", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("p4_images: DLPERF_COMMIT must be a commit")
 

@@ -1,4 +1,4 @@
-"""A batch over several learners, as a user runs it on CPUs; the engines' own tests are in test_split.py."""
+"""A batch over several learners, as a user runs it on CPUs; the engines' own tests are in test_split_engine.py."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only")
 
-from experiments import jobs, p4_split, store
-from experiments.resnet import seeded
+from experiments import allocation, jobs, p4_split, store
+from experiments.p4.resnet import seeded
 from tests.processes import started_for
 
 SCRIPT = store.ROOT / "experiments" / "p4_split.py"
@@ -26,7 +26,8 @@ def command(results: Path, *arguments: str) -> list[str]:
     return [sys.executable, str(SCRIPT), "--results", str(results), *TINY, *arguments]
 
 
-def test_two_learners_write_the_rows_of_one_batch(tmp_path: Path) -> None:
+def test_two_learners_write_the_rows_of_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(allocation.TOKEN, "one go")
     done = subprocess.run(command(tmp_path), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = store.read("p4_split", tmp_path)
@@ -38,7 +39,8 @@ def test_two_learners_write_the_rows_of_one_batch(tmp_path: Path) -> None:
     assert 0 < row.train_loss < 5 and 0 <= row.val_error <= 1 and np.isfinite(row.val_loss)
     origin = store.runs(tmp_path)[0].provenance
     assert origin.device_count == 2 and origin.config["learners"] == 2 and origin.config["M"] == 2
-    names = ("p4_split", "split", "p4_cutout", "plain", "augment", "cifar", "resnet", "launch", "jobs")
+    names = ["p4_split", "launch", "jobs", "p4/split_engine", "p4/plain_engine", "p4/training", "p4/augment"]
+    names += ["p4/synthetic", "p4/resnet"]
     assert {f"experiments/{name}.py" for name in names} <= set(origin.sources)
     again = subprocess.run(command(tmp_path, "--skip-finished"), capture_output=True, text=True)
     assert again.returncode == 0 and "finished before, skipped" in again.stderr and not again.stdout

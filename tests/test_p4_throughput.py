@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
-from benchmarks import conventional, p4_throughput
 from derivations import roofline
-from experiments import augment, cifar, p4_cutout, store
-from experiments.resnet import seeded
+from experiments import p4_throughput, store
+from experiments.p4 import conventional_loop, datasets, training
+from experiments.p4.resnet import seeded
+from experiments.p4.synthetic import synthetic
 
 SMALL = ["--M", "2", "--batch-size", "8", "--windows", "2", "--seconds", "0.04", "--device", "cpu", "--workers", "0"]
 
@@ -24,10 +23,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few tiny images, ResNet-14, and next to no warm-up."""
-    data = cifar.synthetic(seed=0, train=64, test=16)
-    monkeypatch.setattr(cifar, "load", lambda data_dir, dataset: data)
-    monkeypatch.setattr(conventional, "resnet44", lambda: seeded(14, 0))
-    monkeypatch.setattr(conventional, "WARM_UP_STEPS", 1)
+    data = synthetic(seed=0, train=64, test=16)
+    monkeypatch.setattr(datasets, "load", lambda data_dir, dataset: data)
+    monkeypatch.setattr(conventional_loop, "resnet44", lambda: seeded(14, 0))
+    monkeypatch.setattr(conventional_loop, "WARM_UP_STEPS", 1)
     monkeypatch.setattr(p4_throughput, "DEPTH", 14)
     monkeypatch.setattr(p4_throughput, "WARM_UP_STEPS", 1)
     monkeypatch.setattr(p4_throughput, "COPY_BYTES", {"cpu": 1 << 20})
@@ -81,7 +80,7 @@ def test_contenders_are_measured_in_alternating_order_and_stored(
     assert set(stored["dataset"]) == {"synthetic"} and set(stored["M"]) == {2}
     assert p4_throughput.main(arguments, lines.append) == 0
     (run,) = store.runs(tmp_path)  # the same command replaces its run
-    assert {"benchmarks/conventional.py", "benchmarks/p4_throughput.py"} < set(run.provenance.sources)
+    assert {"experiments/p4/conventional_loop.py", "experiments/p4_throughput.py"} < set(run.provenance.sources)
 
 
 def test_a_window_is_long_enough_and_behind_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,8 +96,8 @@ def test_a_window_is_long_enough_and_behind_the_warm_up(monkeypatch: pytest.Monk
             clock += 1.0
 
     config = p4_throughput.configure(p4_throughput.parser().parse_args([*SMALL, "--data", "synthetic"]))[0]
-    data = cifar.synthetic(seed=0, train=64, test=16)
-    monkeypatch.setattr(p4_cutout, "make_engine", lambda config, data: Engine())
+    data = synthetic(seed=0, train=64, test=16)
+    monkeypatch.setattr(training, "make_engine", lambda config, data: Engine())
     monkeypatch.setattr(p4_throughput, "now", lambda device: clock)
     setup, found = p4_throughput.engine_rates(config, data, windows=3, seconds=4.0)
     assert setup == 2 * p4_throughput.WARM_UP_STEPS
@@ -122,7 +121,7 @@ def test_the_eager_loop_does_without_tf32_and_settings_are_put_back(monkeypatch:
         return [1.0]
 
     monkeypatch.setattr(p4_throughput, "engine_rates", engine)
-    monkeypatch.setattr(conventional, "images_per_second", peer)
+    monkeypatch.setattr(conventional_loop, "images_per_second", peer)
     assert p4_throughput.main([*SMALL, "--turns", "1", "--data", "synthetic"], lambda line: None) == 0
     assert seen == [("engine", True, False), ("engine", True, False), ("conventional", True, True)]
     assert (cudnn.benchmark, cudnn.allow_tf32) == before
@@ -148,19 +147,3 @@ def test_bad_input_gets_one_line(wrong: list[str], message: str, capsys: pytest.
     assert p4_throughput.main([*SMALL, "--data", "synthetic", *wrong], lambda line: None) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-
-
-def test_the_conventional_transform_is_the_training_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both, given the same draws, make the same instance."""
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    mean, std = torch.tensor(cifar.MEAN), torch.tensor(cifar.STD)
-    for seed in range(50):
-        row = augment.draw_epoch(1, 32, 1, 1, "cutout", seed, "cpu")[0]
-        _, top, left, flip, centre_y, centre_x = row[0].tolist()
-        draws = iter([torch.tensor([left, top]), torch.tensor(centre_y), torch.tensor(centre_x)])
-        monkeypatch.setattr(torch, "randint", lambda *_, draws=draws: next(draws))
-        monkeypatch.setattr(torch, "rand", lambda *_, flip=flip: torch.tensor(0.0 if flip else 1.0))
-        got = conventional.instance(Image.fromarray(pixels))
-        monkeypatch.undo()
-        want = augment.transform(torch.from_numpy(pixels)[None], row, augment.HOLE, mean, std)[0]
-        torch.testing.assert_close(got, want, atol=1e-5, rtol=0)

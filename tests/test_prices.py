@@ -1,4 +1,4 @@
-"""experiments.prices: what the table must hold, and cost."""
+"""experiments.scaling.prices: what the table must hold, and cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import prices
+from experiments.scaling import prices
 from experiments.usage import UsageError
 
 HEAD = "device,region,price_usd_per_hour,date,source\n"

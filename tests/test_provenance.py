@@ -11,7 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from experiments import epochs, published, scaling_fit, schemas, store
+from experiments import epochs, ledger, schemas, store
+from experiments.scaling import published
+from experiments.scaling.predictions import predictions
+from experiments.scaling.series import POINTS
 from report import show
 
 REPORT = Path(show.__file__).parent
@@ -77,9 +80,9 @@ def test_provenance_names_all_of_a_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_changes_that_leave_numbers_are_told_with_their_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "experiments/p4_cutout.py"
-    now = store._file_hash(store.ROOT / source)
-    known = (store.Harmless(source, "0" * 64, now, "clearer words"),)
-    monkeypatch.setattr(store, "harmless_changes", lambda: known)
+    now = ledger.file_hash(store.ROOT / source)
+    known = (ledger.Change(source, "0" * 64, source, now, "clearer words"),)
+    monkeypatch.setattr(ledger, "changes", lambda: known)
     monkeypatch.setattr(store, "loaded_sources", lambda: {source: "0" * 64})
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     write(tmp_path, monkeypatch)
@@ -150,7 +153,7 @@ def test_the_scaling_chapter_tells_measured_from_published(tmp_path: Path, monke
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     own = {"series": "Horovod on a device", "setting": "here", "network": "ResNet-50", "source": "measured"}
     extra = pd.DataFrame([own | {"learners": p, "images_per_second": 100.0 * p**0.9} for p in (1, 2, 4, 8)])
-    rows = scaling_fit.predictions(published.load(), extra.reindex(columns=scaling_fit.POINTS), draws=100)
+    rows = predictions(published.load(), extra.reindex(columns=POINTS), draws=100)
     name = store.run_id("fit", {})
     origin = store.provenance("scaling_fit", name, {}, seed=0, device="cpu", started=STARTED, kind="projected")
     store.write(pd.DataFrame(rows).astype({"freedom": "Int64"}), origin, results=tmp_path)

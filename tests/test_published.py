@@ -1,4 +1,4 @@
-"""experiments.published: the table's form, the sizes of networks, bad input, and no need of scipy."""
+"""experiments.scaling.published: the table's form, the sizes of networks, bad input, and no need of scipy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import published
+from experiments.scaling import published
 from experiments.usage import UsageError
 
 HEAD = "series,framework,network,machine,precision,node_learners,link_gbit_per_second,learners,per_learner_batch"

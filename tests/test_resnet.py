@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from derivations import resnet as derived
-from experiments import resnet
+from derivations import cifar_resnet as derived
+from experiments.p4 import resnet
 
 
 def test_resnet44_has_the_derived_number_of_parameters() -> None:

@@ -1,44 +1,32 @@
-"""derivations.resnet50 against a count by hand and the sizes that He et al. and torchvision print."""
+"""The ResNet-50 that PyTorch learners train where there is no torchvision."""
 
 from __future__ import annotations
 
-import pytest
+import torch
 
-from derivations import resnet50
-from derivations.layers import totals
-
-
-@pytest.mark.parametrize(
-    ("blocks", "parameters", "giga_macs"),
-    [
-        # Parameters as torchvision's models have them; operations as in He et al., Table 1.
-        (resnet50.RESNET50, 25_557_032, 3.8),
-        (resnet50.RESNET101, 44_549_160, 7.6),
-        (resnet50.RESNET152, 60_192_808, 11.3),
-    ],
-)
-def test_sizes(blocks: resnet50.Blocks, parameters: int, giga_macs: float) -> None:
-    assert resnet50.parameters(blocks) == parameters
-    assert float(resnet50.macs(blocks)) / 1e9 == pytest.approx(giga_macs, rel=0.02)
+from derivations import imagenet_resnet as derivation
+from experiments.resnet50 import Bottleneck, ResNet50
 
 
-def test_smallest_net_by_hand() -> None:
-    # One block a stage. Weights: stem 7·7·3·64; a stage's in·w + 9·w·w + w·4w and its shortcut's in·4w; classifier.
-    weights, channels, outputs = 7 * 7 * 3 * 64, 64, 64
-    for width in (64, 128, 256, 512):
-        weights += channels * width + 9 * width**2 + 4 * width**2 + 4 * channels * width
-        channels, outputs = 4 * width, outputs + width + width + 4 * width + 4 * width
-    net = resnet50.layers((1, 1, 1, 1))
-    assert totals(net).weights == weights + 2048 * 1000
-    assert resnet50.parameters((1, 1, 1, 1)) == weights + 2048 * 1000 + 1000 + 2 * outputs
+def test_it_has_as_many_parameters_as_derived() -> None:
+    with torch.device("meta"):
+        net = ResNet50()
+    counted = sum(parameter.numel() for parameter in net.parameters())
+    assert counted == derivation.parameters() == 25_557_032  # the last is torchvision's documentation
 
 
-def test_shapes_of_the_stages() -> None:
-    by_name = {layer.name: str(layer.out) for layer in resnet50.layers()}
-    assert [by_name[f"conv{stage}_1.3"] for stage in (2, 3, 4, 5)] == [
-        "56×56×256",
-        "28×28×512",
-        "14×14×1024",
-        "7×7×2048",
-    ]
-    assert sum(layer.kind == "conv" for layer in resnet50.layers()) == 53
+def test_shapes() -> None:
+    with torch.device("meta"):
+        assert ResNet50(10)(torch.empty(2, 3, 64, 96)).shape == (2, 10)
+        assert Bottleneck(64, 64, 1)(torch.empty(1, 64, 8, 8)).shape == (1, 256, 8, 8)
+        assert Bottleneck(256, 128, 2)(torch.empty(1, 256, 8, 8)).shape == (1, 512, 4, 4)
+
+
+def test_a_block_that_keeps_its_shape_has_no_projection() -> None:
+    block = Bottleneck(256, 64, 1)
+    assert isinstance(block.shortcut, torch.nn.Identity)
+    x = torch.randn(1, 256, 4, 4)
+    with torch.no_grad():
+        for parameter in block.expand.parameters():
+            parameter.zero_()
+    assert torch.equal(block(x), torch.relu(x))

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import p4_cutout, store
+from experiments import ledger, store
+from experiments.p4 import training
 
-FOLDER = store.RESULTS / p4_cutout.EXPERIMENT
-RUNS = [run for run in store.runs() if run.provenance.experiment == p4_cutout.EXPERIMENT]
+FOLDER = store.RESULTS / training.EXPERIMENT
+RUNS = [run for run in store.runs() if run.provenance.experiment == training.EXPERIMENT]
 TRAINED, TESTED = 50_000, 10_000
 
 EPOCH = re.compile(
@@ -25,7 +26,7 @@ each_run = pytest.mark.parametrize("run", RUNS, ids=lambda run: run.path.stem)
 
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
-    return store.read(p4_cutout.EXPERIMENT)
+    return store.read(training.EXPERIMENT)
 
 
 def rows(frame: pd.DataFrame, run: store.Run) -> pd.DataFrame:
@@ -43,7 +44,7 @@ def test_every_run_has_its_log_and_nothing_else_lies_there() -> None:
 @each_run
 def test_the_rows_are_those_of_the_configuration(run: store.Run, frame: pd.DataFrame) -> None:
     origin, mine = run.provenance, rows(frame, run)
-    config = p4_cutout.Config(**origin.config)
+    config = training.Config(**origin.config)
     assert origin.run_id == store.run_id(config.slug, origin.config, origin.settings)
     assert origin.seed == config.seed
     assert config.dataset == "cifar10" and config.depth == 44 and config.epochs <= 100
@@ -51,7 +52,7 @@ def test_the_rows_are_those_of_the_configuration(run: store.Run, frame: pd.DataF
     assert (mine.epochs_planned == config.epochs).all()
     for column in ("dataset", "augment", "M", "batch_size", "precision", "engine", "schedule"):
         assert set(mine[column]) == {getattr(config, column)}
-    rates = [p4_cutout.learning_rate(epoch, config.schedule, config.epochs) for epoch in mine.epoch]
+    rates = [training.learning_rate(epoch, config.schedule, config.epochs) for epoch in mine.epoch]
     np.testing.assert_allclose(mine.learning_rate, rates)
     assert (mine.steps == TRAINED // config.batch_size).all()
     assert (mine.images == mine.steps * config.batch_size * config.M).all()
@@ -105,13 +106,22 @@ def test_the_raw_log_tells_the_same(run: store.Run, frame: pd.DataFrame) -> None
     assert (np.abs(told - kept) <= 0.501 * 10.0**-digits).all()
 
 
+def today(sources: dict[str, str]) -> set[str]:
+    """The sources' paths, and all that they became since."""
+    known, found = ledger.changes(), set[str]()
+    while len(found) < len(found := found | set(sources) | {c.becomes for c in known if c.source in found}):
+        pass
+    return found
+
+
 @each_run
 def test_provenance_names_the_code_that_ran(run: store.Run) -> None:
     origin = run.provenance
-    needed = {"p4_cutout", "augment", "cifar", "resnet", "fused" if origin.config["engine"] == "fused" else "plain"}
-    assert {f"experiments/{name}.py" for name in needed} <= set(origin.sources)
+    needed = {"p4_cutout.py", "p4/training.py", "p4/augment.py", "p4/cifar10.py", "p4/resnet.py"}
+    needed |= {"p4/fused_engine.py" if origin.config["engine"] == "fused" else "p4/plain_engine.py"}
     if origin.config["engine"] == "fused" and origin.config["precision"] == "bf16":
-        assert "experiments/kernels.cu" in origin.sources
+        needed |= {"p4/cuda_kernels.cu"}
+    assert {f"experiments/{name}" for name in needed} <= today(origin.sources)
     if origin.config["device"] == "cuda":
         assert {"torch", "cuda"} <= set(origin.versions)
     assert origin.kind == "measured" and not origin.git_dirty

@@ -500,47 +500,12 @@ def test_sources_that_changed_since_are_told(tmp_path: Path) -> None:
     source = tmp_path / "experiments" / "p3.py"
     source.write_text("a = 1\n")
     gone = "experiments/gone.py"
-    made = origin(sources={"experiments/p3.py": store._file_hash(source)})
+    made = origin(sources={"experiments/p3.py": store.file_hash(source)})
     assert made.stale(tmp_path) == []
     source.write_text("a = 2\n")
     assert made.stale(tmp_path) == ["experiments/p3.py"]
     assert origin(sources={gone: "0" * 64}).stale(tmp_path) == [gone]
     assert origin(sources={"experiments/store.py": "0" * 64}).stale() == []  # no number depends on it
-
-
-def test_a_chain_of_harmless_changes_makes_no_run_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "experiments").mkdir()
-    source = tmp_path / "experiments" / "p3.py"
-    source.write_text("a = 3\n")
-    now = store._file_hash(source)
-    name = "experiments/p3.py"
-    first, second = store.Harmless(name, "1" * 64, "2" * 64, "moved"), store.Harmless(name, "2" * 64, now, "renamed")
-    for known, reasons in (((), []), ((first,), []), ((second,), []), ((second, first), ["moved", "renamed"])):
-        monkeypatch.setattr(store, "harmless_changes", lambda known=known: known)
-        made = origin(sources={name: "1" * 64})
-        assert made.changes(tmp_path) == {name: reasons} and made.stale(tmp_path) == ([] if reasons else [name])
-    source.write_text("a = 4\n")
-    assert made.stale(tmp_path) == [name]
-    circle = (store.Harmless(name, "1" * 64, "2" * 64, "there"), store.Harmless(name, "2" * 64, "1" * 64, "back"))
-    monkeypatch.setattr(store, "harmless_changes", lambda: circle)
-    assert made.stale(tmp_path) == [name]
-
-
-def test_a_table_of_harmless_changes_is_checked(tmp_path: Path) -> None:
-    for text in ("source,before,after\n", "source,before,after,reason\na,b,c,\n"):
-        (tmp_path / "changes.csv").write_text(text)
-        with pytest.raises(store.SchemaError, match="must have the columns source, before, after, reason"):
-            store.harmless_changes.__wrapped__(tmp_path / "changes.csv")
-
-
-def test_harmless_changes_are_of_committed_runs() -> None:
-    """No line without a run that it speaks of: of its sources, or through another line."""
-    known = store.harmless_changes()
-    recorded = {pair for run in store.runs() for pair in run.provenance.sources.items()}
-    for change in known:
-        reached = {(c.source, c.after) for c in known}
-        assert (change.source, change.before) in recorded | reached, change
-        assert len(change.before) == len(change.after) == 64 and change.before != change.after
 
 
 def test_short_names_of_devices() -> None:
@@ -550,15 +515,16 @@ def test_short_names_of_devices() -> None:
 
 
 def test_sources_are_those_that_ran() -> None:
-    """In a process of its own: only the project's modules that were imported, whose change could change numbers."""
+    """In a process of its own: the modules that were imported, and their SOURCE, whose change could change numbers."""
     script = f"""
         import os, sys
         sys.path.insert(0, {str(store.ROOT)!r})
         from datetime import UTC, datetime
-        import benchmarks.conventional
-        from experiments import cifar, store
+        from experiments import store
+        from experiments.p4 import conventional_loop, cuda_kernels
         code = store.Code.now()
-        from experiments import augment, cores
+        from experiments import cores
+        from experiments.p4 import augment
         made = store.provenance("p4_cutout", "x", {{}}, seed=0, device="cpu", started=datetime.now(UTC), code=code)
         print(*sorted(code.sources))
         print(*sorted(made.sources.keys() - code.sources.keys()))
@@ -566,8 +532,9 @@ def test_sources_are_those_that_ran() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        "benchmarks/conventional.py experiments/cifar.py experiments/resnet.py",
-        "experiments/augment.py experiments/cores.py",
+        "experiments/p4/cifar10.py experiments/p4/conventional_loop.py experiments/p4/cuda_kernels.cu "
+        "experiments/p4/cuda_kernels.py experiments/p4/resnet.py",
+        "experiments/cores.py experiments/p4/augment.py",
         "[]",
     ]
 

@@ -1,0 +1,63 @@
+"""The layout's rules: no script is imported, one name a module, no circle of imports, no file too long."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from experiments.store import ROOT
+
+PACKAGES = ("derivations", "experiments", "tools")
+MODULES = {path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py"}
+LONGEST = 360  # lines
+# What the second part of the move takes apart: scripts that are imported, and long files.
+LATER = {"experiments.fashion", "experiments.hosts", "experiments.watch", "experiments.allreduce"}
+LATER |= {"experiments.p2_strategy", "experiments.store"}
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imported(path: Path) -> set[str]:
+    """The project's modules that one imports, at its top level or later."""
+    known, found = {dotted(module) for module in MODULES}, set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found & known
+
+
+def is_script(path: Path) -> bool:
+    return '\nif __name__ == "__main__":' in path.read_text()
+
+
+def test_no_module_imports_a_script() -> None:
+    scripts = {dotted(path) for path in MODULES if is_script(path) and path.parent.name != "derivations"} - LATER
+    assert {f"{dotted(path)}: {name}" for path in MODULES for name in imported(path) & scripts} == set()
+
+
+def test_modules_have_names_of_their_own() -> None:
+    names = sorted(path.stem for path in MODULES)
+    assert [name for name, after in itertools.pairwise(names) if name == after] == []
+
+
+def test_there_is_no_circle_of_imports() -> None:
+    TopologicalSorter({dotted(path): imported(path) for path in MODULES}).prepare()  # raises CycleError
+
+
+def test_no_file_is_too_long() -> None:
+    lines = {dotted(path): len(path.read_text().splitlines()) for path in MODULES}
+    assert {name: count for name, count in lines.items() if count > LONGEST and name not in LATER} == {}
+
+
+def test_derivations_are_sympy_alone() -> None:
+    for path in (ROOT / "derivations").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"numpy", "pandas", "scipy", "torch", "experiments"}
