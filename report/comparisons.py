@@ -156,8 +156,21 @@ def ratio(
     `of` and `to` have the same keys, the axis; in all else that describes them the selected jobs must agree. With
     `ideal` the result is the part of that ratio: an efficiency. Raises Incomparable.
     """
+    part = 1.0 if ideal is None else ideal
+    return estimate(lambda a, b: a / b / part, *_sides(jobs, of, to, value), ideal=ideal)
+
+
+def difference(
+    jobs: pd.DataFrame, *, of: Mapping[str, Any], to: Mapping[str, Any], value: str = "step_seconds"
+) -> Estimate:
+    """As `ratio`, but the jobs selected by `of` less those selected by `to`."""
+    return estimate(lambda a, b: a - b, *_sides(jobs, of, to, value))
+
+
+def _sides(jobs: pd.DataFrame, of: Mapping[str, Any], to: Mapping[str, Any], value: str) -> list[np.ndarray]:
+    """Both sides' repetitions of a rate or time. Raises Incomparable unless they may be compared."""
     if set(of) != set(to) or value not in [*RATES, *TIMES]:
-        raise ValueError(f"a ratio needs the same keys on both sides and a known value, not {of}, {to}, {value}")
+        raise ValueError(f"a comparison needs the same keys on both sides and a known value, not {of}, {to}, {value}")
     sides = []
     for wanted in (of, to):
         side = select(jobs, **wanted)
@@ -167,11 +180,10 @@ def ratio(
             raise Incomparable(f"there is no run with {named}", command(like | dict(wanted)))
         sides.append(side)
     _check(pd.concat(sides), list(of), value)
-    part = 1.0 if ideal is None else ideal
-    numbers = [side[value].to_numpy() for side in sides]
+    numbers = [side[value].to_numpy(dtype=float) for side in sides]
     if any(np.isnan(side).any() for side in numbers):
         raise Incomparable(f"{value} was not recorded in all of these runs")
-    return estimate(lambda a, b: a / b / part, *numbers, ideal=ideal)
+    return numbers
 
 
 def _check(jobs: pd.DataFrame, axis: Sequence[str], value: str) -> None:

@@ -181,6 +181,16 @@ def table_text(
     return "\n".join("| " + " | ".join(line) + " |" for line in [heads, rules, *cells])
 
 
+def once(rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    """Rows whose first cell is left empty where it says the same as in the row above."""
+    shown: list[Sequence[Any]] = []
+    above: Any = None
+    for row in rows:
+        shown.append(("", *row[1:]) if row[0] == above else row)
+        above = row[0]
+    return shown
+
+
 def cell(value: Any) -> str:
     """A table cell's text: a dash for nothing, grouped integers, four digits of a float."""
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):

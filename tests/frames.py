@@ -130,3 +130,22 @@ def p2(seconds: list[float], *, began: float = 20.0, **other: Any) -> pd.DataFra
         for epoch, s in enumerate(seconds, 1)
         for worker in range(constant["workers"])
     )
+
+
+def steps(of: pd.DataFrame, seconds: list[list[list[float]]]) -> pd.DataFrame:
+    """Rows of version 2 for a run: its steps' seconds by epoch, step and learner, and a set-up, which is no step."""
+    run_id = of.run_id.iloc[0]
+    rows = [
+        {"run_id": run_id, "phase": "train", "epoch": epoch, "step": step, "rank": rank, "seconds": s}
+        for epoch, of_epoch in enumerate(seconds, 1)
+        for step, of_step in enumerate(of_epoch, 1)
+        for rank, s in enumerate(of_step)
+    ]
+    set_up = {"run_id": run_id, "phase": "set-up", "epoch": 0, "step": 0, "rank": 0, "seconds": 99.0}
+    return pd.DataFrame([set_up, *rows])
+
+
+def sums(seconds: dict[int, float], **other: Any) -> pd.DataFrame:
+    """All-reduces by themselves: seconds by bytes."""
+    constant = {"backend": "gloo", "learners": 2, "hosts": 1, "allocation": "one", "run_id": "sum-1", "window": 1}
+    return pd.DataFrame(constant | other | {"bytes": size, "seconds": s} for size, s in seconds.items())

@@ -12,6 +12,7 @@ from experiments.store import ORIGIN
 from report import comparisons
 from report.comparisons import (
     Incomparable,
+    difference,
     jobs,
     main,
     pooled,
@@ -114,6 +115,13 @@ def test_a_speed_up_with_three_repetitions() -> None:
 def test_an_efficiency_is_a_part_of_the_ideal() -> None:
     runs = several(*repeated([1.0] * 3), *repeated([1.25] * 3, learners=4))
     assert ratio(runs, of=FOUR, to=ONE, ideal=4).value == pytest.approx(0.8)
+
+
+def test_a_difference_is_in_seconds() -> None:
+    runs = several(*repeated([1.0, 1.1, 1.2]), *repeated([1.6] * 3, learners=4))
+    assert difference(runs, of=FOUR, to=ONE).value == pytest.approx((1.6 - 1.1) / 2)  # two steps an epoch
+    with pytest.raises(Incomparable, match="no run with learners = 8"):
+        difference(runs, of={"learners": 8}, to=ONE)
 
 
 def test_two_runs_give_a_range_of_what_single_runs_say() -> None:

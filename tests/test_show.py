@@ -12,6 +12,7 @@ import pytest
 import vl_convert
 
 from report import show
+from report.answers import Answer, Missing
 
 CHART = alt.Chart(pd.DataFrame({"x": [1, 2], "y": [3, 4], "name": ["a</script>", "<table>"]})).mark_point().encode(
     x="x", y="y", color="name", tooltip=["name"]
@@ -143,3 +144,18 @@ def test_numbers() -> None:
     assert show.mean_range([6.0, 7.0]) == "6.50 (6.00–7.00)"
     assert show.mean_range([1000, 3000], show.count) == "2,000 (1,000–3,000)"
     assert [show.listing(x) for x in ([], [1], [1, 2], [1, 2, 8])] == ["none", "1", "1 and 2", "1, 2 and 8"]
+
+
+def test_a_result_is_shown_by_its_kind(shown: list[dict[str, str]]) -> None:
+    show.result(CHART)
+    show.result("| a |\n|---|\n| 1 |")
+    show.result(Answer("1.2", "It scales.", "2 GPUs", 3, "measured", "fig-a"))
+    show.result(Missing("Runs", "python make.py"))
+    kinds = [next(iter(bundle)) for bundle in shown]
+    assert kinds == ["image/svg+xml", "text/markdown", "text/markdown", "text/markdown"]
+    assert shown[2]["text/markdown"].startswith("**Answer.** It scales.")
+    assert "callout-important" in shown[3]["text/markdown"] and "python make.py" in shown[3]["text/markdown"]
+
+
+def test_a_first_cell_that_repeats_is_shown_once() -> None:
+    assert show.once([("a", 1), ("a", 2), ("b", 1), ("a", 1)]) == [("a", 1), ("", 2), ("b", 1), ("a", 1)]
