@@ -284,8 +284,9 @@ def test_the_answer_says_that_the_schedule_sets_the_epoch() -> None:
 
 def test_a_run_of_another_precision_that_does_reach_it_is_named() -> None:
     full = seeds([[9, 8, 7, 6.9], [9, 8, 7, 5.9]], precision="fp32", engine="plain")
-    text = plain(augmentation_time.answer_p4_augmentation(runs(ONE, TWO, full)))
-    assert "(93.00 % in bf16; in fp32 1 of 2 runs reaches it, at epoch 4)" in text
+    found = augmentation_time.answer_p4_augmentation(runs(ONE, TWO, full))
+    assert "(93.00 % in bf16; in fp32 1 of 2 runs reaches it, at epoch 4)" in plain(found)
+    assert isinstance(found, Answer) and found.runs == 3 + 3 + 2
 
 
 def test_the_clock_is_read_within_an_allocation() -> None:

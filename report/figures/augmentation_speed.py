@@ -96,7 +96,7 @@ def tbl_p4_cost(epochs: pd.DataFrame) -> str | Missing:
                     relative,
                 )
             )
-    heads = ["Allocation", "M", "Runs", "Images/s", "Step (ms)", "One more (ms)", "Relative cost"]
+    heads = ["Allocation", "M", "Runs", "Images/s", "Step (ms)", "One more", "Relative"]
     return show.table_text(show.once(lines), heads, "lrrrrrr") if lines else Missing("The cost for each M", SERIES_BY)
 
 
@@ -149,7 +149,7 @@ def tbl_p4_peers(rows: pd.DataFrame) -> str | Missing:
         ratios = [f"{row[n]:.1f} ({row[f'{n}_low']:.1f}–{row[f'{n}_high']:.1f})" for n in CONTENDERS[1:]]
         share = show.percent(row["share"], 0)
         lines.append((gpu(row["device"]), row["M"], row["workers"], show.count(row["rate"]), *ratios, share))
-    heads = ["Device", "M", "Workers", "Images/s", "To eager", "To conventional", "Bandwidth"]
+    heads = ["Device", "M", "Workers", "Images/s", "To eager", "To loop", "Bandwidth"]
     return show.table_text(lines, heads, "lrrrrrr") if lines else Missing("The step against its peers", PEERS_BY)
 
 
