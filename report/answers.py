@@ -22,7 +22,7 @@ class Answer:
         runs = f"{self.runs} run{'s' * (self.runs != 1)}"
         basis = {
             "measured": f"Measured on {self.device}, {runs}",
-            "derived": f"Derived, and checked in {runs} on {self.device}",
+            "derived": f"Derived, and checked in {runs} on {self.device}" if self.runs else "Derived",
             "projected": f"Projected for {self.device}",
         }[self.basis]
         return f"**Answer.** {self.sentence} {basis} (@{self.figure})."

@@ -252,14 +252,17 @@ def missing(what: str, command: str) -> None:
     )
 
 
-def result(found: alt.TopLevelMixin | str | Answer | Missing) -> None:
-    """Display what a function of `report.figures` returns: a chart, a text or table, an answer, or what is missing."""
+def result(found: alt.TopLevelMixin | str | bytes | Answer | Missing) -> None:
+    """Display what a function of `report.figures` returns: a chart, a text or table, a PNG, an answer, or what is
+    missing."""
     if isinstance(found, Missing):
         missing(found.what, found.command)
     elif isinstance(found, Answer):
         markdown(found.markdown())
     elif isinstance(found, str):
         markdown(found)
+    elif isinstance(found, bytes):
+        picture(found)
     else:
         chart(found)
 

@@ -15,6 +15,7 @@ from report.answers import Answer
     [
         ("measured", 1, "Measured on 2 GPUs, 1 run (@fig-a)."),
         ("derived", 12, "Derived, and checked in 12 runs on 2 GPUs (@fig-a)."),
+        ("derived", 0, "Derived (@fig-a)."),
         ("projected", 0, "Projected for 2 GPUs (@fig-a)."),
     ],
 )

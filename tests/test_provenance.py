@@ -55,7 +55,7 @@ def write(results: Path, monkeypatch: pytest.MonkeyPatch, epochs: int = 2, **cha
     return origin
 
 
-@pytest.mark.parametrize("chapter", [p.name for p in sorted(REPORT.glob("*.qmd")) if not p.name.startswith("p3")])
+@pytest.mark.parametrize("chapter", [p.name for p in sorted(REPORT.glob("*.qmd"))])
 def test_chapters_run_without_results(chapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text, _ = run(chapter, tmp_path, monkeypatch)
     assert "nan" not in text
@@ -98,27 +98,6 @@ def test_provenance_says_which_sources_are_stale(tmp_path: Path, monkeypatch: py
     text, _ = run("provenance.qmd", tmp_path, monkeypatch)
     assert "changed since: `experiments/p4_cutout.py`" in text and "| stale |" in text
     assert "the sources of 1 of them have changed" in text
-
-
-def test_p4_leaves_other_data_and_networks_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, monkeypatch, dataset="synthetic")
-    write(tmp_path, monkeypatch, depth=14)
-    write(tmp_path, monkeypatch, batch_size=32, seed=1)
-    _, names = run("p4-batch-augmentation.qmd", tmp_path, monkeypatch)
-    assert names["runs"].empty
-
-
-def test_p4_reports_goal_single_and_shortened_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, monkeypatch, augment="basic", epochs=1)
-    write(tmp_path, monkeypatch, epochs=1)
-    for seed in (0, 1):
-        write(tmp_path, monkeypatch, M=4, epochs=3, seed=seed)
-    text, names = run("p4-batch-augmentation.qmd", tmp_path, monkeypatch)
-    plain = text.replace("\u00a0", " ")
-    assert "**Shortened runs**" in text and "M = 1 is a single run" in text
-    assert "cutout, M = 4 | 0 | epoch 2 | 20.0 s | 20.5 s" in plain  # 5 % error; set-up takes half a second
-    assert "basic, M = 1 | 0 | no: 90.00 % after 1 | 10.0 s" in plain
-    assert names["absent"] == [2, 8, 16, 32] and "p4_cutout.py --M 32" in text
 
 
 def test_the_scaling_chapter_fits_the_links_of_all_reduces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,8 +151,9 @@ def test_a_result_is_shown_by_its_kind(shown: list[dict[str, str]]) -> None:
     show.result("| a |\n|---|\n| 1 |")
     show.result(Answer("1.2", "It scales.", "2 GPUs", 3, "measured", "fig-a"))
     show.result(Missing("Runs", "python make.py"))
+    show.result(b"\x89PNG")
     kinds = [next(iter(bundle)) for bundle in shown]
-    assert kinds == ["image/svg+xml", "text/markdown", "text/markdown", "text/markdown"]
+    assert kinds == ["image/svg+xml", "text/markdown", "text/markdown", "text/markdown", "image/png"]
     assert shown[2]["text/markdown"].startswith("**Answer.** It scales.")
     assert "callout-important" in shown[3]["text/markdown"] and "python make.py" in shown[3]["text/markdown"]
 

@@ -1,0 +1,191 @@
+"""Problem 4's runs as its figures take them: an epoch frame, a row for each run, and which runs the figures show.
+
+Errors and epoch counts are pooled over allocations of one device model, code and setting. Times are compared within
+one allocation only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+
+from experiments import store
+from report import show
+from report.comparisons import pooled
+from report.estimates import Estimate, estimate
+
+EXPERIMENT = "p4_cutout"
+SCRIPT = f"python experiments/{EXPERIMENT}.py"
+GOAL = 6.0  # % validation error: the homework's accuracy of 94 %
+ALL_M = (1, 2, 4, 8, 16, 32)  # the baseline's, and the homework's
+FULL = 100  # epochs: the homework's cap
+BATCH, DEPTH = 64, 44
+SETTING = ["augment", "M", "schedule", "precision", "engine", "epochs_planned"]
+
+
+def load() -> pd.DataFrame:
+    """The epochs of ResNet-44 on CIFAR-10 with B = 64: no synthetic data, no other depth. `code` tells codes apart."""
+    origins = {run.provenance.run_id: run.provenance for run in store.runs() if run.provenance.experiment == EXPERIMENT}
+    rows = store.read(EXPERIMENT)
+    deep = {name for name, origin in origins.items() if origin.config["depth"] == DEPTH}
+    kept = (rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")
+    rows = rows[kept & rows.run_id.isin(deep)]
+    return rows.assign(code=rows.run_id.map({name: code(origin) for name, origin in origins.items()}))
+
+
+def code(origin: store.Provenance) -> str:
+    """The same for runs whose numbers the same code would make.
+
+    Sources that the ledger leads to what they are today count as today's, others by what they were.
+    """
+    return " ".join(f"{path}:{origin.sources[path][:12]}" for path in origin.stale()) or "today's"
+
+
+COLUMNS = [
+    *("run_id", *SETTING, "device", "code", "allocation", "seed", "epochs", "last", "best", "best_epoch"),
+    *("train_error", "goal_epoch", "goal_seconds", "seconds", "setup_seconds", "images_per_second"),
+    *("epoch_seconds", "step_ms", "first_drop"),
+]
+
+
+def finished(epochs: pd.DataFrame) -> pd.DataFrame:
+    """A row for each run: its setting, and
+
+    epochs, last, best, best_epoch, train_error: how many it has; errors in %, train_error and last after the last one.
+    goal_epoch, goal_seconds: the first epoch with 94 % accuracy and the wall clock until then; NaN where it has none.
+    seconds, setup_seconds: wall clock of all epochs, validations included, and what came before them.
+    images_per_second, epoch_seconds, step_ms: of training in the median epoch.
+    first_drop: the first epoch with a lower learning rate than the first; NaN where it has none.
+    """
+    rows = []
+    for _, run in epochs.groupby("run_id"):
+        run = run.sort_values("epoch")
+        last, best = run.iloc[-1], run.nsmallest(1, "val_error").iloc[0]
+        reached = run[100 * run.val_error <= GOAL + 1e-9]
+        lower = run[run.learning_rate < run.learning_rate.iloc[0]]
+        described = ("run_id", *SETTING, "device", "code", "allocation", "seed")
+        rows.append(
+            {name: last[name] for name in described}
+            | {"epochs": last.epoch, "last": 100 * last.val_error, "train_error": 100 * last.train_error}
+            | {"best": 100 * best.val_error, "best_epoch": best.epoch}
+            | {"goal_epoch": reached.epoch.min(), "goal_seconds": reached.wall_seconds.min()}
+            | {"seconds": last.wall_seconds, "setup_seconds": last.setup_seconds}
+            | {"images_per_second": (run.images / run.train_seconds).median()}
+            | {"epoch_seconds": run.train_seconds.median(), "first_drop": lower.epoch.min()}
+            | {"step_ms": 1000 * (run.train_seconds / run.steps).median()}
+        )
+    return pd.DataFrame(rows, columns=COLUMNS).sort_values(["augment", "M", "seed"], ignore_index=True)
+
+
+def main(runs: pd.DataFrame) -> pd.DataFrame:
+    """What the figures show: the authors' schedule, on the device, in the precision and by the code of most runs, and
+    for each training its longest runs."""
+    asked = runs[
+        (runs.schedule == "authors") & ((runs.augment == "cutout") | (runs.augment == "basic") & (runs.M == 1))
+    ]
+    if asked.empty:
+        return asked
+    place = ["device", "precision", "engine", "code"]
+    size = asked.groupby(place).run_id.transform("size")
+    most = asked[size == size.max()].iloc[0]
+    asked = asked[(asked[place] == most[place]).all(axis=1)]
+    return asked[asked.epochs_planned == asked.groupby(["augment", "M"]).epochs_planned.transform("max")]
+
+
+def baseline(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of the shown runs, those with basic augmentation."""
+    found = main(runs)
+    return found[found.augment == "basic"]
+
+
+def series(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of the shown runs, those with cutout, by M."""
+    found = main(runs)
+    return found[found.augment == "cutout"].sort_values(["M", "seed"])
+
+
+def same_length(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of the runs with cutout, the longest: those that have seen equally many updates."""
+    found = series(runs)
+    return found[found.epochs == found.epochs.max()]
+
+
+def trainings(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each shown training's name and runs, the baseline first."""
+    for augment in ("basic", "cutout"):
+        found = main(runs)
+        for m, group in by_m(found[found.augment == augment]).items():
+            yield f"{augment}, M = {m}", group
+
+
+def by_allocation(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The runs whose times may be compared with each other, in the order in which allocations are named.
+
+    A run that was continued in another allocation belongs to none, and its times are compared with nothing.
+    """
+    for name, group in runs[runs.allocation != ""].groupby("allocation", sort=True):
+        yield str(name), group
+
+
+def by_m(runs: pd.DataFrame, least: int = 1) -> dict[int, pd.DataFrame]:
+    """The runs of each M that has at least so many, from the smallest M on."""
+    groups = {m: runs[runs["M"] == m] for m in sorted({int(m) for m in runs.M})}
+    return {m: group for m, group in groups.items() if len(group) >= least}
+
+
+# ---- numbers -------------------------------------------------------------------------------------------------------
+
+
+def pooled_text(runs: pd.DataFrame, value: str = "last") -> str:
+    """The median of an error (%) over seeds, with its interval, or the range where fewer than three ran."""
+    found = pooled(runs, value, SETTING)
+    return f"{found.value:.2f}" + (f" ({found.low:.2f}–{found.high:.2f})" if len(runs) > 1 else "")
+
+
+def difference(of: pd.DataFrame, to: pd.DataFrame, varied: Iterable[str], value: str = "last") -> Estimate:
+    """The median error of some runs less that of others, in points. They may differ in what is `varied` alone."""
+    varied = list(varied)
+    pooled(pd.concat([of, to]), value, [name for name in SETTING if name not in varied])
+    for side in (of, to):
+        pooled(side, value, varied)
+    return estimate(lambda a, b: a - b, of[value], to[value])
+
+
+def points(found: Estimate) -> str:
+    """A difference of errors without its sign: 0.78 points (0.68 to 0.89)."""
+    low, high = sorted((found.low, found.high)) if found.value >= 0 else sorted((-found.low, -found.high))
+    within = "one run each" if low == high else f"{low:.2f} to {high:.2f}".replace("-", "−")
+    few = "" if found.kind == "interval" else ", too few runs for a verdict"
+    return f"{abs(found.value):.2f} points ({within}{few})"
+
+
+def median_range(values: pd.Series, form: str = "{:.2f}") -> str:
+    """The median of times or rates of one allocation and, where they differ in what is shown, the range."""
+    within = span(values, form)
+    return form.format(values.median()) + (f" ({within})" if "–" in within else "")
+
+
+def span(values: Iterable[float], form: str = "{:.2f}") -> str:
+    """From the least to the most, or the one number that both are."""
+    kept = [form.format(value) for value in sorted(values)]
+    return kept[0] if kept[0] == kept[-1] else f"{kept[0]}–{kept[-1]}"
+
+
+def numbers(values: Iterable[float]) -> str:
+    """Whole numbers as a sentence lists them, each once."""
+    return show.listing(sorted({int(value) for value in values}))
+
+
+def gpu(device: str) -> str:
+    """A device without its maker: H100."""
+    return store.short_name(device).split()[-1]
+
+
+def goal_text(runs: pd.DataFrame) -> str:
+    """When these runs reach 94 %: epochs, and how many of them do; or their accuracy after the last epoch."""
+    reached = runs[runs.goal_epoch.notna()]
+    if reached.empty:
+        return f"no: {100 - runs['last'].median():.2f} % after {numbers(runs.epochs)}"
+    few = "" if len(reached) == len(runs) else f" ({len(reached)} of {len(runs)})"
+    return numbers(reached.goal_epoch) + few

@@ -1,0 +1,225 @@
+"""Problem 4.3's epochs and wall clock to 94 %, times within one allocation only; and which M to take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from report import show
+from report.answers import Answer, Missing
+from report.estimates import ENOUGH, verdict
+from report.figures.augmentation import LEGEND, SERIES_BY, curves, goal_rule
+from report.figures.augmentation_runs import (
+    ALL_M,
+    FULL,
+    SETTING,
+    by_allocation,
+    by_m,
+    difference,
+    finished,
+    goal_text,
+    gpu,
+    main,
+    median_range,
+    numbers,
+    points,
+    same_length,
+    series,
+    span,
+)
+
+
+def answer_p4_augmentation(epochs: pd.DataFrame) -> Answer | Missing:
+    """4.3: which M reach 94 %, at which epoch, why there, and the wall clock until then."""
+    runs = finished(epochs)
+    shown = series(runs)
+    if shown.empty:
+        return Missing("Cutout with batch augmentation", SERIES_BY)
+    own = by_m(shown)
+    at_drop = [m for m, group in own.items() if (group.goal_epoch == group.first_drop).all()]
+    said = []
+    if at_drop:
+        said.append(
+            f"M = {show.listing(at_drop)} reach 94 % accuracy at epoch {numbers(own[at_drop[0]].first_drop)}, the "
+            "first after the learning rate falls: the schedule sets that epoch, not M"
+        )
+    others = [m for m in own if m not in at_drop]
+    reaching = [m for m in others if own[m].goal_epoch.notna().any()]
+    said += [f"M = {m} reaches it at epoch {goal_text(own[m])}" for m in reaching]
+    used = [shown, _scaled(runs)]
+    for m in (m for m in others if m not in reaching):
+        used.append(_other_precisions(runs, own[m]))
+        said.append(f"M = {m} does not within {numbers(own[m].epochs)} epochs ({_missed(own[m], used[-1])})")
+    return Answer(
+        "4.3",
+        " ".join(filter(None, [f"With cutout, {'; '.join(said)}.", clock_text(epochs), scaled_text(epochs)])),
+        f"one {gpu(shown.device.iloc[0])}",
+        sum(map(len, used)),
+        "measured",
+        "fig-p4-m",
+    )
+
+
+def _other_precisions(runs: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """The runs that differ from these in precision alone, of each precision in which one reaches 94 %."""
+    first = own.iloc[0]
+    alike = [name for name in SETTING if name not in ("precision", "engine")]
+    others = runs[(runs[alike] == first[alike]).all(axis=1) & (runs.precision != first.precision)]
+    return others[others.groupby("precision").goal_epoch.transform("count") > 0]
+
+
+def _missed(own: pd.DataFrame, others: pd.DataFrame) -> str:
+    """The accuracy of runs that do not reach 94 %, and how many of another precision do."""
+    said = [f"{100 - own['last'].median():.2f} % in {own.precision.iloc[0]}"]
+    said += [
+        f"in {precision} {group.goal_epoch.count()} of {len(group)} runs reaches it, at epoch "
+        f"{numbers(group.goal_epoch.dropna())}"
+        for precision, group in others.groupby("precision")
+    ]
+    return "; ".join(said)
+
+
+def _scaled(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with cutout and a schedule scaled to the homework's cap that reach 94 %."""
+    scaled = (runs.schedule == "scaled") & (runs.augment == "cutout") & (runs.epochs_planned == FULL)
+    return runs[scaled & runs.goal_epoch.notna()]
+
+
+def text_p4_drop(epochs: pd.DataFrame) -> str:
+    """What the error does in the one epoch in which the learning rate falls."""
+    shown = series(finished(epochs))
+    falls = []
+    for m, own in by_m(shown[shown.first_drop.notna()]).items():
+        error, drop = curves(epochs, own).set_index("epoch").error, own.first_drop.min()
+        falls.append(f"from {error[drop - 1]:.2f} to {error[drop]:.2f} % with M = {m}")
+    first = numbers(shown.first_drop.dropna())
+    return f"In epoch {first}, when the learning rate falls, the error goes {show.listing(falls)}." if falls else ""
+
+
+def clock_text(epochs: pd.DataFrame) -> str:
+    """The wall clock to 94 % for each M, allocation by allocation; one all of whose M another has, too, is left out."""
+    found = []
+    for _, own in by_allocation(series(finished(epochs))):
+        times = own[own.goal_epoch.notna()].groupby("M").goal_seconds.median() / 60
+        found += [times] if len(times) else []
+    kept = [times for times in found if not any(set(times.index) < set(other.index) for other in found)]
+    kept.sort(key=lambda times: list(times.index))
+    parts = [f"{show.listing(f'{t:.2f}' for t in times)} min for M = {show.listing(times.index)}" for times in kept]
+    if len(parts) > 1:
+        parts = [f"{parts[0]} in one allocation", *(f"{part} in another" for part in parts[1:])]
+    return f"The wall clock until then is {show.listing(parts)}." if parts else ""
+
+
+def scaled_text(epochs: pd.DataFrame) -> str:
+    """When runs whose schedule was scaled to their length reach 94 %, and the wall clock until then beside the authors'
+    schedule's, where the same allocation ran both."""
+    runs = finished(epochs)
+    shown = series(runs)
+    reached = _scaled(runs)
+    if reached.empty:
+        return ""
+    said = [f"With the schedule scaled to {FULL} epochs, M = {numbers(reached.M)} reach it at epoch "]
+    said[0] += numbers(reached.goal_epoch)
+    said += ["again the first after a drop"] if (reached.goal_epoch == reached.first_drop).all() else []
+    for (m, allocation), own in reached[reached.allocation != ""].groupby(["M", "allocation"]):
+        same = shown[(shown["M"] == m) & (shown.allocation == allocation) & shown.goal_epoch.notna()]
+        instead = f" instead of {same.goal_seconds.median() / 60:.2f}" if len(same) else ""
+        said.append(f"M = {m} after {own.goal_seconds.median() / 60:.2f} min{instead}")
+    return f"{', '.join(said)}."
+
+
+# ---- which M -------------------------------------------------------------------------------------------------------
+
+
+def text_p4_choice(epochs: pd.DataFrame) -> str | Missing:
+    """Which M to take with one GPU: the smallest that no larger one beats beyond noise, of those with three seeds; what
+    it costs beside the smallest in the same allocation; and which M is there soonest."""
+    runs = same_length(finished(epochs))
+    own = by_m(runs, ENOUGH)
+    if len(own) < 2:
+        return Missing("Which M to take, from three seeds for each of two M,", SERIES_BY)
+    least = min(own)
+    chosen = next(m for m in own if not any(_better(own[n], own[m]) for n in own if n > m))
+    gain = points(difference(own[least], own[chosen], ["M"]))
+    costs = [
+        group.epoch_seconds[group["M"] == chosen].median() / group.epoch_seconds[group["M"] == least].median()
+        for _, group in by_allocation(runs)
+        if {chosen, least} <= set(group.M)
+    ]
+    price = f", for {span(costs)} times the time of an epoch" if costs else ""
+    larger = [m for m in own if m > chosen]
+    rest = [f"M = {show.listing(larger)} gained nothing more beyond noise"] if larger else []
+    few = sorted({int(m) for m in runs.M} - set(own))
+    rest += [f"M = {show.listing(few)} ran too few times for a verdict"] if few else []
+    return (
+        f"**Which M to take with one GPU:** M = {chosen}, whose error is {gain} below that of M = {least}{price}"
+        f"{''.join(f'; {said}' for said in rest)}.{_soonest(runs, chosen)}"
+    )
+
+
+def _better(of: pd.DataFrame, than: pd.DataFrame) -> bool:
+    """Whether some runs' error is below others' beyond noise."""
+    return verdict(difference(of, than, ["M"]), 0) == "below"
+
+
+def _soonest(runs: pd.DataFrame, chosen: int) -> str:
+    """Which M reaches 94 % after less wall clock than the chosen one, in the allocation that ran most of both."""
+    reached = runs[runs.goal_epoch.notna()]
+    several = [own for _, own in by_allocation(reached) if (own["M"] == chosen).any() and own.M.nunique() > 1]
+    if not several:
+        return ""
+    times = {m: own.goal_seconds.median() / 60 for m, own in by_m(max(several, key=len)).items()}
+    first = min(times, key=lambda m: times[m])
+    if first == chosen:
+        return " It also reaches 94 % accuracy soonest."
+    return (
+        f" To 94 % accuracy alone M = {first} is quicker: {times[first]:.2f} min against {times[chosen]:.2f} in the "
+        "same allocation."
+    )
+
+
+# ---- the table and the figure --------------------------------------------------------------------------------------
+
+
+def tbl_p4_time(epochs: pd.DataFrame) -> str | Missing:
+    """By allocation and training: the epoch that reaches 94 %, and the wall clock until then or of all epochs."""
+    shown = main(finished(epochs))
+    shown = shown.assign(reached=shown.goal_epoch.notna())
+    lines = []
+    for (allocation, augment, m, _), own in shown.groupby(["allocation", "augment", "M", "reached"]):
+        clock = own.goal_seconds.fillna(own.seconds) / 60
+        times = [median_range(clock), f"{(clock + own.setup_seconds / 60).median():.2f}"] if allocation else ["–", "–"]
+        reached = goal_text(own).partition(" after ")[0]
+        lines.append((allocation or "several", f"{augment}, M = {m}", len(own), reached, *times))
+    heads = ["Allocation", "Training", "Runs", "94 % at", "Minutes", "With set-up"]
+    return show.table_text(show.once(lines), heads, "llrrrr") if lines else Missing("Times to 94 %", SERIES_BY)
+
+
+def fig_p4_clock(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
+    """The error against wall clock, a panel for each allocation in which several M ran."""
+    panels = [
+        _clock(curves(epochs, own), name)
+        for name, own in by_allocation(series(finished(epochs)))
+        if own.M.nunique() > 1
+    ]
+    if not panels:
+        return Missing("Error against wall clock, of several M in one allocation,", SERIES_BY)
+    return alt.vconcat(*panels).resolve_scale(x="shared", y="shared", color="shared")
+
+
+def _clock(frame: pd.DataFrame, allocation: str) -> Any:
+    log = alt.Scale(type="log", nice=False)
+    lines = (
+        alt.Chart(frame[["M", "epoch", "minutes", "error"]])
+        .mark_line()
+        .encode(
+            x=alt.X("minutes:Q", title="wall clock (minutes, log)", scale=log),
+            y=alt.Y("error:Q", title="error (%, log)", scale=log),
+            color=alt.Color("M:O", title="M", scale=alt.Scale(domain=list(ALL_M)), legend=LEGEND),
+            order="epoch:Q",
+            tooltip=["M", "epoch", alt.Tooltip("minutes", format=".2f"), alt.Tooltip("error", format=".2f")],
+        )
+    )
+    return alt.layer(lines, goal_rule()).properties(width=560, height=150, title=f"allocation {allocation}")
