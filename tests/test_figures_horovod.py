@@ -117,14 +117,15 @@ def test_runs_of_tests_and_projections_are_left_out() -> None:
 
 def test_throughput_and_run_time_in_words() -> None:
     answer = horovod.answer_p1_throughput(BOTH)
+    said = text(answer)
     # 2 steps of 64 images in 1 s; four learners: 512 images in 1.1 s. Cores: 32 in 2 s, and 16 · 32 in 4 s.
-    assert "From one to four H200 GPUs throughput grows from 128 to 465 images/s" in text(answer)
+    assert "From one to four H200 GPUs throughput grows from 128 to 465 images/s" in said
     assert "2 epochs of 2 steps take 2.2 s instead of 2.0 s, +10.0 % (three repetitions, +7.8 to +12.2 %" in text(
         answer
     )
-    assert "From one to 16 CPU cores throughput grows from 16.0 to 128 images/s" in text(answer)
-    assert "2 epochs of 2 steps take 8.0 s instead of 4.0 s, +100.0 %" in text(answer)
-    assert "set-up of 20.0 s instead of 20.0 s" in text(answer)
+    assert "From one to 16 CPU cores throughput grows from 16.0 to 128 images/s" in said
+    assert "2 epochs of 2 steps take 8.0 s instead of 4.0 s, +100.0 %" in said
+    assert "set-up of 20.0 s instead of 20.0 s" in said
     assert isinstance(answer, Answer) and (answer.part, answer.runs, answer.basis) == ("1.1", 18, "measured")
     assert answer.device == "1 to 4 NVIDIA H200 and 1 to 16 cores of an Intel Xeon"
 
@@ -189,8 +190,14 @@ def test_the_order_of_repetitions_is_told_from_their_times() -> None:
 
     found = runs(*started([1, 2, 2, 1]), *started([1, 1, 2, 2], precision="mixed"))
     assert horovod.text_p1_order(found) == (
-        "A series' repetitions. Sizes ran in turn: PyTorch, H200. One size ran after the other: PyTorch, H200, mixed."
+        "Sizes ran in turn: PyTorch, H200. One size ran after the other: PyTorch, H200, mixed."
     )
+
+
+def test_sizes_that_no_gpu_job_had_are_named() -> None:
+    assert horovod.text_p1_not_run(BOTH).startswith("Of the homework's numbers of GPUs, 8 and 16 were not run")
+    every = runs(*gpus({n: 1.0 for n in (1, 2, 4, 8, 16)}, repeats=1))
+    assert horovod.text_p1_not_run(every) == "All of the homework's numbers of GPUs were run."
 
 
 # ---- 1.2 -----------------------------------------------------------------------------------------------------------

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from experiments import schemas, store
 from report.figures import horovod_costs, horovod_runs
 from tests.frames import cpu, steps, sums
 from tests.p1_runs import NO_SUMS, data, lines, runs
@@ -108,3 +112,45 @@ def test_an_all_reduce_alone_is_interpolated_within_its_allocation() -> None:
         ("gloo", 2, 1000, ""),
     ):
         assert horovod_costs.alone(measured, backend, learners, size, allocation) is None
+
+
+def stored(n: int, allreduce: bool, of_steps: list[list[float]]) -> pd.DataFrame:
+    """Rows of version 2 as a script stores them: set-up until 5 s, steps of all learners, and an end of 1 s."""
+    filled = {
+        field.name: "x" if field.type == pa.string() else 1 if field.type == pa.int64() else None
+        for field in schemas.SCHEMAS["p1_horovod"]
+    }
+    job = filled | {"framework": "tensorflow", "device_kind": "cpu", "precision": "float32", "batch_size": 16}
+    job |= {"learners": n, "allreduce": allreduce, "compiled": False, "effective_batch": 16 * n if allreduce else 16}
+    rows = []
+    for rank in range(n):
+        began = 5.0
+        rows.append(job | {"rank": rank, "phase": "set-up", "epoch": 0, "step": 0, "began": 0.0, "seconds": 5.0})
+        for step, seconds in enumerate(of_steps, 1):
+            now = {"phase": "train", "epoch": 1, "step": step, "began": began, "seconds": seconds[rank], "images": 16}
+            rows.append(job | {"rank": rank} | now)
+            began += seconds[rank]
+        end = {"phase": "end", "epoch": 0, "step": 0, "began": began, "seconds": 1.0}
+        rows.append(job | {"rank": rank, "images": 0} | end)
+    return pd.DataFrame(rows).astype({"gbit": float, "link_gbit": float, "link_round_trip_us": float})
+
+
+def test_stored_steps_are_read_split_and_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
+    for name, rows in {
+        "alone": stored(1, False, [[1.0], [1.0]]),
+        "free": stored(2, False, [[1.0, 1.4], [1.4, 1.0]]),
+        "together": stored(2, True, [[1.8, 1.8], [2.0, 2.0]]),
+    }.items():
+        origin = store.provenance("p1_horovod", name, {}, seed=0, device="a CPU", started=datetime.now(UTC))
+        store.write(rows, origin, results=tmp_path)
+    found = horovod_runs.load(tmp_path).set_index("run_id")
+    assert found.rate.to_dict() == {
+        "alone": pytest.approx(16.0),
+        "free": pytest.approx(2 * 32 / 2.4),
+        "together": pytest.approx(64 / 3.8),
+    }
+    set_up, whole = (found.at["together", name] for name in ("setup_seconds", "job_seconds"))
+    assert (set_up, whole) == (5.0, pytest.approx(5 + 3.8 + 1))
+    (two,) = horovod_costs.lost(found.reset_index())
+    assert two.check() == "0.200 + 0.200 + 0.500 = 0.900 s, the step of 1.900 s less 1.000 s"

@@ -13,6 +13,7 @@ from report.answers import Answer, Missing
 from report.comparisons import Incomparable, length, ratio, relative, spread
 from report.estimates import ENOUGH, word
 from report.figures.horovod_runs import (
+    HALF,
     LEARNERS,
     ON_CORES,
     ON_GPUS,
@@ -26,6 +27,7 @@ from report.figures.horovod_runs import (
     unit,
 )
 
+ASKED = [1, 2, 4, 8, 16]
 MADE_BY = f"{ON_CORES}\n{ON_GPUS}"
 
 
@@ -61,7 +63,16 @@ def text_p1_order(runs: pd.DataFrame) -> str:
         for what, names in (("Sizes ran in turn", in_turn[True]), ("One size ran after the other", in_turn[False]))
         if names
     ]
-    return f"A series' repetitions. {'. '.join(parts)}." if parts else "No job of these series was repeated."
+    return f"{'. '.join(parts)}." if parts else "No job of these series was repeated."
+
+
+def text_p1_not_run(runs: pd.DataFrame) -> str:
+    """Which of the homework's sizes no GPU job had."""
+    missing = [n for n in ASKED if n not in set(runs[runs.device_kind == "gpu"].learners)]
+    if not missing:
+        return "All of the homework's numbers of GPUs were run."
+    sizes = show.listing(missing)
+    return f"Of the homework's numbers of GPUs, {sizes} were not run; CPU cores and @sec-scaling-k80 stand in."
 
 
 # ---- 1.1 throughput and run time -----------------------------------------------------------------------------------
@@ -125,7 +136,7 @@ def _panel(runs: pd.DataFrame, points: pd.DataFrame, title: str) -> Any:
         base.mark_rule().encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
         base.mark_line().encode(y=y),
         base.mark_point(**show.MEASURED_POINT).encode(y=y, tooltip=[_tip(name) for name in tips]),
-    ).properties(**SIZE)
+    ).properties(**HALF)
 
 
 def _tip(name: str) -> alt.Tooltip:
@@ -142,13 +153,13 @@ def fig_p1_time(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         return Missing("Run time", MADE_BY)
     found = found.assign(length=[length(job) for job in found.to_dict("records")])
     panels: list[Any] = []
-    for (kind, job_length), group in found.groupby(["device_kind", "length"], sort=True):
+    for (_, job_length), group in found.groupby(["device_kind", "length"], sort=True):
         both = pd.concat(
             spread(group, value=value).assign(measure=measure)
             for value, measure in (("job_seconds", WITH), ("train_seconds", WITHOUT))
         )
         both = both[["series", "measure", "learners", "value", "low", "high", "repetitions"]]
-        title = ["run time (s)", f"{'GPUs' if kind == 'gpu' else 'CPU cores'}, {job_length}"]
+        title = ["run time (s)", str(job_length)]
         panels.append(_times(runs, both, title))
     return alt.vconcat(*panels[::-1]).resolve_scale(color="independent", shape="shared")
 
@@ -162,7 +173,7 @@ def _times(runs: pd.DataFrame, points: pd.DataFrame, title: list[str]) -> Any:
         base.mark_rule().encode(y=alt.Y("low:Q", title=title), y2="high:Q", detail="measure:N"),
         base.mark_line(strokeWidth=1.5).encode(y=y, detail="measure:N"),
         base.mark_point(**show.MEASURED_POINT).encode(y=y, shape=shape, tooltip=[_tip(name) for name in tips]),
-    ).properties(**SIZE)
+    ).properties(**HALF)
 
 
 # ---- 1.2 scaling against ideal -------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ APART = {
     "launcher": "{}",
     "model": "{}",
 }
-SIZE = {"width": 560, "height": 220}
+SIZE, HALF = {"width": 560, "height": 200}, {"width": 560, "height": 160}
 LEARNERS = alt.X(
     "learners:Q", title="learners", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=[1, 2, 4, 8, 16])
 )
