@@ -129,7 +129,7 @@ def fig_p2_throughput(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
 
 # ---- 2.2 training time ---------------------------------------------------------------------------------------------
 
-TRAINING, WHOLE = "training alone", "whole job, set-up and tests included"
+TRAINING, WHOLE = "training alone", "whole job, with set-up"
 
 
 def answer_p2_time(runs: pd.DataFrame) -> Answer | Missing:
@@ -201,7 +201,7 @@ def text_p2_projection(runs: pd.DataFrame) -> str:
     if whole.empty:
         return "No job of ten whole epochs checks that."
     off = ten_projected(whole) / whole.train_seconds - 1
-    low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in (off.min(), off.max()))
+    low, high = (f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "−") for value in (off.min(), off.max()))
     return (
         f"In the {len(whole)} jobs of ten whole epochs the same projection, from their own median rate, is off by "
         f"{low} to {high} %."

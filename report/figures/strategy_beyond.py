@@ -164,13 +164,13 @@ def tbl_p2_input(windows: pd.DataFrame) -> str | Missing:
         part = estimate(lambda a, b: a / b, fed, resident)
         window = first(own)
         where = store.short_name(window.device).removeprefix("NVIDIA ") + ", XLA" * bool(window.jit_compile)
-        extent = f"{len(fed)} × {window.steps}"
+        extent = f"{len(fed)} × {window.steps} steps"
         shares = f"{100 * part.low:.0f}–{100 * part.high:.0f} %"
         lines.append(
             (where, int(window.per_learner_batch), extent, median_range(fed), median_range(resident),
              show.percent(part.value, 0), shares)
         )  # fmt: skip
-    headers = ["Run on", "Batch", "Windows × steps", "Fed", "Resident", "Share", "Interval"]
+    headers = ["Run on", "Batch", "Windows", "Fed", "Resident", "Share", "Interval"]
     return table(lines, headers, "lrrrrrr", Missing("The input pipeline", INPUT))
 
 

@@ -15,12 +15,11 @@ from report.figures.strategy_runs import AXIS, LEARNERS, LOADS, k80, over, recor
 
 WIDTH = 560
 K80_PANEL = "K80, 224 px: projected from published runs"
-PER_LEARNER = alt.X(
-    "learners:Q",
-    title="learners",
-    scale=alt.Scale(type="log", base=2, nice=False, domain=[0.88 * min(LEARNERS), 1.13 * max(LEARNERS)]),
-    axis=alt.Axis(values=list(LEARNERS), format="d"),
-)
+PER_LEARNER: dict[str, Any] = {
+    "title": "learners",
+    "scale": alt.Scale(type="log", base=2, nice=False, domain=[0.88 * min(LEARNERS), 1.13 * max(LEARNERS)]),
+    "axis": alt.Axis(values=list(LEARNERS), format="d"),
+}
 TICKS = [m * 10.0**e for e in range(-4, 7) for m in (1, 1.5, 2, 3, 5, 7)]
 STYLES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("measured", {}, show.MEASURED_POINT),
@@ -38,12 +37,15 @@ def panels(
     height: int = 150,
     measures: Sequence[str] = ("",),
     legend: bool = True,
+    apart: float = 0.0,
 ) -> alt.TopLevelMixin:
     """Points with COLUMNS, panel by panel in the order of the frame; bars from `low` to `high`.
 
-    What is projected is hollow, and its lines are dashed. A measure has a mark of its own.
+    What is projected is hollow, and its lines are dashed. A measure has a mark of its own. `apart`: by which part of
+    the learners weak scaling is moved to the left and strong to the right, where bars would hide each other.
     """
     frame = points[COLUMNS].assign(load=points.scaling.map(LOADS))
+    frame["x"] = frame.learners * (1 + apart * frame.scaling.map({"weak": -1, "strong": 1}))
     views: list[Any] = []
     for panel in dict.fromkeys(frame.panel):
         own = frame[frame.panel == panel]
@@ -64,7 +66,7 @@ def _panel(own: pd.DataFrame, title: str, log: bool, measures: Sequence[str], le
     y = alt.Y("value:Q", title=title, scale=scale, axis=axis)
     tips = ["learners", alt.Tooltip("load", title="scaling"), alt.Tooltip("value", format=",.4~g", title=title)]
     tips += [alt.Tooltip(name, format=",.4~g") for name in ("low", "high")] + ["repetitions", "basis"]
-    base = alt.Chart(own).encode(x=PER_LEARNER, color=color)
+    base = alt.Chart(own).encode(x=alt.X("x:Q", **PER_LEARNER), color=color)
     layers = [base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")]
     for basis, line, point in STYLES:
         if basis in set(own.basis):
@@ -86,7 +88,7 @@ def curves(points: pd.DataFrame, measures: Sequence[str]) -> alt.TopLevelMixin:
         color = alt.Color("panel:N", title=None, scale=scale, legend=None if views else legend)
         own = frame[frame.measure == title]
         y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
-        base = alt.Chart(own).encode(x=PER_LEARNER, color=color)
+        base = alt.Chart(own).encode(x=alt.X("learners:Q", **PER_LEARNER), color=color)
         tips = ["panel", "learners", alt.Tooltip("value", format=".3f", title=title)]
         tips += [alt.Tooltip(name, format=".3f") for name in ("low", "high")] + ["repetitions", "basis"]
         layers = [base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q")]
@@ -134,8 +136,13 @@ def contests(points: pd.DataFrame, order: Sequence[str]) -> alt.TopLevelMixin:
     views = []
     for title in dict.fromkeys(points.title):
         own = points.loc[points.title == title, ["name", "rate", "repeat"]]
-        x = alt.X("rate:Q", title="images/s", scale=alt.Scale(domainMin=0), axis=alt.Axis(tickCount=4))
-        y = alt.Y("name:N", title=None, sort=list(order), axis=alt.Axis(labelLimit=220))
+        own = own.assign(name=own["name"].str.removesuffix("AllReduce"))  # a phone has no room for it
+        x = alt.X(
+            "rate:Q", title="images/s", scale=alt.Scale(domain=[0, 1.05 * own.rate.max()]), axis=alt.Axis(tickCount=4)
+        )
+        y = alt.Y(
+            "name:N", title=None, sort=[name.removesuffix("AllReduce") for name in order], axis=alt.Axis(labelLimit=220)
+        )
         tips = ["name", "repeat", alt.Tooltip("rate", format=",.4~g", title="images/s")]
         base = alt.Chart(own).encode(x=x, y=y)
         median = base.encode(x=alt.X("median(rate):Q", title="images/s"))
@@ -143,5 +150,5 @@ def contests(points: pd.DataFrame, order: Sequence[str]) -> alt.TopLevelMixin:
             median.mark_tick(thickness=2, height=24, color="black"),
             base.mark_point(**show.MEASURED_POINT, opacity=0.8).encode(tooltip=tips),
         )
-        views.append(view.properties(width=WIDTH, height=30 * own.name.nunique(), title=title))
+        views.append(view.properties(width=WIDTH, height=30 * own["name"].nunique(), title=title))
     return alt.vconcat(*views)

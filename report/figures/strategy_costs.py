@@ -92,9 +92,8 @@ def fig_p2_cost(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     cheap, dear = (limit(priced("K80").price_usd_per_hour) for limit in (min, max))
     hours = projected.value * projected.learners / 3600
     projected = projected.assign(value=hours * cheap, low=hours * cheap, high=hours * dear)
-    views: list[Any] = [
-        panels(pd.concat([sorted_like(found, known)[COLUMNS], projected]), "US dollars (log)", log=True)
-    ]
+    dollars = pd.concat([sorted_like(found, known)[COLUMNS], projected])
+    views: list[Any] = [panels(dollars, "US dollars (log)", log=True, apart=0.03)]
     if len(unknown := points.drop(known.index)):
         views.append(panels(sorted_like(found, unknown)[COLUMNS], "hours × learners", legend=False))
     return alt.vconcat(*views)
@@ -108,9 +107,10 @@ def tbl_p2_cost(runs: pd.DataFrame) -> str | Missing:
         job, training = first(own), own.ten_seconds.median()
         cost, hours = span(job.unit, job.learners, training), f"{job.learners * training / 3600:.2g}"
         whole = span(job.unit, job.learners, own.job_seconds.median()) if job.basis == "measured" else None
-        lines.append((job.series, sized(job), job.basis, duration(training), hours, cost, whole))
-    headers = ["Run on", "Job", "Basis", "Training", "Hours × N", "Training (USD)", "Whole job (USD)"]
-    return table(lines, headers, "lllrrrr", Missing("The cost of ten epochs", MADE_BY))
+        time = "≈ " * (job.basis == "projected") + duration(training)
+        lines.append((job.series, sized(job), time, hours, cost, whole))
+    headers = ["Run on", "Job", "Training", "Hours × N", "USD, training", "USD, whole job"]
+    return table(lines, headers, "llrrrr", Missing("The cost of ten epochs", MADE_BY))
 
 
 def text_p2_prices(runs: pd.DataFrame) -> str:

@@ -68,7 +68,9 @@ def _increases(runs: pd.DataFrame) -> pd.DataFrame:
         return weak
     found = relative(weak, AXIS)
     found = found.assign(increase=1 / found.efficiency, most=1 / found.efficiency_low, least=1 / found.efficiency_high)
-    return found.assign(panel=found.series, basis="measured").sort_values(["device_kind", "series", "learners"])
+    return found.assign(panel=found.series, basis="measured").sort_values(
+        ["device_kind", "series", "learners"], ascending=[False, True, True]
+    )
 
 
 def fig_p2_efficiency(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:

@@ -15,6 +15,7 @@ from report.estimates import Estimate, verdict
 from report.figures import strategy_charts
 from report.figures.strategy_runs import (
     SCRIPT,
+    conditions,
     devices,
     first,
     median_range,
@@ -174,12 +175,12 @@ def answer_p2_communication(runs: pd.DataFrame) -> Answer | Missing:
     job = first(one)
     relative = _ratios(one, "communication", "auto")
     own = job.learners // job.workers
-    each = "one GPU" if own == 1 else f"{own} GPUs"
+    each = f"one {job.unit} GPU" if own == 1 else f"{own} {job.unit} GPUs"
     auto = rate_text(one[one.communication == "auto"].rate.median())
     parts = [f"{COMMUNICATIONS[how]} {estimate.brief('')} times" for how, estimate in relative.items()]
     sentence = (
-        f"{_best(relative)}With two workers of {each} each, {place(job)} of {over(job)}, AUTO trains {auto} images/s, "
-        f"{show.listing(parts)} as many. {note(list(relative.values()))}"
+        f"{_best(relative)}With two workers of {each} each on {over(job)} ({conditions(job)}), AUTO trains {auto} "
+        f"images/s, {show.listing(parts)} as many. {note(list(relative.values()))}"
     )
     return Answer("2.6", sentence, devices([one]), len(one), "measured", "fig-p2-communication")
 

@@ -237,11 +237,13 @@ def first(frame: pd.DataFrame) -> Any:
 
 def note(estimates: Sequence[Estimate]) -> str:
     """What the intervals or ranges of a sentence are worth."""
-    fewest = min(one.repetitions for one in estimates)
-    if fewest >= ENOUGH:
-        return f"95 % intervals, at least {word(fewest)} repetitions each."
-    if all(one.repetitions == 1 for one in estimates):
+    counts = {min(one.repetitions, ENOUGH) for one in estimates}
+    if counts == {ENOUGH}:
+        return f"95 % intervals, at least {word(ENOUGH)} repetitions each."
+    if counts == {1}:
         return "Single runs, too few for a verdict."
+    if counts == {1, ENOUGH}:
+        return f"In brackets: 95 % intervals, at least {word(ENOUGH)} repetitions; without brackets: single runs."
     return "Where fewer than three repetitions ran, ranges, and no verdict."
 
 
@@ -255,7 +257,12 @@ def place(job: Any) -> str:
     """What a job's learners compute on: H200 GPUs (32 px, float32), or CPU cores."""
     if job.device_kind == "cpu":
         return "CPU cores"
-    return f"{job.unit} GPUs ({job.image_size:g} px, {setting(job.to_dict())})"
+    return f"{job.unit} GPUs ({conditions(job)})"
+
+
+def conditions(job: Any) -> str:
+    """Size of the images, and how a job computes: 224 px, float32, XLA."""
+    return f"{job.image_size:g} px, {setting(job.to_dict())}"
 
 
 def sized(job: Any) -> str:
