@@ -329,7 +329,7 @@ def test_the_list_of_jobs_keeps_apart_what_may_not_be_pooled() -> None:
         [
             "CPU, MultiWorkerMirrored, 32 px",
             "weak, 2 × 64",
-            "auto, 2 emulated hosts, 10 Gbit/s",
+            "auto, 2 hosts, 10 Gbit/s",
             "4",
             "256",
             "500",

@@ -155,4 +155,4 @@ def test_the_table_of_communication_and_that_of_cores_in_one_process() -> None:
 
 def test_the_title_names_workers_and_hosts() -> None:
     found = runs(core([1.0], 2, hosts=2, gbit=10.0)).iloc[0]
-    assert strategy_reductions.title(found) == "CPU, weak, 2 × 64, 32 px; 2 workers on 2 emulated hosts, 10 Gbit/s"
+    assert strategy_reductions.title(found) == "CPU, weak, 2 × 64, 32 px; 2 workers, 2 hosts, 10 Gbit/s"

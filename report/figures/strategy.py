@@ -54,7 +54,7 @@ def tbl_p2_ten(runs: pd.DataFrame) -> str | Missing:
             part = own[~own.series.isin(whole.series)]
             each = base if scaling == "weak" else base // n
             lines.append((scaling, n, each, each * n, _places(whole), _places(part)))
-    headers = ["Scaling", "N", "Batch of each", "Effective batch", "Ten whole epochs", "Fewer steps"]
+    headers = ["Scaling", "N", "Batch", "Effective", "Ten whole epochs", "Fewer steps"]
     return table(lines if len(jobs) else [], headers, "lrrrll", Missing("The homework's jobs", MADE_BY))
 
 
@@ -214,11 +214,16 @@ def text_p2_projection(runs: pd.DataFrame) -> str:
 def tbl_p2_runs(runs: pd.DataFrame) -> str | Missing:
     """All jobs, by allocation: what no figure shows is here."""
     lines = []
-    order = runs.sort_values(["device_kind", "started"], ascending=[False, True])
+    by = ["device_kind", "series", "scaling", "learners", "started"]
+    order = runs.sort_values(by, ascending=[False, True, False, True, True])
     keys = ["allocation", "series", "scaling", *AXIS, "base", "all_reduce", "communication"]
     for _, own in order.groupby(keys, dropna=False, sort=False):
         job = first(own)
-        how = job.all_reduce if job.strategy == "mirrored" else f"{job.communication}, {over(job)}"
+        how = (
+            job.all_reduce
+            if job.strategy == "mirrored"
+            else f"{job.communication}, {over(job).replace('emulated ', '')}"
+        )
         rates, steps = median_range(own.rate), milliseconds(own.step_seconds.median())
         lines.append((job.series, sized(job), how, show.count(own.steps.max()), rates, steps, len(own)))
     headers = ["Run on", "Job", "All-reduce", "Steps", "Images/s", "Iteration (ms)", "Runs"]

@@ -85,7 +85,7 @@ def fig_p2_compute(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
             base.mark_line().encode(y=y),
             base.mark_point(**show.MEASURED_POINT, opacity=1).encode(y=y, tooltip=tips),
         )
-        views.append(view.properties(width=WIDTH, height=130, title=name))
+        views.append(view.properties(width=WIDTH, height=95, title=name))
     return alt.vconcat(*views)
 
 
@@ -206,7 +206,7 @@ def fig_p2_accuracy(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         base = alt.Chart(own).encode(x=x, y=y, color=colour, detail="run:N")
         tips = ["job", "epoch", alt.Tooltip("percent", format=".2f", title="accuracy (%)"), "batch"]
         marks = alt.layer(base.mark_line(), base.mark_point(**show.MEASURED_POINT, opacity=1).encode(tooltip=tips))
-        views.append(marks.properties(width=WIDTH, height=190, title=f"{pixels:g} px"))
+        views.append(marks.properties(width=WIDTH, height=150, title=f"{pixels:g} px"))
     return alt.vconcat(*views)
 
 

@@ -34,7 +34,7 @@ def panels(
     title: str,
     *,
     log: bool = False,
-    height: int = 150,
+    height: int = 105,
     measures: Sequence[str] = ("",),
     legend: bool = True,
     apart: float = 0.0,
@@ -97,7 +97,7 @@ def curves(points: pd.DataFrame, measures: Sequence[str]) -> alt.TopLevelMixin:
                 of_basis = base.transform_filter(f"datum.basis == '{basis}'")
                 layers.append(of_basis.mark_line(**line).encode(y=y))
                 layers.append(of_basis.mark_point(**point, opacity=1).encode(y=y, tooltip=tips))
-        views.append(alt.layer(*layers).properties(width=WIDTH, height=170))
+        views.append(alt.layer(*layers).properties(width=WIDTH, height=120))
     return alt.vconcat(*views)
 
 
@@ -147,8 +147,8 @@ def contests(points: pd.DataFrame, order: Sequence[str]) -> alt.TopLevelMixin:
         base = alt.Chart(own).encode(x=x, y=y)
         median = base.encode(x=alt.X("median(rate):Q", title="images/s"))
         view = alt.layer(
-            median.mark_tick(thickness=2, height=24, color="black"),
+            median.mark_tick(thickness=2, height=18, color="black"),
             base.mark_point(**show.MEASURED_POINT, opacity=0.8).encode(tooltip=tips),
         )
-        views.append(view.properties(width=WIDTH, height=30 * own["name"].nunique(), title=title))
+        views.append(view.properties(width=WIDTH, height=22 * own["name"].nunique(), title=title))
     return alt.vconcat(*views)

@@ -63,7 +63,7 @@ def _weight(contest: pd.DataFrame) -> tuple[float, ...]:
 def title(job: Any) -> str:
     """What a contest is about: H200, weak, 4 × 64, 32 px, float32; two workers."""
     workers = f"; {job.workers} workers" if job.workers > 1 else ""
-    hosts = f" on {over(job)}" if job.hosts > 1 else ""
+    hosts = f", {over(job).replace('emulated ', '')}" if job.hosts > 1 else ""
     return f"{job.unit}, {sized(job)}, {job.image_size:g} px{', XLA' * bool(job.jit_compile)}{workers}{hosts}"
 
 
