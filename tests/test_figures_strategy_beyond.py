@@ -147,4 +147,4 @@ def test_as_many_learners_on_two_hosts_as_on_one() -> None:
 def test_cores_are_drawn_under_both_strategies() -> None:
     found = runs(core([1.0] * 3), core([1.0] * 3, 2), mirrored(1.0, 1), mirrored(1.0, 2))
     panels = {row["panel"] for row in data(strategy_beyond.fig_p2_cores(found))}
-    assert panels == {"CPU, MultiWorkerMirrored, 32 px", "CPU, Mirrored, 32 px"}
+    assert panels == {"CPU, MultiWorker, 32 px", "CPU, Mirrored, 32 px"}

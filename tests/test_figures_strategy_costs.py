@@ -65,7 +65,7 @@ def test_the_table_tells_measured_from_projected_and_has_whole_jobs() -> None:
     assert head == ["Run on", "Job", "Training", "Hours × N", "USD, training", "USD, whole job"]
     # Two GPUs for 1,301 s.
     assert rows[1] == ["", "weak, 2 × 64", "20.8 min", "0.69", "12.50–25.00", "13.01–26.02"]
-    assert rows[4] == ["CPU, MultiWorkerMirrored, 32 px", "weak, 1 × 64", "≈ 2.60 h", "2.6", "–", "–"]
+    assert rows[4] == ["CPU, MultiWorker, 32 px", "weak, 1 × 64", "≈ 2.60 h", "2.6", "–", "–"]
 
 
 def test_prices_are_listed_with_their_sources() -> None:

@@ -272,9 +272,7 @@ def tbl_p2_strategies(runs: pd.DataFrame) -> str | Missing:
         rates, interval = (median_range(of.rate), median_range(to.rate)), within(gain.low, gain.high)
         lines.append((sized(first(one)), *rates, f"{gain.value:.2f}", interval, min(len(of), len(to))))
     headers = ["Job", "Mirrored (images/s)", "MultiWorker (images/s)", "Ratio", "Interval", "Runs"]
-    command = "\n".join(
-        f"{SCRIPT} --sweep --repeats 3 --strategy {name} --steps-per-epoch 2" for name in ("mirrored", "multiworker")
-    )
+    command = f"{SCRIPT} --learners 2,4,8 --strategy mirrored,multiworker --repeats 3 --steps-per-epoch 2 --no-evaluate"
     return table(lines, headers, "lrrrrr", Missing("Both strategies on the cores of one allocation", command))
 
 
@@ -292,5 +290,6 @@ def tbl_p2_hosts(runs: pd.DataFrame) -> str | Missing:
             part = f"{point.speedup:.2f}"
             lines.append((sized(point), over(point), rate_text(point.value), part, interval, point.repetitions))
     headers = ["Job", "On", "Images/s", "Of one host's", "Interval", "Runs"]
-    command = f"{SCRIPT} --learners 16 --repeats 3 --hosts 2 --gbit 10 --steps-per-epoch 2 --no-evaluate"
+    made = f"{SCRIPT} --learners 16 --repeats 3 --steps-per-epoch 2 --no-evaluate"
+    command = f"export DLPERF_ALLOCATION=hosts\n{made}\n{made} --hosts 2 --gbit 10"
     return table(lines, headers, "llrrrr", Missing("As many learners on one host and two, in one allocation", command))

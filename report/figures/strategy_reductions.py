@@ -35,9 +35,9 @@ REDUCTIONS = {
 }
 SHORT = {"nccl": "NCCL", "auto": "AUTO", "default": "the default"}
 COMMUNICATIONS = {"auto": "AUTO", "nccl": "NCCL", "ring": "RING"}
-_ON = "--sweep --repeats 3 --device gpu --image-size 224 --jit-compile"
-REDUCED_BY = f"{SCRIPT} {_ON} --strategy mirrored --all-reduce nccl hierarchical one-device"
-COMMUNICATED_BY = f"{SCRIPT} {_ON} --strategy multiworker --learners 2 --communication auto nccl ring"
+_ON = "--device gpu --image-size 224 --jit-compile --repeats 3"
+REDUCED_BY = f"{SCRIPT} {_ON} --strategy mirrored --learners 2,4,8 --all-reduce nccl,hierarchical,one-device"
+COMMUNICATED_BY = f"{SCRIPT} {_ON} --learners 2 --communication auto,nccl,ring"
 
 
 def contests(runs: pd.DataFrame, column: str, names: dict[str, str], kind: str) -> list[pd.DataFrame]:
@@ -220,7 +220,9 @@ def tbl_p2_cpu_allreduce(runs: pd.DataFrame) -> str | Missing:
     """MirroredStrategy's all-reduces among the cores of one process, relative to its default, TensorFlow's ring."""
     found = contests(runs[runs.strategy == "mirrored"], "all_reduce", ON_CPU, "cpu")
     if not found:
-        command = f"{SCRIPT} --sweep --repeats 3 --strategy mirrored --all-reduce default hierarchical one-device"
+        command = (
+            f"{SCRIPT} --repeats 3 --strategy mirrored --learners 2,4,8 --all-reduce default,hierarchical,one-device"
+        )
         return Missing("MirroredStrategy's all-reduces on CPU cores", command)
     return _table(found, "all_reduce", ON_CPU)
 
@@ -229,6 +231,6 @@ def tbl_p2_cpu_communication(runs: pd.DataFrame) -> str | Missing:
     """AUTO, NCCL and RING between two workers of a core each: on CPUs, one ring under three names."""
     found = _exchanges(runs, "cpu")
     if not found:
-        command = f"{SCRIPT} --learners 2 --repeats 3 --communication auto nccl ring"
+        command = f"{SCRIPT} --repeats 3 --learners 2 --communication auto,nccl,ring"
         return Missing("AUTO, NCCL and RING on CPU cores", command)
     return _table(found, "communication", COMMUNICATIONS)

@@ -16,21 +16,16 @@ from report.estimates import ENOUGH, Estimate, word
 
 EXPERIMENT = "p2_strategy"
 SCRIPT = f"python experiments/{EXPERIMENT}.py"
-ON_GPUS = "\n".join(
-    f"{SCRIPT} --sweep --repeats 3 --strategy mirrored --device gpu --image-size 224 --jit-compile --scaling {scaling}"
-    for scaling in ("weak", "strong")
-)
-ON_CORES = "\n".join(
-    f"{SCRIPT} --sweep --repeats 3 --scaling {scaling} --steps-per-epoch 2 --no-evaluate"
-    for scaling in ("weak", "strong")
-)
+_SERIES = "--scaling weak,strong --repeats 3"
+ON_GPUS = f"{SCRIPT} --device gpu --strategy mirrored --learners 1,2,4,8 {_SERIES} --image-size 224 --jit-compile"
+ON_CORES = f"{SCRIPT} --learners 1,2,4,8,16 {_SERIES} --steps-per-epoch 2 --no-evaluate"
 MADE_BY = f"{ON_GPUS}\n{ON_CORES}"
 LEARNERS = (1, 2, 4, 8, 16)  # the homework's
 BASES = {"weak": 64, "strong": 256}  # its example's batch of a learner, and its effective batch
 LOADS = {"weak": "weak, 64 images a learner", "strong": "strong, 256 images in all"}
 EPOCHS, IMAGES = 10, 60_000  # the homework's epochs, and Fashion-MNIST's training images
 AXIS = ["learners", "workers", "hosts", "gbit"]  # what changes when learners are added
-STRATEGIES = {"mirrored": "Mirrored", "multiworker": "MultiWorkerMirrored"}
+STRATEGIES = {"mirrored": "Mirrored", "multiworker": "MultiWorker"}
 
 
 def load(results: Path = store.RESULTS) -> pd.DataFrame:
