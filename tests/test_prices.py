@@ -22,6 +22,7 @@ def test_the_projects_table() -> None:
     table = prices.load()
     assert list(table.columns) == prices.COLUMNS and (table.price_usd_per_hour > 0).all()
     assert list(prices.of("K80").price_usd_per_hour) == [0.90]
+    assert list(prices.of("H200").price_usd_per_hour) == [5.408]
     assert list(prices.of("H100").price_usd_per_hour) == [12.29, 6.76, 4.916]  # sources conflict: all are given
     list_price = 98.32  # of eight
     assert prices.of("H100").price_usd_per_hour[0] == pytest.approx(list_price / 8, abs=0.005)
@@ -57,7 +58,7 @@ def test_bad_tables(tmp_path: Path, text: str, message: str) -> None:
 def test_missing_file_and_device(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         prices.load(tmp_path / "none.csv")
-    with pytest.raises(UsageError, match="no price for TPU; there are prices for H100, K80"):
+    with pytest.raises(UsageError, match="no price for TPU; there are prices for H100, H200, K80"):
         prices.of("TPU")
 
 

@@ -1,0 +1,295 @@
+"""What goes beyond Problem 2's questions: one learner's iteration against its batch and setting, the input pipeline,
+accuracy against the effective batch, and CPU learners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from experiments import store
+from report import comparisons, show
+from report.answers import Missing
+from report.comparisons import ratio, relative, select, series, spread
+from report.estimates import estimate
+from report.figures.strategy_charts import COLUMNS, WIDTH, panels, points_of
+from report.figures.strategy_runs import (
+    BASES,
+    EPOCHS,
+    IMAGES,
+    LEARNERS,
+    SCRIPT,
+    first,
+    median_range,
+    milliseconds,
+    over,
+    rate_text,
+    records,
+    setting,
+    shown,
+    sized,
+    table,
+    within,
+)
+
+ONE = f"{SCRIPT} --strategy mirrored --device gpu --base 16 --steps-per-epoch 50 --epochs 5 --no-evaluate"
+WHOLE = f"{SCRIPT} --strategy mirrored --device gpu --scaling strong"
+INPUT = "python benchmarks/p2_input.py --device gpu --per-learner-batch 256 --write"
+BATCH = ["scaling", "base"]
+SETTING = ["precision", "jit_compile", "steps_per_execution"]
+
+
+# ---- one learner ---------------------------------------------------------------------------------------------------
+
+
+def _alone(runs: pd.DataFrame) -> pd.DataFrame:
+    """The jobs of one learner. With the same batch, weak and strong scaling's are the same job."""
+    one = runs[runs.learners == 1]
+    return one.assign(scaling="weak", base=one.per_learner_batch)
+
+
+def _batches(runs: pd.DataFrame) -> pd.DataFrame:
+    """Iteration time of one learner for each batch, of series with several; `per_learner_batch` is the axis."""
+    found = comparisons.main(_alone(runs), BATCH)
+    points = spread(found, BATCH, "step_seconds")
+    several = points.groupby(["series", "allocation", "environment"]).base.transform("nunique") > 1
+    points = points[several] if len(points) else points
+    order = points.assign(gpu=points.device_kind == "gpu")
+    return order.sort_values(["gpu", "image_size", "series", "base"], ascending=[False, False, True, True])
+
+
+def fig_p2_compute(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
+    """One learner's iteration against its batch. Dotted: in proportion to the batch, from the largest one."""
+    points = _batches(runs)
+    if points.empty:
+        return Missing("One learner with several batches", ONE)
+    frame = points.assign(**{name: 1000 * points[name] for name in ("value", "low", "high")})
+    views = []
+    for name in dict.fromkeys(frame.series):
+        own = frame.loc[frame.series == name, ["series", "base", "value", "low", "high", "repetitions"]]
+        ticks = sorted(int(b) for b in own.base)
+        scale = alt.Scale(type="log", base=2, nice=False, padding=12)
+        x = alt.X("base:Q", title="images of a learner", scale=scale, axis=alt.Axis(values=ticks, format="d"))
+        y = alt.Y("value:Q", title="iteration (ms)", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
+        largest = own.loc[own.base.idxmax()]
+        # In proportion is a curve over the logarithm of the batch: drawn through many batches.
+        between = np.geomspace(own.base.min(), own.base.max(), 30)
+        line = pd.DataFrame({"base": between, "value": largest.value * between / largest.base})
+        base = alt.Chart(own).encode(x=x)
+        tips = ["base", alt.Tooltip("value", format=",.4~g", title="ms"), "repetitions"]
+        view = alt.layer(
+            alt.Chart(line).mark_line(color="black", strokeWidth=1, strokeDash=[2, 4]).encode(x=x, y=y),
+            base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title="iteration (ms)"), y2="high:Q"),
+            base.mark_line().encode(y=y),
+            base.mark_point(**show.MEASURED_POINT, opacity=1).encode(y=y, tooltip=tips),
+        )
+        views.append(view.properties(width=WIDTH, height=95, title=name))
+    return alt.vconcat(*views)
+
+
+def tbl_p2_compute(runs: pd.DataFrame) -> str | Missing:
+    """One learner's iteration by batch, and the most that strong scaling could gain if summing took no time."""
+    points, one = _batches(runs), _alone(runs)
+    lines = []
+    for point in records(points):
+        own = one[(one.series == point.series) & (one.allocation == point.allocation)]
+        own = own[own.environment == point.environment]
+        steps = own[own.base == point.base].step_seconds
+        n = BASES["strong"] // int(point.base)
+        bound = None
+        if n in LEARNERS and n * point.base == BASES["strong"] and (own.base == BASES["strong"]).any():
+            gain = ratio(own, of={"base": BASES["strong"]}, to={"base": int(point.base)}, value="step_seconds")
+            bound = f"{gain.value:.2f}"
+        rate = rate_text(point.base / point.value)
+        lines.append(
+            (point.series, int(point.base), median_range(steps, milliseconds), rate, n if bound else None, bound,
+             len(steps))
+        )  # fmt: skip
+    headers = ["Run on", "Batch", "Iteration (ms)", "Images/s", "N", "Speed-up ≤", "Runs"]
+    return table(lines, headers, "lrrrrrr", Missing("One learner with several batches", ONE))
+
+
+def text_p2_compute(runs: pd.DataFrame) -> str:
+    """How an iteration grows with its batch, and which part of the smallest doesn't grow with it, for each series."""
+    points = _batches(runs)
+    said = []
+    for name in dict.fromkeys(points.series):
+        own = points[points.series == name].sort_values("base")
+        small, large = first(own), first(own.tail(1))
+        # A straight line through both ends: what it has at a batch of nothing.
+        fixed = (small.value * large.base - large.value * small.base) / (large.base - small.base)
+        said.append(
+            f"- {name}: {large.base / small.base:g} times as many images take {large.value / small.value:.2f} times as "
+            f"long. By a straight line through both, {show.percent(max(fixed, 0) / small.value, 0)} of the smallest "
+            "iteration does not grow with the batch."
+        )
+    return "\n".join(said)
+
+
+def tbl_p2_settings(runs: pd.DataFrame) -> str | Missing:
+    """Compiled, in mixed precision, several steps a call: one learner's throughput relative to plain float32."""
+    plain = {"precision": "float32", "jit_compile": False, "steps_per_execution": 1}
+    lines = []
+    for one in series(comparisons.main(_alone(runs), SETTING), SETTING):
+        if len(one[SETTING].drop_duplicates()) < 2 or select(one, **plain).empty:
+            continue
+        for key, own in one.groupby(SETTING):
+            other = dict(zip(SETTING, key, strict=True))
+            job, part, interval = first(own), "1", None
+            if other != plain:
+                gain = ratio(one, of=other, to=plain)
+                part, interval = f"{gain.value:.2f}", within(gain.low, gain.high)
+            how, where = setting(job.to_dict()), f"{job.unit}, {job.image_size:g} px"
+            lines.append((where, int(job.base), how, median_range(own.rate), part, interval, len(own)))
+    headers = ["Run on", "Batch", "Setting", "Images/s", "Of float32's", "Interval", "Runs"]
+    return table(lines, headers, "lrlrrrr", Missing("One learner's settings", ONE))
+
+
+# ---- the input pipeline --------------------------------------------------------------------------------------------
+
+
+def load_input(results: Path = store.RESULTS) -> pd.DataFrame:
+    """The windows of one learner's training step, fed by the pipeline and on a batch that stays on the device."""
+    rows = store.read("p2_input", results)
+    return rows[(rows.network == "resnet50") & (rows.dataset == "fashion") & (rows.kind == "measured")]
+
+
+def tbl_p2_input(windows: pd.DataFrame) -> str | Missing:
+    """The rate with the input pipeline as a part of the rate without; windows of one process that took turns."""
+    lines = []
+    for _, own in windows.groupby(["device", "per_learner_batch", "jit_compile", "run_id"], sort=True):
+        fed, resident = (own[own.contender == name].images_per_second for name in ("fed", "resident"))
+        part = estimate(lambda a, b: a / b, fed, resident)
+        window = first(own)
+        where = store.short_name(window.device).removeprefix("NVIDIA ") + ", XLA" * bool(window.jit_compile)
+        extent = f"{len(fed)} × {window.steps} steps"
+        shares = f"{100 * part.low:.0f}–{100 * part.high:.0f} %"
+        lines.append(
+            (where, int(window.per_learner_batch), extent, median_range(fed), median_range(resident),
+             show.percent(part.value, 0), shares)
+        )  # fmt: skip
+    headers = ["Run on", "Batch", "Windows", "Fed", "Resident", "Share", "Interval"]
+    return table(lines, headers, "lrrrrrr", Missing("The input pipeline", INPUT))
+
+
+# ---- accuracy ------------------------------------------------------------------------------------------------------
+
+
+def _tested(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of whole epochs that were tested after each, by image size and effective batch."""
+    found = runs[runs.whole_epochs.astype(bool) & (runs.accuracies.map(len) > 1)]
+    return found.sort_values(
+        ["image_size", "effective_batch", "scaling", "learners"], ascending=[False, True, True, True]
+    )
+
+
+def fig_p2_accuracy(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
+    """Test accuracy after each epoch, coloured by the effective batch; a panel an image size, a line a run."""
+    found = _tested(runs)
+    if found.empty:
+        return Missing("Whole epochs with tests", WHOLE)
+    points = pd.DataFrame(
+        {"run": job.run_id, "epoch": epoch, "percent": 100 * accuracy, "batch": int(job.effective_batch),
+         "job": sized(job), "pixels": job.image_size}
+        for job in records(found)
+        for epoch, accuracy in enumerate(job.accuracies, 1)
+    )  # fmt: skip
+    batches = sorted(points.batch.unique())
+    colour = alt.Color("batch:O", title="effective batch", scale=alt.Scale(domain=batches))
+    views = []
+    for pixels in dict.fromkeys(points.pixels):
+        own = points.loc[points.pixels == pixels].drop(columns="pixels")
+        y = alt.Y("percent:Q", title="test accuracy (%)", scale=alt.Scale(domain=[0, 100]))
+        x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1))
+        base = alt.Chart(own).encode(x=x, y=y, color=colour, detail="run:N")
+        tips = ["job", "epoch", alt.Tooltip("percent", format=".2f", title="accuracy (%)"), "batch"]
+        marks = alt.layer(base.mark_line(), base.mark_point(**show.MEASURED_POINT, opacity=1).encode(tooltip=tips))
+        views.append(marks.properties(width=WIDTH, height=150, title=f"{pixels:g} px"))
+    return alt.vconcat(*views)
+
+
+def tbl_p2_accuracy(runs: pd.DataFrame) -> str | Missing:
+    """Test accuracy of runs of whole epochs: the last, which is the fair figure, and the best."""
+    lines = []
+    for job in records(_tested(runs)):
+        best = int(np.argmax(job.accuracies))
+        last, most = show.percent(job.accuracies[-1]), show.percent(job.accuracies[best])
+        lines.append(
+            (int(job.effective_batch), sized(job), f"{job.unit}, {job.image_size:g} px", len(job.accuracies), last,
+             most, best + 1)
+        )  # fmt: skip
+    headers = ["Effective batch", "Job", "Run on", "Epochs", "Last", "Best", "In epoch"]
+    return table(lines, headers, "rllrrrr", Missing("Whole epochs with tests", WHOLE))
+
+
+def text_p2_accuracy(runs: pd.DataFrame) -> str:
+    """Updates and last accuracy with the smallest and the largest effective batch, for each image size."""
+    found = _tested(runs)
+    said = []
+    for pixels in dict.fromkeys(found.image_size):
+        own = found[(found.image_size == pixels) & (found.accuracies.map(len) == EPOCHS)]
+        batches = sorted(int(batch) for batch in own.effective_batch.unique())
+        if len(batches) < 2:
+            continue
+        ends = []
+        for batch in (batches[0], batches[-1]):
+            last = [100 * values[-1] for values in own[own.effective_batch == batch].accuracies]
+            updates = show.count(EPOCHS * (IMAGES // batch))
+            ends.append(
+                f"an effective batch of {batch:,} makes {updates} updates in {EPOCHS} epochs and ends at "
+                f"{show.mean_range(last, '{:.1f}')} %"
+            )
+        said.append(f"At {pixels:g} px {'; '.join(ends)}.")
+    return " ".join(said) or "Only one effective batch was trained for whole epochs."
+
+
+# ---- CPU learners --------------------------------------------------------------------------------------------------
+
+
+def fig_p2_cores(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
+    """Throughput of CPU learners under both strategies."""
+    found = shown(runs)
+    found = found[found.device_kind == "cpu"]
+    if found.empty:
+        return Missing("CPU learners", f"{SCRIPT} --sweep --repeats 3 --steps-per-epoch 2 --no-evaluate")
+    return panels(points_of(found, "rate")[COLUMNS], "images/s")
+
+
+def tbl_p2_strategies(runs: pd.DataFrame) -> str | Missing:
+    """The same CPU learners under both strategies, where both ran in one allocation."""
+    ways = ["strategy", "workers", "all_reduce", "communication"]
+    plain = runs.all_reduce.eq("default") | runs.communication.eq("auto")
+    jobs = runs[(runs.device_kind == "cpu") & (runs.hosts == 1) & (runs.learners > 1) & plain]
+    lines = []
+    for one in series(comparisons.main(jobs, ways), ways):
+        if one.strategy.nunique() < 2:
+            continue
+        of, to = (one[one.strategy == name] for name in ("mirrored", "multiworker"))
+        keys = [{name: None if pd.isna(first(side)[name]) else first(side)[name] for name in ways} for side in (of, to)]
+        gain = ratio(one, of=keys[0], to=keys[1])
+        rates, interval = (median_range(of.rate), median_range(to.rate)), within(gain.low, gain.high)
+        lines.append((sized(first(one)), *rates, f"{gain.value:.2f}", interval, min(len(of), len(to))))
+    headers = ["Job", "Mirrored (images/s)", "MultiWorker (images/s)", "Ratio", "Interval", "Runs"]
+    command = f"{SCRIPT} --learners 2,4,8 --strategy mirrored,multiworker --repeats 3 --steps-per-epoch 2 --no-evaluate"
+    return table(lines, headers, "lrrrrr", Missing("Both strategies on the cores of one allocation", command))
+
+
+def tbl_p2_hosts(runs: pd.DataFrame) -> str | Missing:
+    """As many CPU learners on two emulated hosts as on one, by the speed of the link between them."""
+    axis = ["hosts", "gbit"]
+    jobs = runs[(runs.device_kind == "cpu") & (runs.communication == "auto")]
+    lines = []
+    for one in series(comparisons.main(jobs, axis), axis):
+        if one.hosts.nunique() < 2 or not (one.hosts == 1).any():
+            continue
+        for point in records(relative(one, axis).sort_values(axis)):
+            # Hosts are no learners: the ratio to one host is what `relative` calls the speed-up.
+            interval = within(point.speedup_low, point.speedup_high)
+            part = f"{point.speedup:.2f}"
+            lines.append((sized(point), over(point), rate_text(point.value), part, interval, point.repetitions))
+    headers = ["Job", "On", "Images/s", "Of one host's", "Interval", "Runs"]
+    made = f"{SCRIPT} --learners 16 --repeats 3 --steps-per-epoch 2 --no-evaluate"
+    command = f"export DLPERF_ALLOCATION=hosts\n{made}\n{made} --hosts 2 --gbit 10"
+    return table(lines, headers, "llrrrr", Missing("As many learners on one host and two, in one allocation", command))

@@ -1,0 +1,154 @@
+"""The charts that Problem 2's figures share: a panel a series, one below the other, against the number of learners."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from report import show
+from report.comparisons import spread
+from report.figures.strategy_runs import AXIS, LEARNERS, LOADS, k80, over, records
+
+WIDTH = 560
+K80_PANEL = "K80, 224 px: projected from published runs"
+PER_LEARNER: dict[str, Any] = {
+    "title": "learners",
+    "scale": alt.Scale(type="log", base=2, nice=False, domain=[0.88 * min(LEARNERS), 1.13 * max(LEARNERS)]),
+    "axis": alt.Axis(values=list(LEARNERS), format="d"),
+}
+TICKS = [m * 10.0**e for e in range(-4, 7) for m in (1, 1.5, 2, 3, 5, 7)]
+STYLES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("measured", {}, show.MEASURED_POINT),
+    ("projected", show.PROJECTED_LINE, show.PROJECTED_POINT),
+]
+# What a point has, beside the series that it belongs to. `measure` tells apart what is drawn with another mark.
+COLUMNS = ["panel", "scaling", "measure", "learners", "value", "low", "high", "repetitions", "basis"]
+
+
+def panels(
+    points: pd.DataFrame,
+    title: str,
+    *,
+    log: bool = False,
+    height: int = 105,
+    measures: Sequence[str] = ("",),
+    legend: bool = True,
+    apart: float = 0.0,
+) -> alt.TopLevelMixin:
+    """Points with COLUMNS, panel by panel in the order of the frame; bars from `low` to `high`.
+
+    What is projected is hollow, and its lines are dashed. A measure has a mark of its own. `apart`: by which part of
+    the learners weak scaling is moved to the left and strong to the right, where bars would hide each other.
+    """
+    frame = points[COLUMNS].assign(load=points.scaling.map(LOADS))
+    frame["x"] = frame.learners * (1 + apart * frame.scaling.map({"weak": -1, "strong": 1}))
+    views: list[Any] = []
+    for panel in dict.fromkeys(frame.panel):
+        own = frame[frame.panel == panel]
+        view = _panel(own, title, log, measures, legend and not views)
+        views.append(view.properties(title=panel.split("\n"), height=height))
+    return alt.vconcat(*views).resolve_scale(color="shared", shape="shared")
+
+
+def _panel(own: pd.DataFrame, title: str, log: bool, measures: Sequence[str], legend: bool) -> Any:
+    top = alt.Legend(orient="top", columns=1, labelLimit=320) if legend else None
+    loads = list(LOADS.values())
+    color = alt.Color("load:N", title=None, legend=top, scale=alt.Scale(domain=loads, range=show.CATEGORIES[:2]))
+    shapes: dict[str, Any] = {"domain": list(measures), "range": ["circle", "triangle-up"][: len(measures)]}
+    several = top if len(measures) > 1 else None
+    shape = alt.Shape("measure:N", title=None, legend=several, scale=alt.Scale(**shapes))
+    scale = alt.Scale(type="log", nice=False, padding=12) if log else alt.Scale(zero=True)
+    axis = alt.Axis(values=TICKS, labelOverlap="greedy", format="~g") if log else alt.Axis(tickCount=5)
+    y = alt.Y("value:Q", title=title, scale=scale, axis=axis)
+    tips = ["learners", alt.Tooltip("load", title="scaling"), alt.Tooltip("value", format=",.4~g", title=title)]
+    tips += [alt.Tooltip(name, format=",.4~g") for name in ("low", "high")] + ["repetitions", "basis"]
+    base = alt.Chart(own).encode(x=alt.X("x:Q", **PER_LEARNER), color=color)
+    layers = [base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")]
+    for basis, line, point in STYLES:
+        if basis in set(own.basis):
+            of_basis = base.transform_filter(f"datum.basis == '{basis}'")
+            layers.append(of_basis.mark_line(**line).encode(y=y, detail="measure:N"))
+            layers.append(of_basis.mark_point(**point, opacity=1).encode(y=y, shape=shape, tooltip=tips))
+    return alt.layer(*layers).properties(width=WIDTH)
+
+
+def curves(points: pd.DataFrame, measures: Sequence[str]) -> alt.TopLevelMixin:
+    """Points with COLUMNS as a line a `panel`, all in one view; a view a measure, which titles its axis."""
+    names = list(dict.fromkeys(points.panel))
+    frame = points[COLUMNS].assign(panel=points.panel.str.replace("\n", " "))
+    names = [name.replace("\n", " ") for name in names]
+    legend = alt.Legend(orient="top", columns=1, labelLimit=340)
+    scale = alt.Scale(domain=names, range=(show.CATEGORIES * len(names))[: len(names)])
+    views: list[Any] = []
+    for title in measures:
+        color = alt.Color("panel:N", title=None, scale=scale, legend=None if views else legend)
+        own = frame[frame.measure == title]
+        y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
+        base = alt.Chart(own).encode(x=alt.X("learners:Q", **PER_LEARNER), color=color)
+        tips = ["panel", "learners", alt.Tooltip("value", format=".3f", title=title)]
+        tips += [alt.Tooltip(name, format=".3f") for name in ("low", "high")] + ["repetitions", "basis"]
+        layers = [base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q")]
+        for basis, line, point in STYLES:
+            if basis in set(own.basis):
+                of_basis = base.transform_filter(f"datum.basis == '{basis}'")
+                layers.append(of_basis.mark_line(**line).encode(y=y))
+                layers.append(of_basis.mark_point(**point, opacity=1).encode(y=y, tooltip=tips))
+        views.append(alt.layer(*layers).properties(width=WIDTH, height=120))
+    return alt.vconcat(*views)
+
+
+def points_of(frame: pd.DataFrame, value: str, measure: str = "") -> pd.DataFrame:
+    """The median and range of each job, with COLUMNS; series in the order of the frame."""
+    found = spread(frame, [*AXIS, "scaling", "base"], value)
+    basis = found.basis if "basis" in found else "measured"
+    return sorted_like(frame, found.assign(panel=titles(found), measure=measure, basis=basis))
+
+
+def sorted_like(frame: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """The points' series in the order in which the frame has them."""
+    order = {name: i for i, name in enumerate(dict.fromkeys(frame.series))}
+    return points.sort_values("series", key=lambda names: names.map(order), kind="stable")
+
+
+def titles(points: pd.DataFrame) -> list[str]:
+    """A panel's title for each point: its series, and which of its learners are on several hosts."""
+    title = {}
+    for name, own in points.groupby("series"):
+        far = own[own.hosts > 1].drop_duplicates("learners")
+        apart = "".join(f"; {job.learners} on {over(job)}" for job in records(far))
+        title[name] = "\n".join(textwrap.wrap(f"{name}{apart}", 52))
+    return [title[name] for name in points.series]
+
+
+def of_k80(value: str, low: str, high: str, measure: str = "") -> pd.DataFrame:
+    """The homework's own machine, projected by the scaling model, with COLUMNS."""
+    jobs = k80()
+    constant: dict[str, Any] = {"panel": K80_PANEL, "measure": measure, "repetitions": 0, "basis": "projected"}
+    return jobs.assign(value=jobs[value], low=jobs[low], high=jobs[high], **constant)[COLUMNS]
+
+
+def contests(points: pd.DataFrame, order: Sequence[str]) -> alt.TopLevelMixin:
+    """Throughput by implementation: a panel a comparison (`title`), a point a run, and the median as a black tick."""
+    views = []
+    for title in dict.fromkeys(points.title):
+        own = points.loc[points.title == title, ["name", "rate", "repeat"]]
+        own = own.assign(name=own["name"].str.removesuffix("AllReduce"))  # a phone has no room for it
+        x = alt.X(
+            "rate:Q", title="images/s", scale=alt.Scale(domain=[0, 1.05 * own.rate.max()]), axis=alt.Axis(tickCount=4)
+        )
+        y = alt.Y(
+            "name:N", title=None, sort=[name.removesuffix("AllReduce") for name in order], axis=alt.Axis(labelLimit=220)
+        )
+        tips = ["name", "repeat", alt.Tooltip("rate", format=",.4~g", title="images/s")]
+        base = alt.Chart(own).encode(x=x, y=y)
+        median = base.encode(x=alt.X("median(rate):Q", title="images/s"))
+        view = alt.layer(
+            median.mark_tick(thickness=2, height=18, color="black"),
+            base.mark_point(**show.MEASURED_POINT, opacity=0.8).encode(tooltip=tips),
+        )
+        views.append(view.properties(width=WIDTH, height=22 * own["name"].nunique(), title=title))
+    return alt.vconcat(*views)

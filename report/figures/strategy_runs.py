@@ -1,0 +1,315 @@
+"""Problem 2's runs as its figures take them: one row a run, named after its series, and which series are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments import epochs, prices, store
+from report import comparisons, show
+from report.answers import Missing
+from report.estimates import ENOUGH, Estimate, word
+
+EXPERIMENT = "p2_strategy"
+SCRIPT = f"python experiments/{EXPERIMENT}.py"
+_SERIES = "--scaling weak,strong --repeats 3"
+ON_GPUS = f"{SCRIPT} --device gpu --strategy mirrored --learners 1,2,4,8 {_SERIES} --image-size 224 --jit-compile"
+ON_CORES = f"{SCRIPT} --learners 1,2,4,8,16 {_SERIES} --steps-per-epoch 2 --no-evaluate"
+MADE_BY = f"{ON_GPUS}\n{ON_CORES}"
+LEARNERS = (1, 2, 4, 8, 16)  # the homework's
+BASES = {"weak": 64, "strong": 256}  # its example's batch of a learner, and its effective batch
+LOADS = {"weak": "weak, 64 images a learner", "strong": "strong, 256 images in all"}
+EPOCHS, IMAGES = 10, 60_000  # the homework's epochs, and Fashion-MNIST's training images
+AXIS = ["learners", "workers", "hosts", "gbit"]  # what changes when learners are added
+STRATEGIES = {"mirrored": "Mirrored", "multiworker": "MultiWorker"}
+
+
+def load(results: Path = store.RESULTS) -> pd.DataFrame:
+    """The measured runs of ResNet-50 on Fashion-MNIST whose learners have a core or GPU of their own."""
+    own = {run.run_id for run in store.origins(EXPERIMENT, results) if not run.config.get("oversubscribe", False)}
+    of_epochs = epochs.read(EXPERIMENT, results)
+    return prepared(of_epochs[of_epochs.run_id.isin(own)])
+
+
+def prepared(of_epochs: pd.DataFrame) -> pd.DataFrame:
+    """`comparisons.jobs` of the epochs, and of each run:
+
+    unit, series: what a learner is, and with it all that describes the run but its size.
+    ten_seconds, ten_basis: training time of the homework's ten epochs; measured where the run has them whole, else
+        projected: the steps of ten epochs times the time of a step.
+    first_epoch: its rate over the median of the later ones' (NaN for a single epoch).
+    accuracies: after each epoch, as far as it was tested.
+    """
+    asked = (of_epochs.kind == "measured") & (of_epochs.network == "resnet50") & (of_epochs.dataset == "fashion")
+    kept = of_epochs[asked]
+    jobs = named(comparisons.jobs(kept))
+    whole = jobs.whole_epochs.astype(bool) & (jobs.epochs == EPOCHS)
+    jobs["ten_seconds"] = jobs.train_seconds.where(whole, ten_projected(jobs)).astype(float)
+    jobs["ten_basis"] = np.where(whole, "measured", "projected")
+    by_epoch = kept.groupby(["run_id", "epoch"], as_index=False).agg(
+        images=("images", "sum"), seconds=("seconds", "max"), accuracy=("test_accuracy", "first")
+    )
+    by_run = dict(list(by_epoch.groupby("run_id")))
+    jobs["first_epoch"] = [_first_epoch(by_run[run]) for run in jobs.run_id]
+    jobs["accuracies"] = [tuple(by_run[run].accuracy.dropna()) for run in jobs.run_id]
+    return jobs
+
+
+def ten_projected(jobs: pd.DataFrame) -> pd.Series:
+    """Seconds of ten epochs' steps at the job's `step_seconds`."""
+    return EPOCHS * (IMAGES // jobs.effective_batch.astype(float)) * jobs.step_seconds.astype(float)
+
+
+def _first_epoch(run: pd.DataFrame) -> float:
+    rates = (run.images / run.seconds).where(run.epoch > 1)
+    return float((run.images / run.seconds).iloc[0] / rates.median())
+
+
+def named(jobs: pd.DataFrame) -> pd.DataFrame:
+    """The jobs with `unit` and `series`: H200, and H200, 224 px, XLA."""
+    unit = [unit_of(kind, device) for kind, device in zip(jobs.device_kind, jobs.device, strict=True)]
+    return jobs.assign(unit=unit, series=[_series(job) for job in jobs.to_dict("records")])
+
+
+def unit_of(device_kind: str, device: str) -> str:
+    """What a learner computes on, in short: H200, or CPU."""
+    return store.short_name(device).removeprefix("NVIDIA ") if device_kind == "gpu" else "CPU"
+
+
+def _series(job: dict[Any, Any]) -> str:
+    gpu = job["device_kind"] == "gpu"
+    how = setting(job).removeprefix("float32").removeprefix(", ")  # float32 goes without saying
+    words = [unit_of(str(job["device_kind"]), str(job["device"])), f"{job['image_size']:g} px", *filter(None, [how])]
+    if not gpu or job["strategy"] == "multiworker":
+        words.insert(1, str(STRATEGIES[str(job["strategy"])]))
+    if not gpu and job["threads"] != 1:
+        words.append(f"{job['threads']} cores a learner")
+    return ", ".join(words)
+
+
+def setting(job: dict[Any, Any]) -> str:
+    """How a job computes: float32, XLA, 10 steps a call."""
+    words = [str(job["precision"]), "XLA" if job["jit_compile"] else ""]
+    words.append(f"{job['steps_per_execution']} steps a call" if job["steps_per_execution"] != 1 else "")
+    return ", ".join(filter(None, words))
+
+
+# ---- which are shown -----------------------------------------------------------------------------------------------
+
+
+def homework(jobs: pd.DataFrame) -> pd.DataFrame:
+    """The homework's ten jobs: default all-reduce, or AUTO; 64 images a learner, or 256 in all."""
+    default = (jobs.strategy == "mirrored") & (jobs.all_reduce == "default")
+    automatic = (jobs.strategy == "multiworker") & (jobs.communication == "auto")
+    return jobs[(default | automatic) & (jobs.base == jobs.scaling.map(BASES))]
+
+
+def shown(jobs: pd.DataFrame) -> pd.DataFrame:
+    """The homework's jobs that form series of at least two sizes, each from one allocation (`comparisons.main`)."""
+    found = comparisons.main(homework(jobs), [*AXIS, "scaling", "base"])
+    if found.empty:
+        return found
+    # Runs whose host had other settings are another series of the same name: of those, too, one is shown.
+    where = ["series", "allocation", "device", "environment"]
+    rank = found.groupby(where, as_index=False).agg(sizes=("learners", "nunique"), started=("started", "max"))
+    best = rank.sort_values(["sizes", "started"], ascending=False).drop_duplicates("series")
+    found = found.merge(best[best.sizes > 1][where], on=where)
+    return found.sort_values(["series", "scaling", "learners", "repeat"]).reset_index(drop=True)
+
+
+def ordered(frame: pd.DataFrame) -> list[str]:
+    """The names of its series, the most telling first: GPUs, a job of one learner, larger images, more sizes."""
+    ranked = frame.groupby("series").agg(
+        gpu=("device_kind", lambda kind: (kind == "gpu").any()),
+        one=("learners", lambda n: (n == 1).any()),
+        pixels=("image_size", "first"),
+        sizes=("learners", "nunique"),
+        strategy=("strategy", "first"),  # the one for several nodes before the other
+    )
+    return list(ranked.sort_values(["gpu", "one", "pixels", "sizes", "strategy"], ascending=False).index)
+
+
+def headlines(jobs: pd.DataFrame) -> list[pd.DataFrame]:
+    """The series that answers are about: the first one on GPUs and the first one on cores, as far as there are any."""
+    found = shown(jobs)
+    of_kind = [found[found.device_kind == kind] for kind in ("gpu", "cpu")]
+    return [frame[frame.series == ordered(frame)[0]] for frame in of_kind if len(frame)]
+
+
+def drawn(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Of `shown` all series on GPUs and the first one on cores, in the order of `ordered`."""
+    found = shown(jobs)
+    if found.empty:
+        return found
+    names = ordered(found)
+    cores = set(found.series[found.device_kind == "cpu"])
+    first = next((name for name in names if name in cores), None)
+    place = {name: i for i, name in enumerate(names) if name not in cores or name == first}
+    kept = found[found.series.isin(place)]
+    return kept.sort_values("series", key=lambda series: series.map(place), kind="stable")
+
+
+def ten_epochs(jobs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of ten whole epochs."""
+    return jobs[jobs.ten_basis == "measured"]
+
+
+def at(job: Any) -> dict[str, Any]:
+    """Where on the axis a job is."""
+    return {name: None if pd.isna(job[name]) else job[name] for name in AXIS}
+
+
+def each(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Weak and strong scaling's jobs, as far as more than one size ran."""
+    for scaling in BASES:
+        one = frame[frame.scaling == scaling]
+        if one.learners.nunique() > 1:
+            yield scaling, one
+
+
+def repeated(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Each job with its repetitions: series in the frame's order, weak scaling first, few learners first."""
+    for name in dict.fromkeys(frame.series):
+        for scaling in BASES:
+            own = frame[(frame.series == name) & (frame.scaling == scaling)]
+            for _, job in own.groupby(AXIS, dropna=False, sort=True):
+                yield job
+
+
+def ends(one: pd.DataFrame) -> tuple[Any, Any]:
+    """The job with fewest and the one with most learners."""
+    ranked = one.sort_values(["learners", "hosts", "repeat"])
+    return ranked.iloc[0], ranked.iloc[-1]
+
+
+def like(one: pd.DataFrame, job: Any) -> pd.DataFrame:
+    """The job and its repetitions."""
+    return comparisons.select(one, **at(job))
+
+
+# ---- the homework's K80 --------------------------------------------------------------------------------------------
+
+
+def k80(fitted: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The scaling model's projection for the homework's jobs on K80, with 80 % intervals: a row a job with `rate`,
+    `low`, `high` (images/s) and `ten_seconds`, `ten_low`, `ten_high`. `fitted`: the rows of `scaling_fit`."""
+    rows = store.read("scaling_fit") if fitted is None else fitted
+    rows = rows[(rows.method == "homework") & rows.series.str.contains("K80")]
+    if len(rows):
+        rows = rows[rows.run_id == rows.sort_values("started").run_id.iloc[-1]]
+    jobs = pd.DataFrame(
+        {
+            "scaling": np.where(rows.series.str.contains("weak"), "weak", "strong"),
+            "learners": rows.learners.astype(int),
+            "per_learner_batch": rows.per_learner_batch.astype(float),
+            "rate": rows.predicted.astype(float),
+            "low": rows.low.astype(float),
+            "high": rows.high.astype(float),
+        }
+    )
+    effective = jobs.learners * jobs.per_learner_batch
+    images = EPOCHS * (IMAGES // effective) * effective
+    jobs["ten_seconds"], jobs["ten_low"], jobs["ten_high"] = images / jobs.rate, images / jobs.high, images / jobs.low
+    return jobs.reset_index(drop=True)
+
+
+# ---- rows and text -----------------------------------------------------------------------------------------------
+
+
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows, whose fields are attributes."""
+    return (row for _, row in frame.iterrows())
+
+
+def first(frame: pd.DataFrame) -> Any:
+    """What describes jobs that differ in nothing that matters."""
+    return frame.iloc[0]
+
+
+def note(estimates: Sequence[Estimate]) -> str:
+    """What the intervals or ranges of a sentence are worth."""
+    counts = {min(one.repetitions, ENOUGH) for one in estimates}
+    if counts == {ENOUGH}:
+        return f"95 % intervals, at least {word(ENOUGH)} repetitions each."
+    if counts == {1}:
+        return "Single runs, too few for a verdict."
+    if counts == {1, ENOUGH}:
+        return f"In brackets: 95 % intervals, at least {word(ENOUGH)} repetitions; without brackets: single runs."
+    return "Where fewer than three repetitions ran, ranges, and no verdict."
+
+
+def over(job: Any) -> str:
+    """What its learners are spread over."""
+    link = f", {job.gbit:g} Gbit/s" if job.gbit == job.gbit else ""
+    return f"{job.hosts} emulated hosts{link}" if job.hosts > 1 else "one host"
+
+
+def place(job: Any) -> str:
+    """What a job's learners compute on: H200 GPUs (32 px, float32), or CPU cores."""
+    if job.device_kind == "cpu":
+        return "CPU cores"
+    return f"{job.unit} GPUs ({conditions(job)})"
+
+
+def conditions(job: Any) -> str:
+    """Size of the images, and how a job computes: 224 px, float32, XLA."""
+    return f"{job.image_size:g} px, {setting(job.to_dict())}"
+
+
+def sized(job: Any) -> str:
+    """A job as learners × images of each: weak, 2 × 64."""
+    return f"{job.scaling}, {job.learners} × {job.per_learner_batch}"
+
+
+def devices(frames: list[pd.DataFrame]) -> str:
+    """What these runs used: 1 to 2 NVIDIA H100 and 1 to 16 cores of an Intel Xeon."""
+    parts = []
+    for frame in frames:
+        name, least, most = store.short_name(frame.device.iloc[0]), frame.learners.min(), frame.learners.max()
+        number = f"{least} to {most}" if most > least else f"{most}"
+        gpu = frame.device_kind.iloc[0] == "gpu"
+        parts.append(f"{number} {name}" if gpu else f"{number} cores of an {name}")
+    return show.listing(dict.fromkeys(parts))
+
+
+def rate_text(value: float) -> str:
+    """Images per second: three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def milliseconds(value: float) -> str:
+    """Seconds in ms, three digits."""
+    return f"{1000 * value:.3g}" if value < 1 else f"{1000 * value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A duration; in seconds up to ten minutes, and nothing for none."""
+    if pd.isna(seconds):
+        return "–"
+    return f"{seconds:.0f} s" if 90 <= seconds < 600 else show.seconds(seconds)
+
+
+def median_range(values: pd.Series, write: Callable[[float], str] = rate_text) -> str:
+    """The median and, of several values, the range."""
+    several = f" ({write(values.min())}–{write(values.max())})" if len(values) > 1 else ""
+    return write(values.median()) + several if len(values) else "–"
+
+
+def within(low: float, high: float, form: str = "{:.2f}–{:.2f}") -> str | None:
+    """An interval or range; None where a single run on each side leaves none."""
+    return None if low == high else form.format(low, high)
+
+
+def priced(unit: str) -> pd.DataFrame:
+    """The prices of a device, dearest first; empty where the table has none."""
+    table = prices.load()
+    return prices.of(unit, table) if unit in set(table.device) else table.iloc[:0]
+
+
+def table(lines: list[Any], headers: list[str], align: str, none: Missing) -> str | Missing:
+    """A table whose first column says a thing once, or what is missing where there are no lines."""
+    return show.table_text(show.once(lines), headers, align) if lines else none
