@@ -109,7 +109,9 @@ def read_reports(report: Path, workers: int) -> list[dict[str, Any]]:
     reports = json.loads(report.read_bytes()) if report.exists() else []
     ranks = [one["rank"] for one in reports]
     if ranks != list(range(workers)):
-        raise RunError(f"of {workers} workers those of rank {ranks} reported, all ended well; nothing was written")
+        raise RunError(
+            f"all {workers} workers ended well, but reports came from ranks {ranks} only; nothing was written"
+        )
     return reports
 
 
@@ -272,7 +274,7 @@ def main(argv: list[str] | None = None) -> int:
             goes_on=several,
         )
 
-    return exit_status(EXPERIMENT, work, "the workers were stopped, nothing was written")
+    return exit_status(EXPERIMENT, work, "the workers were stopped, nothing of their job was written")
 
 
 if __name__ == "__main__":

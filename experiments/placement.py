@@ -8,8 +8,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from experiments import cores, jobs
@@ -100,14 +100,27 @@ def cluster(text: str, workers: int) -> tuple[list[str], int]:
     return addresses, index
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is written to standard error: TensorFlow's import logs there, whatever level it is told."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def slurm_tf_config(workers: int) -> str:
     """TF_CONFIG from Slurm's variables. Raises UsageError outside of srun, and for another number of its tasks."""
     for name in ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE"):
         if name not in os.environ:
             raise UsageError(f"--launcher slurm: no {name} here; start the script with srun, a task for each worker")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    import tensorflow as tf
-
+    with quiet():
+        import tensorflow as tf
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver
     try:
         # It asks nvidia-smi unless it is told of GPUs, which it deals out on paper: one a task, of more than enough.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import epochs, jobs, p2_options, p2_strategy, placement, store
+from experiments import allocation, epochs, jobs, p2_options, p2_strategy, placement, store
 from experiments.hosts import Link
 from experiments.usage import RunError
 from tests.processes import started_for
@@ -44,7 +44,8 @@ def workers_of(results: Path) -> dict[int, int]:
 @needs_tensorflow
 def test_two_workers_write_their_rows_and_are_skipped_once_finished(tmp_path: Path) -> None:
     argv = command(tmp_path, "--learners", "2", "--epochs", "2", "--learning-rate", "0.05")
-    done = subprocess.run(argv, capture_output=True, text=True)
+    here = os.environ | {allocation.TOKEN: "one"}
+    done = subprocess.run(argv, env=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.split()[-1])
     assert path.parent == tmp_path / "p2_strategy" and path.name.startswith("cpu-weak-2x16-multiworker-auto-r1")
@@ -95,33 +96,29 @@ def test_two_workers_write_their_rows_and_are_skipped_once_finished(tmp_path: Pa
     assert found[found.epoch == 2].train_loss.max() < found[found.epoch == 1].train_loss.min()
 
     origin = store.runs(tmp_path)[0].provenance
-    names = (
-        "p2_strategy",
-        "p2_options",
-        "strategy",
-        "placement",
-        "worker",
-        "fashion",
-        "jobs",
-        "launch",
-        "cores",
-        "watch",
-    )
-    assert {f"experiments/{name}.py" for name in names} <= set(origin.sources)
+    names = "p2_strategy p2_options strategy placement worker fashion jobs launch cores watch"
+    assert {f"experiments/{name}.py" for name in names.split()} <= set(origin.sources)
     assert {"tensorflow", "keras", "numpy"} <= {name.removesuffix("-cpu") for name in origin.versions}
     assert origin.device_count == 2
 
-    again = subprocess.run([*argv, "--skip-finished"], capture_output=True, text=True)
+    again = subprocess.run([*argv, "--skip-finished"], env=here, capture_output=True, text=True)
     assert again.returncode == 0 and "finished before, skipped" in again.stderr and not again.stdout
 
 
 def report(rank: int, set_up: float) -> dict[str, Any]:
     """What a worker reports of two epochs of two executions and a test; its clock says when its set-up ended."""
-    epochs = [
-        {"marks": [set_up + 0.5, set_up + 1.5, set_up + 3.5], "losses": [2.0, 1.0], "correct": 100, "tested": set_up + 4},
-        {"marks": [set_up + 4, set_up + 5, set_up + 6], "losses": [0.5, 0.25], "correct": 160 + rank, "tested": set_up + 7},
-    ]  # fmt: skip
-    return {"rank": rank, "set_up": set_up, "epochs": epochs, "parameters": 10, "gradient_bytes": 40}
+    marks, losses = [[0.5, 1.5, 3.5], [4.0, 5.0, 6.0]], [[2.0, 1.0], [0.5, 0.25]]
+    correct, tested = [100, 160 + rank], [4.0, 7.0]
+    parts = [
+        {
+            "marks": [set_up + m for m in marks[e]],
+            "losses": losses[e],
+            "correct": correct[e],
+            "tested": set_up + tested[e],
+        }
+        for e in (0, 1)
+    ]
+    return {"rank": rank, "set_up": set_up, "epochs": parts, "parameters": 10, "gradient_bytes": 40}
 
 
 @pytest.mark.parametrize("assigned", [False, True])
@@ -156,11 +153,11 @@ def test_rows_of_a_report(assigned: bool) -> None:
 
 def test_a_worker_that_did_not_report_is_missed(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    with pytest.raises(RunError, match=r"of 2 workers those of rank \[\] reported"):
+    with pytest.raises(RunError, match=r"all 2 workers ended well, but reports came from ranks \[\] only"):
         p2_strategy.read_reports(path, 2)
     path.write_text(json.dumps([report(0, 1.0)]))
     assert [one["rank"] for one in p2_strategy.read_reports(path, 1)] == [0]
-    with pytest.raises(RunError, match=r"of 2 workers those of rank \[0\] reported"):
+    with pytest.raises(RunError, match=r"all 2 workers ended well, but reports came from ranks \[0\] only"):
         p2_strategy.read_reports(path, 2)
 
 

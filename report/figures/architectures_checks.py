@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from derivations import alexnet, inception, layers, vgg
-from derivations import cifar_resnet as resnet
+from derivations import alexnet, cifar_resnet, inception, layers, vgg
 from derivations.layers import Layer, Totals
 from experiments import store
 from report import show
@@ -47,7 +46,7 @@ def derived() -> dict[str, Totals]:
         "inception-reduced": of_module(inception.reduced(course)),
         "inception-3b": of_module(inception.reduced(inception.GOOGLENET_3B)),
     }
-    counts = resnet.counts(44)
+    counts = cifar_resnet.counts(44)
     resnet44 = Totals(0, counts.weights, counts.parameters - counts.weights, counts.macs)  # BatchNorm's are no weights
     return {name: layers.totals(net) for name, net in nets.items()} | {"resnet44": resnet44}
 
@@ -129,7 +128,7 @@ def text_crosscheck(checks: pd.DataFrame) -> str | Missing:
     if checks.empty:
         return Missing("What fvcore counts beside convolutions", MADE_BY)
     work = {
-        "resnet44": ("ResNet-44's BatchNorm", 2 * resnet.counts(44).conv_activations),
+        "resnet44": ("ResNet-44's BatchNorm", 2 * cifar_resnet.counts(44).conv_activations),
         "alexnet-torchvision": ("torchvision's adaptive pooling", alexnet.torchvision_layers()[7].activations),
     }
     parts = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from derivations import cifar_resnet as resnet
+from derivations import cifar_resnet
 from report import show
 from report.answers import Missing
 from report.estimates import ENOUGH, verdict
@@ -44,7 +44,7 @@ SAME = ["device", "code", "engine"]
 
 def text_p4_network() -> str:
     """The network, and how many updates an epoch has."""
-    b, a = (show.count(resnet.counts(44, option).parameters) for option in ("B", "A"))
+    b, a = (show.count(cifar_resnet.counts(44, option).parameters) for option in ("B", "A"))
     return (
         "ResNet-44 [@he2015, §4.2] with BatchNorm [@ioffe2015], as in the code of Hoffer et al.: 1×1 convolutions in "
         f"the two shortcuts that change shape, {b} parameters. He et al. use parameter-free shortcuts there, {a} "

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from experiments import prices
+from experiments.scaling import prices
 from report import show
 from report.answers import Answer, Missing
 from report.comparisons import ratio

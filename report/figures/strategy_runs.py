@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments import epochs, prices, store
+from experiments import epochs, store
+from experiments.scaling import prices
 from report import comparisons, show
 from report.answers import Missing
 from report.estimates import ENOUGH, Estimate, word
