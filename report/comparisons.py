@@ -125,12 +125,13 @@ def series(jobs: pd.DataFrame, axis: str | Sequence[str] = "learners") -> Iterat
 
 
 def main(jobs: pd.DataFrame, axis: str | Sequence[str] = "learners") -> pd.DataFrame:
-    """Of series that differ in where they ran alone, the one to show: most values of the axis, then most runs, then
-    the latest. The others' jobs are left out; they are never pooled with it."""
+    """Of series that differ only in where they ran, the host's settings included, the one to show: most values of the
+    axis, then most runs, then the latest. The others' jobs are left out; they are never pooled with it."""
     names = _names(axis)
     chosen: dict[Any, tuple[Any, pd.DataFrame]] = {}
     for one in series(jobs, axis):
-        setting = tuple(None if pd.isna(v) else v for v in (one[n].iloc[0] for n in _fixed(one, names)))
+        described = [name for name in _fixed(one, names) if name != "environment"]
+        setting = tuple(None if pd.isna(v) else v for v in (one[n].iloc[0] for n in described))
         rank = (len(one[names].drop_duplicates()), len(one), one.started.max())
         if setting not in chosen or rank > chosen[setting][0]:
             chosen[setting] = rank, one

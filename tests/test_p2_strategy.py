@@ -153,11 +153,11 @@ def test_rows_of_a_report(assigned: bool) -> None:
 
 def test_a_worker_that_did_not_report_is_missed(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    with pytest.raises(RunError, match=r"all 2 workers ended well, but reports came from ranks \[\] only"):
+    with pytest.raises(RunError, match=r"all 2 workers ended well, but only ranks \[\] reported"):
         p2_strategy.read_reports(path, 2)
     path.write_text(json.dumps([report(0, 1.0)]))
     assert [one["rank"] for one in p2_strategy.read_reports(path, 1)] == [0]
-    with pytest.raises(RunError, match=r"all 2 workers ended well, but reports came from ranks \[0\] only"):
+    with pytest.raises(RunError, match=r"all 2 workers ended well, but only ranks \[0\] reported"):
         p2_strategy.read_reports(path, 2)
 
 

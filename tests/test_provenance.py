@@ -16,8 +16,11 @@ from experiments.scaling import published
 from experiments.scaling.predictions import predictions
 from experiments.scaling.series import POINTS
 from report import show
+from report.figures import horovod_costs, horovod_runs, strategy_beyond, strategy_runs
 
 REPORT = Path(show.__file__).parent
+READERS = [epochs.read, store.runs, horovod_runs.load, horovod_costs.load_sums, strategy_runs.load]
+READERS += [strategy_beyond.load_input]
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -26,8 +29,8 @@ def run(chapter: str, results: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[s
     texts: list[str] = []
     monkeypatch.setattr(show, "display", lambda data, raw: texts.append(data.get("text/markdown", f"{list(data)}")))
     monkeypatch.setattr(store.read, "__defaults__", (results, None))
-    monkeypatch.setattr(epochs.read, "__defaults__", (results,))
-    monkeypatch.setattr(store.runs, "__defaults__", (results,))
+    for reader in READERS:
+        monkeypatch.setattr(reader, "__defaults__", (results,))
     monkeypatch.delenv("QUARTO_EXECUTE_INFO", raising=False)
     source = (REPORT / chapter).read_text()
     names: dict[str, Any] = {}

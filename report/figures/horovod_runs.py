@@ -48,7 +48,11 @@ def prepared(of_epochs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     train = steps[steps.phase == "train"]
     slowest = train.groupby(["run_id", "epoch", "step"]).seconds.max().groupby("run_id").mean()
     means = pd.DataFrame({"mean_step": train.groupby("run_id").seconds.mean(), "slowest_step": slowest})
-    return named(comparisons.jobs(kept).merge(means.astype(float).reset_index(), on="run_id", how="left"))
+    return named(
+        comparisons.jobs(kept).merge(
+            means.astype(float).rename_axis("run_id").reset_index().astype({"run_id": object}), on="run_id", how="left"
+        )
+    )
 
 
 def named(jobs: pd.DataFrame) -> pd.DataFrame:
