@@ -52,28 +52,34 @@ def span(unit: str, learners: int, seconds: float) -> str | None:
 
 
 def answer_p2_cost(runs: pd.DataFrame) -> Answer | Missing:
-    """2.3: what ten epochs cost on the fewest GPUs and on the most, and their ratio, which no price changes."""
+    """2.3: what ten epochs cost on the fewest GPUs and on the most, and their ratio, which no price changes.
+
+    Without jobs of ten whole epochs it is projected from the time of a step.
+    """
     series = [frame for frame in headlines(runs) if frame.device_kind.iloc[0] == "gpu"]
     measured = [whole for frame in series if (whole := ten_epochs(frame)).learners.nunique() > 1]
-    if not measured:
+    used = measured or [frame for frame in series if frame.learners.nunique() > 1]
+    if not used:
         return Missing("The cost of ten epochs on GPUs", MADE_BY)
     texts, ratios = [], []
-    for frame in measured:
+    for frame in used:
         parts = []
         for scaling, one in each(frame):
             few, many = ends(one)
-            times = [like(one, job).train_seconds.median() for job in (few, many)]
+            times = [like(one, job).ten_seconds.median() for job in (few, many)]
             costs = [span(job.unit, job.learners, time) for job, time in zip((few, many), times, strict=True)]
             hours = [f"{job.learners * time / 3600:.2g}" for job, time in zip((few, many), times, strict=True)]
             shown = f"{costs[0]} and {costs[1]} USD" if costs[0] else f"{hours[0]} and {hours[1]} GPU-hours"
-            # An ideal of one: N learners, each for the Nth part of the time.
+            # Ten epochs have as many images for all, so time is in proportion to the inverse of the rate. An ideal of
+            # one: N learners, each for the Nth part of the time.
             ideal = few.learners / many.learners
-            ratios.append(ratio(one, of=at(many), to=at(few), value="train_seconds", ideal=ideal))
+            ratios.append(ratio(one, of=at(few), to=at(many), ideal=ideal))
             parts.append(f"with {scaling} scaling {shown}, {ratios[-1].brief('')} times as much on the larger job")
         few, many = ends(frame)
-        texts.append(f"On {few.learners} and {many.learners} {place(few)}, training costs {'; '.join(parts)}.")
-    sentence = " ".join([*texts, note(ratios)])
-    return Answer("2.3", sentence, devices(measured), sum(map(len, measured)), "measured", "fig-p2-cost")
+        verb = "costs" if measured else "of ten epochs would cost"
+        texts.append(f"On {few.learners} and {many.learners} {place(few)}, training {verb} {'; '.join(parts)}.")
+    sentence, count = " ".join([*texts, note(ratios)]), sum(map(len, used))
+    return Answer("2.3", sentence, devices(used), count, "measured" if measured else "projected", "fig-p2-cost")
 
 
 def fig_p2_cost(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
