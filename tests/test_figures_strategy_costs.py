@@ -47,7 +47,7 @@ def test_a_device_without_a_price_has_hours(monkeypatch: pytest.MonkeyPatch) -> 
 def test_without_whole_jobs_cost_is_projected_from_a_step() -> None:
     answer = strategy_costs.answer_p2_cost(runs(job([1.0]), job([1.0], 2), *CORES))
     # Half a second a step: 9,370 steps of one learner, 4,680 of two, at 0.5 to 1 cent a second.
-    assert "would cost with weak scaling 23.42–46.85 and 23.40–46.80 USD, 1.00 times" in text(answer)
+    assert "would cost with weak scaling 23.43–46.85 and 23.40–46.80 USD, 1.00 times" in text(answer)
     assert isinstance(answer, Answer) and answer.basis == "projected"
     assert isinstance(strategy_costs.answer_p2_cost(runs(job([1.0]), *CORES)), Missing)
 

@@ -70,10 +70,12 @@ def answer_p2_cost(runs: pd.DataFrame) -> Answer | Missing:
             costs = [span(job.unit, job.learners, time) for job, time in zip((few, many), times, strict=True)]
             hours = [f"{job.learners * time / 3600:.2g}" for job, time in zip((few, many), times, strict=True)]
             shown = f"{costs[0]} and {costs[1]} USD" if costs[0] else f"{hours[0]} and {hours[1]} GPU-hours"
-            # Ten epochs have as many images for all, so time is in proportion to the inverse of the rate. An ideal of
-            # one: N learners, each for the Nth part of the time.
+            # An ideal of one: N learners, each for the Nth part of the time. Projected times go with the inverse rate.
             ideal = few.learners / many.learners
-            ratios.append(ratio(one, of=at(few), to=at(many), ideal=ideal))
+            if measured:
+                ratios.append(ratio(one, of=at(many), to=at(few), value="train_seconds", ideal=ideal))
+            else:
+                ratios.append(ratio(one, of=at(few), to=at(many), ideal=ideal))
             parts.append(f"with {scaling} scaling {shown}, {ratios[-1].brief('')} times as much on the larger job")
         few, many = ends(frame)
         verb = "costs" if measured else "of ten epochs would cost"
