@@ -28,8 +28,8 @@ import yaml
 HERE = Path(__file__).resolve().parent
 OPTIONS = {"label", "fig-cap", "tbl-cap", "echo"}
 BLOCK = re.compile(
-    r"\{(#(fig|tbl)-[\w-]+|\.callout-(note|tip|important|warning|caution)"
-    r"(\s+(title=\"[^\"]*\"|collapse=\"(true|false)\"))*)\}"
+    r"\{(#(fig|tbl)-[\w-]+|\.content-visible\s+when-format=\"(html|typst)\""
+    r"|\.callout-(note|tip|important|warning|caution)(\s+(title=\"[^\"]*\"|collapse=\"(true|false)\"))*)\}"
 )
 INLINE = re.compile(r"(?<!`)`\{python\}[ \t]([^`]+)`(?!`)")
 PARALLEL = 2  # chapters executed, and files written, at a time

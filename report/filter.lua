@@ -221,6 +221,12 @@ end
 
 -- ---- second run: the format ---------------------------------------------------------------------------------------
 
+-- What only one format shows: its content there, nothing elsewhere.
+local function visible(div, format)
+  if not div.classes:includes("content-visible") then return nil end
+  return div.attributes["when-format"] == format and div.content or {}
+end
+
 local html = {
   Math = function(math) -- in MathML a comma is spaced even in braces, as text it is not
     math.text = math.text:gsub("{,}", "\\text{,}")
@@ -250,6 +256,8 @@ local html = {
     return image
   end,
   Div = function(div)
+    local shown = visible(div, "html")
+    if shown then return shown end
     local kind, collapse = div.attributes.kind, div.attributes.collapse
     div.attributes.kind, div.attributes.collapse = nil, nil
     if not collapse then return div end
@@ -306,6 +314,8 @@ local typst = {
     return image
   end,
   Div = function(div)
+    local shown = visible(div, "typst")
+    if shown then return shown end
     if not div.classes:includes("callout") then return nil end
     local blocks = pandoc.Blocks({ raw('#callout("' .. div.attributes.kind .. '", [') })
     blocks:extend(div.content[1].content)

@@ -65,6 +65,14 @@ Markdown("| c |\\n|--:|\\n| 7 |")
 ```
 :::
 
+::: {{.content-visible when-format="html"}}
+Only on the web.
+:::
+
+::: {{.content-visible when-format="typst"}}
+Only on paper.
+:::
+
 ::: {{.callout-tip}}
 ## A title
 The body, with @fig-chart, @tbl-counts, @eq-line, @sec-deep and @sec-second.
@@ -182,6 +190,10 @@ def test_a_collapsed_callout_folds_what_it_holds(second: str) -> None:
     assert "Table\u00a02.3" in folded and 'id="tbl-folded"' in folded and "A title" not in folded
 
 
+def test_a_page_shows_what_is_for_its_format_alone(second: str) -> None:
+    assert "Only on the web." in text_of(second) and "Only on paper." not in text_of(second)
+
+
 def test_inline_strings_are_escaped_as_in_quarto() -> None:
     output = nbformat.v4.new_output("execute_result", data={"text/plain": repr("a_b*, [x] $y$")})
     small = Book(Path(), Path(), "", "", "en", [], None, False)
@@ -203,6 +215,7 @@ def test_pages_load_nothing_from_elsewhere(first: str, second: str) -> None:
 def test_pdf_has_the_same_numbers(rendered: Book) -> None:
     pdf = rendered.output / rendered.pdf_name
     text = subprocess.run(["pdftotext", "-layout", str(pdf), "-"], capture_output=True, text=True, check=True).stdout
+    assert "Only on paper." in text and "Only on the web." not in text
     text = re.sub(r"[\s\u00a0]+", " ", text)
     for phrase in (
         "1 First", "1.2.1 Deep", "2 Second", "Figure 2.1: A chart.", "Table 2.1: Counts.", "(1.1)", "(2.1)",
@@ -229,6 +242,7 @@ def cell(*lines: str) -> str:
         ("# T\n\n::: {.panel-tabset}\nx\n:::\n", 3, "panel-tabset"),
         ('# T\n\n::: {.callout-note collapse="maybe"}\nx\n:::\n', 3, "collapse"),
         ('# T\n\n::: {.callout-note appearance="simple"}\nx\n:::\n', 3, "appearance"),
+        ('# T\n\n::: {.content-visible when-format="docx"}\nx\n:::\n', 3, "content-visible"),
         ("# T\n\n::: {.callout-note}\nx\n", 3, "not closed"),
         ("# T\n\nx\n\n:::\n", 5, "closes no block"),
         ("# T\n\n{{< video a.mp4 >}}\n", 3, "shortcodes"),

@@ -1,0 +1,48 @@
+"""The front page: every part has its answer in the table, and a change of the rows changes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from report.answers import Answer, Missing
+from report.figures import front
+from tests.p1_runs import lines
+
+
+@pytest.fixture(scope="module")
+def results() -> front.Results:
+    return front.load()
+
+
+def test_every_part_is_answered_under_its_own_number(results: front.Results) -> None:
+    found = front.answers(results)
+    assert list(found) == [part for parts in front.PARTS.values() for part in parts] and len(found) == 20
+    for part, answer in found.items():
+        assert isinstance(answer, Answer) and answer.part == part
+
+
+def test_the_table_says_what_an_answer_rests_on_and_what_is_missing() -> None:
+    some = Answer("1.1", "It grows 3-fold.", "4 H200", 12, "measured", "fig-p1-throughput")
+    derived = Answer("1.3", "N times B.", "a CPU", 1, "derived", "tbl-p1-batch")
+    found: dict[str, Answer | Missing] = {
+        "1.1": some,
+        "1.2": Missing("The scaling", "python x.py"),
+        "1.3": derived,
+        "1.4": some,
+    }
+    head, *rows = lines(front.tbl_answers(found, "p1"))
+    assert head == ["Part", "Answer", "On what", "See"]
+    assert rows[0] == ["1.1", "It grows 3-fold.", "measured, 4 H200", "@fig-p1-throughput"]
+    assert rows[1] == ["1.2", "*Not answered yet: the scaling is missing.*", "–", "–"]
+    assert rows[2][2] == "derived" and len(rows) == 4
+
+
+def test_other_rows_give_other_answers(results: front.Results) -> None:
+    before = front.answers(results)["1.2"]
+    slower = results.horovod.assign(rate=results.horovod.rate.where(results.horovod.learners == 1, 0.5))
+    after = front.answers(replace(results, horovod=slower))["1.2"]
+    assert isinstance(before, Answer) and isinstance(after, Answer) and before.sentence != after.sentence
+    nothing = replace(results, horovod=results.horovod.iloc[:0])
+    assert isinstance(front.answers(nothing)["1.2"], Missing)

@@ -1,0 +1,57 @@
+"""The provenance page's summary: runs by allocation and experiment, and whether their sources have changed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import allocation, store
+from experiments.store import Run
+from report.figures import provenance
+from tests.p1_runs import lines
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """Two runs of Problem 1 and one of Problem 2 in one allocation, then one of Problem 1 in another."""
+    monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
+    monkeypatch.setattr(allocation, "current", lambda: "here")
+
+    def run(experiment: str, name: str, day: int, devices: int, **other: Any) -> Run:
+        at = datetime(2026, 1, day, tzinfo=UTC)
+        made = store.provenance(experiment, name, {}, seed=0, device="NVIDIA H100", device_count=devices, started=at)
+        sources = {"experiments/usage.py": "0" * 64, "experiments/jobs.py": "1" * 64} if other.pop("old", False) else {}
+        return Run(Path(name), made.model_copy(update={"sources": sources, "started": at} | other), rows=3)
+
+    return [
+        run("p1_horovod", "b", 2, 2),
+        run("p1_horovod", "a", 1, 1, old=True),
+        run("p2_strategy", "c", 1, 1),
+        run("p1_horovod", "d", 3, 4, allocation="there", git_dirty=True),
+    ]
+
+
+def test_runs_are_summed_up_by_allocation_and_experiment(runs: list[Run]) -> None:
+    head, *rows = lines(provenance.tbl_provenance(runs))
+    assert head == ["Allocation", "Experiment", "Devices", "Runs", "Sources", "Day"]
+    assert rows == [
+        ["here", "p1_horovod", "2 × H100", "2", "1 current, 1 stale", "01 Jan"],
+        ["", "p2_strategy", "1 × H100", "1", "1 current", "01 Jan"],
+        ["there", "p1_horovod", "4 × H100", "1", "1 current", "03 Jan"],
+    ]
+
+
+def test_the_summary_counts_changes_and_uncommitted_work(runs: list[Run]) -> None:
+    assert provenance.text_provenance_summary(runs) == (
+        "4 runs are stored; the sources of 1 of them have changed since, of 1 so that numbers might be others; 1 were "
+        "made in a working tree with changes that were not committed."
+    )
+
+
+def test_settings_and_allocation_stand_with_the_runs(runs: list[Run]) -> None:
+    one = runs[0].provenance.model_copy(update={"settings": {"NCCL_ALGO": "Ring"}})
+    text = provenance.text_provenance_runs([Run(Path("b"), one, 3)])
+    assert "allocation here" in text and "- Settings: `NCCL_ALGO=Ring`" in text and "3 rows" in text
