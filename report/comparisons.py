@@ -191,7 +191,7 @@ def _check(jobs: pd.DataFrame, axis: Sequence[str], value: str) -> None:
     """Raise Incomparable unless all jobs agree in all but the axis."""
     if (jobs.allocation == "").any():
         named = ", ".join(jobs.run_id[jobs.allocation == ""])
-        raise Incomparable(f"nobody knows in which allocation {named} ran")
+        raise Incomparable(f"the allocation of {named} is unknown")
     same = [*WHERE, *_fixed(jobs, axis)]
     if value in ("job_seconds", "setup_seconds"):
         same.append("version")  # which measured them in another way

@@ -151,7 +151,7 @@ def test_a_planted_outlier_moves_the_interval_and_not_the_value() -> None:
         ({"hosts": 2, "gbit": 10.0}, "hosts differs: 1 and 2"),
         ({"environment": '{"NCCL_ALGO": "Ring"}'}, "environment differs: {"),
         ({"allreduce": False}, "allreduce differs: False and True"),
-        ({"allocation": ""}, "nobody knows in which allocation"),
+        ({"allocation": ""}, "is unknown"),
     ],
 )
 def test_what_differs_is_refused_and_named(other: dict[str, Any], says: str) -> None:
