@@ -109,9 +109,7 @@ def read_reports(report: Path, workers: int) -> list[dict[str, Any]]:
     reports = json.loads(report.read_bytes()) if report.exists() else []
     ranks = [one["rank"] for one in reports]
     if ranks != list(range(workers)):
-        raise RunError(
-            f"all {workers} workers ended well, but reports came from ranks {ranks} only; nothing was written"
-        )
+        raise RunError(f"all {workers} workers ended well, but only ranks {ranks} reported; nothing was written")
     return reports
 
 

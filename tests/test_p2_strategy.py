@@ -96,7 +96,7 @@ def test_two_workers_write_their_rows_and_are_skipped_once_finished(tmp_path: Pa
     assert found[found.epoch == 2].train_loss.max() < found[found.epoch == 1].train_loss.min()
 
     origin = store.runs(tmp_path)[0].provenance
-    names = "p2_strategy p2_options strategy placement worker fashion jobs launch cores watch"
+    names = "p2_strategy p2_options strategy placement worker fashion jobs processes cores watch"
     assert {f"experiments/{name}.py" for name in names.split()} <= set(origin.sources)
     assert {"tensorflow", "keras", "numpy"} <= {name.removesuffix("-cpu") for name in origin.versions}
     assert origin.device_count == 2
