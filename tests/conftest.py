@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import os
+import signal
 
 # Triton decides when a kernel is defined whether it is interpreted, so before any module imports it.
 os.environ["TRITON_INTERPRET"] = "1"
@@ -15,6 +16,13 @@ from tests.measured_runs import measured
 from tests.p4_runs import first_epoch, small, whole
 
 __all__ = ["first_epoch", "measured", "small", "whole"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_arrives() -> None:
+    """A shell that starts the tests in the background makes them ignore SIGINT, and so what they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
