@@ -41,12 +41,16 @@ class Window(NamedTuple):
     last: datetime
 
 
-def physical_gpus() -> list[str]:
-    """The UUIDs of all GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says; none without a driver."""
+@functools.cache
+def physical_gpus() -> tuple[str, ...]:
+    """The UUIDs of all GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says; none without a driver.
+
+    Asked once a process: a sweep names its allocation several times a job, and the driver can take a second to answer.
+    """
     if shutil.which("nvidia-smi") is None:
-        return []
+        return ()
     listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
-    return re.findall(r"UUID: (GPU-[0-9a-f-]+)", listed.stdout)
+    return tuple(re.findall(r"UUID: (GPU-[0-9a-f-]+)", listed.stdout))
 
 
 def token() -> str:
