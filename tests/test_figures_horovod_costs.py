@@ -28,7 +28,7 @@ def split(repeats: int, **other: Any) -> pd.DataFrame:
     for repeat in range(1, repeats + 1):
         settings = other | {"repeat": repeat}
         made += [
-            stepped(cpu([2.0], allreduce=False, **settings), [1.0], [1.0]),
+            stepped(cpu([2.0], **settings), [1.0], [1.0]),
             stepped(cpu([[2.4, 2.4]], learners=2, allreduce=False, **settings), [1.0, 1.4], [1.4, 1.0]),
             stepped(cpu([3.8], learners=2, **settings), [1.8, 1.8], [2.0, 2.0]),
         ]
@@ -55,12 +55,12 @@ def test_parts_that_do_not_add_up_stop_the_page() -> None:
 
 
 def test_lost_time_is_split_within_one_allocation_alone() -> None:
-    elsewhere = cpu([1.0], allreduce=False, allocation="two")
+    elsewhere = cpu([1.0], allocation="two")
     pair = cpu([[2.4, 2.4]], learners=2, allreduce=False)
     together = cpu([3.8], learners=2)
     rows = pd.concat([steps(elsewhere, [[[0.5]]]), steps(pair, [[[1.2, 1.2]]]), steps(together, [[[1.9, 1.9]]])])
     found = runs(elsewhere, pair, together, of_steps=rows)
-    with pytest.raises(horovod_costs.Incomparable, match="one learner alone among them") as error:
+    with pytest.raises(horovod_costs.Incomparable, match="beside those of one learner") as error:
         horovod_costs.lost(found)
     assert error.value.command == horovod_runs.ON_CORES
     assert horovod_costs.text_p1_lost(found, NO_SUMS).startswith("The split can't be given: there are no runs")
@@ -138,7 +138,7 @@ def stored(n: int, allreduce: bool, of_steps: list[list[float]]) -> pd.DataFrame
 def test_stored_steps_are_read_split_and_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     for name, rows in {
-        "alone": stored(1, False, [[1.0], [1.0]]),
+        "alone": stored(1, True, [[1.0], [1.0]]),
         "free": stored(2, False, [[1.0, 1.4], [1.4, 1.0]]),
         "together": stored(2, True, [[1.8, 1.8], [2.0, 2.0]]),
     }.items():

@@ -259,6 +259,17 @@ def test_time_is_measured_where_ten_epochs_ran_and_shorter_runs_are_not_mixed_in
     assert {(row["measure"], row["basis"]) for row in cores} == {(strategy.TRAINING, "projected")}
 
 
+def test_run_times_come_from_whole_jobs_also_where_shorter_ones_have_more_runs() -> None:
+    elsewhere = {"allocation": "two", "started": pd.Timestamp("2028-01-01T00:00Z")}
+    short = [run for n in (1, 2) for run in repeated(90.0, n, **elsewhere)]
+    found = strategy_runs.timed(runs(*GPUS, *short, *CORES))
+    gpus = found[found.device_kind == "gpu"]
+    assert set(gpus.ten_basis) == {"measured"} and len(gpus) == len(GPUS)
+    assert set(found.ten_basis[found.device_kind == "cpu"]) == {"projected"}
+    shorter = strategy_runs.timed(runs(*short))
+    assert set(shorter.allocation) == {"two"} and set(shorter.ten_basis) == {"projected"}
+
+
 def test_the_wall_clock_of_whole_jobs() -> None:
     head, *rows = lines(str(strategy.tbl_p2_time(BOTH)))
     assert head == ["Run on", "Job", "Set-up", "Training", "Tests", "Whole job", "Runs"]

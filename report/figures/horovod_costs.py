@@ -25,10 +25,11 @@ GLOO = "python experiments/allreduce.py --backend gloo --learners 16 --repeats 3
 class Lost:
     """What a step of N learners that average takes longer than one of a learner alone, in three parts (s).
 
-    All steps are means over a job's learners and steps, then medians over the jobs' repetitions, of one allocation:
+    All steps are means over a job's learners and steps, then medians over the jobs' repetitions, of one allocation. The
+    single learner is the one that the efficiency is formed with: it runs under Horovod, but has nobody to send to.
 
-    hardware: independent learners' step less the single independent learner's. They exchange nothing, so what is longer
-        comes from what they share: memory bandwidth, caches, the clock, power.
+    hardware: independent learners' step less the single learner's. They exchange nothing, so what is longer comes from
+        what they share: memory bandwidth, caches, the clock, power.
     waiting: the slowest of N independent learners in each step less their mean: what they would lose if they waited
         for each other at the end of every step and sent nothing. It counts steps by number, not by clock.
     allreduce: the step of N learners that average less the slowest independent learner's: the rest, which holds
@@ -72,7 +73,7 @@ def lost(runs: pd.DataFrame) -> list[Lost]:
         if len(here) > len(found):
             found = here
     if not found:
-        what = "with and without all-reduce in one allocation, one learner alone among them, stored step by step"
+        what = "with and without all-reduce in one allocation, beside those of one learner, stored step by step"
         raise Incomparable(f"there are no runs {what}", ON_CORES)
     return found
 
@@ -81,7 +82,7 @@ def _lost_here(runs: pd.DataFrame) -> list[Lost]:
     """Of runs that may be compared."""
     averaging = runs[runs.allreduce.astype(bool)]
     free = runs[~runs.allreduce.astype(bool)]
-    single = free[free.learners == 1].mean_step.to_numpy()
+    single = averaging[averaging.learners == 1].mean_step.to_numpy()
     found = []
     for n in sorted({*averaging.learners} & {*free.learners} - {1}) if len(single) else ():
         side_by_side = free[free.learners == n][["mean_step", "slowest_step"]].to_numpy()

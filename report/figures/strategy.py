@@ -38,6 +38,7 @@ from report.figures.strategy_runs import (
     table,
     ten_epochs,
     ten_projected,
+    timed,
 )
 
 # ---- what was run --------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ TRAINING, WHOLE = "training alone", "whole job, with set-up"
 
 def answer_p2_time(runs: pd.DataFrame) -> Answer | Missing:
     """2.2: time of the ten epochs on the fewest learners and on the most, alone and with set-up and tests."""
-    series = headlines(runs)
+    series = headlines(timed(runs))
     if not series:
         return Missing("Training time", MADE_BY)
     measured = [whole for frame in series if (whole := ten_epochs(frame)).learners.nunique() > 1]
@@ -169,7 +170,7 @@ def preferred(jobs: pd.DataFrame) -> pd.DataFrame:
 
 def fig_p2_time(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     """Minutes for ten epochs against the number of learners, with and without set-up and tests."""
-    found = drawn(runs)
+    found = drawn(timed(runs))
     if found.empty:
         return Missing("Training time", MADE_BY)
     found = preferred(found).assign(
@@ -189,7 +190,7 @@ def tbl_p2_time(runs: pd.DataFrame) -> str | Missing:
     fields = ("setup_seconds", "train_seconds", "evaluation_seconds", "job_seconds")
     lines = [
         (first(own).series, sized(first(own)), *(duration(own[field].median()) for field in fields), len(own))
-        for own in repeated(ten_epochs(drawn(runs)))
+        for own in repeated(ten_epochs(drawn(timed(runs))))
     ]
     headers = ["Run on", "Job", "Set-up", "Training", "Tests", "Whole job", "Runs"]
     return table(lines, headers, "llrrrrr", Missing("Jobs of ten whole epochs", ON_GPUS))
@@ -216,7 +217,8 @@ def tbl_p2_runs(runs: pd.DataFrame) -> str | Missing:
     lines = []
     by = ["device_kind", "series", "scaling", "learners", "started"]
     order = runs.sort_values(by, ascending=[False, True, False, True, True])
-    keys = ["allocation", "series", "scaling", *AXIS, "base", "all_reduce", "communication"]
+    keys = ["allocation", "environment", "whole_epochs", "series", "scaling", *AXIS]
+    keys += ["base", "all_reduce", "communication"]
     for _, own in order.groupby(keys, dropna=False, sort=False):
         job = first(own)
         how = (

@@ -36,6 +36,7 @@ from report.figures.strategy_runs import (
     sized,
     table,
     ten_epochs,
+    timed,
 )
 
 FITTED = "python experiments/scaling_fit.py"
@@ -56,7 +57,7 @@ def answer_p2_cost(runs: pd.DataFrame) -> Answer | Missing:
 
     Without jobs of ten whole epochs it is projected from the time of a step.
     """
-    series = [frame for frame in headlines(runs) if frame.device_kind.iloc[0] == "gpu"]
+    series = [frame for frame in headlines(timed(runs)) if frame.device_kind.iloc[0] == "gpu"]
     measured = [whole for frame in series if (whole := ten_epochs(frame)).learners.nunique() > 1]
     used = measured or [frame for frame in series if frame.learners.nunique() > 1]
     if not used:
@@ -86,7 +87,7 @@ def answer_p2_cost(runs: pd.DataFrame) -> Answer | Missing:
 
 def fig_p2_cost(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     """Cost of ten epochs' training against the number of learners; hours × learners where there is no price."""
-    found = drawn(runs)
+    found = drawn(timed(runs))
     if found.empty:
         return Missing("The cost of ten epochs", MADE_BY)
     found = preferred(found)
@@ -109,7 +110,7 @@ def fig_p2_cost(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
 
 def tbl_p2_cost(runs: pd.DataFrame) -> str | Missing:
     """Hours times learners and cost of ten epochs, for their training alone and for whole jobs."""
-    found = drawn(runs)
+    found = drawn(timed(runs))
     lines = []
     for own in repeated(preferred(found)) if len(found) else ():
         job, training = first(own), own.ten_seconds.median()

@@ -159,6 +159,13 @@ def ten_epochs(jobs: pd.DataFrame) -> pd.DataFrame:
     return jobs[jobs.ten_basis == "measured"]
 
 
+def timed(jobs: pd.DataFrame) -> pd.DataFrame:
+    """The jobs that run times come from: of each series of `shown` those of ten whole epochs in the allocation that has
+    most sizes of them, which may be another one; else those from whose steps ten epochs are projected."""
+    whole, rest = shown(ten_epochs(jobs)), shown(jobs)
+    return pd.concat([whole, rest[~rest.series.isin(whole.series)]]) if len(whole) else rest
+
+
 def at(job: Any) -> dict[str, Any]:
     """Where on the axis a job is."""
     return {name: None if pd.isna(job[name]) else job[name] for name in AXIS}
