@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments.scaling import published
@@ -95,6 +96,12 @@ def test_the_choice_is_told_with_its_errors() -> None:
         "1.2 % for a tree, 1.9 % for a ring's bandwidth, 4.3 % for a ring's latency and 5.0 % for the mean of the three"
     )
     assert said in text
+
+
+def test_what_was_fitted_is_counted() -> None:
+    far = frame(curve("B", {1: 10.0, 8: 79.0}, {16: (150.0, 150.0), 64: (600.0, 630.0)}, fit_points="1, 8"))
+    text = scaling_curves.text_scaling_split(pd.concat([ROWS, far]))
+    assert text.endswith("Held-out points: 3 from 1, 2 and 4 learners and 2 from 1 and 8 learners.")
 
 
 def test_intervals_are_counted() -> None:

@@ -52,12 +52,12 @@ def test_the_answer_does_without_google(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(prices, "load", lambda: table[table.source != "Google page"])
     answer = scaling_k80.answer_scaling_k80(ROWS)
     assert isinstance(answer, Answer) and "Google" not in answer.sentence
-    assert cells(scaling_k80.tbl_scaling_k80(ROWS))[0][-1] == "USD, Amazon"
+    assert cells(scaling_k80.tbl_scaling_k80(ROWS))[0][-1] == "Amazon (USD)"
 
 
 def test_the_table_has_seven_columns() -> None:
     assert cells(scaling_k80.tbl_scaling_k80(ROWS)) == [
-        ["Scaling", "N", "Images/s (80 % interval)", "Efficiency", "Ten epochs", "USD, Amazon", "USD, Google"],
+        ["Scaling", "N", "Images/s (interval)", "Efficiency", "Ten epochs", "Amazon (USD)", "Google (USD)"],
         ["weak", "1", "50.0 (40.0–60.0)", "100 %", "3.33 h", "3.00", "1.50"],
         ["", "16", "640 (630–650)", "80 %", "15.5 min", "3.71", "1.86"],
         ["strong", "1", "50.0 (40.0–60.0)", "100 %", "3.33 h", "3.00", "1.50"],
@@ -91,8 +91,11 @@ def test_a_dearer_device_must_do_more() -> None:
     assert scaling_k80.text_scaling_prices() == "1. Amazon page.\n2. Google page.\n3. another page."
 
 
-def test_ten_epochs_are_named() -> None:
-    assert scaling_k80.text_scaling_k80_epochs() == "Ten epochs are 10 × 60,000 images, without tests and set-up."
+def test_the_basis_comes_from_the_rows() -> None:
+    text = scaling_k80.text_scaling_k80_basis(ROWS)
+    assert "published runs on 1, 2 and 4 GPUs" in text and "with 64 images each" in text
+    assert "one network card of 10 Gbit/s" in text and "Ten epochs are 10 × 60,000 images" in text
+    assert scaling_k80.text_scaling_k80_basis(ROWS.iloc[:0]) == "There is no projection to describe."
 
 
 def test_without_rows_the_command_is_named() -> None:

@@ -110,6 +110,16 @@ def fig_scaling_rules(rows: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     return alt.vconcat(*views)
 
 
+def text_scaling_split(rows: pd.DataFrame) -> str:
+    """What was fitted and what held out, from the rows."""
+    points = held(rows)
+    if points.empty:
+        return "The fit has no curves."
+    counts = points.groupby("fit_points").size().sort_values(ascending=False)
+    each = show.listing(f"{count} from {_sizes(str(fitted))} learners" for fitted, count in counts.items())
+    return f"A series' smaller numbers of learners are fitted, its largest never. Held-out points: {each}."
+
+
 def text_scaling_choice(rows: pd.DataFrame) -> str:
     """How the form that predicts was chosen, with the errors that decided."""
     tried = rows[rows.role == "chosen on"]
@@ -169,7 +179,7 @@ def tbl_scaling_held(rows: pd.DataFrame) -> str | Missing:
         )
         for p in records(points)
     ]
-    headers = ["Series", "Batch", "Fitted to", "p", "Observed", "Projected (80 % interval)", "Error"]
+    headers = ["Series", "Batch", "Fitted to", "p", "Observed", "Projected (interval)", "Error"]
     return show.table_text(show.once(lines), headers, "lrlrrrr")
 
 

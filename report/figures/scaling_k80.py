@@ -63,7 +63,7 @@ def fig_scaling_k80(rows: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     frame = pd.concat([projected, seen], ignore_index=True)
     frame[["rate", "low", "high"]] /= frame[["learners"]].to_numpy()
     kinds = [*projected.kind.unique(), *seen.kind.unique()]
-    legend = alt.Legend(title=None, columns=3)
+    legend = alt.Legend(title=None, columns=2)
     title = "images/s of each learner"
     ticks = alt.Axis(values=[1, 2, 4, 8, 16])
     x = alt.X("learners:Q", title="K80", scale=alt.Scale(type="log", base=2, nice=False, padding=12), axis=ticks)
@@ -102,8 +102,8 @@ def tbl_scaling_k80(rows: pd.DataFrame) -> str | Missing:
         )
         for job in records(found)
     ]
-    headers = ["Scaling", "N", "Images/s (80 % interval)", "Efficiency", "Ten epochs"]
-    headers += [f"USD, {name}" for name in providers()]
+    headers = ["Scaling", "N", "Images/s (interval)", "Efficiency", "Ten epochs"]
+    headers += [f"{name} (USD)" for name in providers()]
     return show.table_text(show.once(lines), headers, "lrrrr" + "r" * len(providers()))
 
 
@@ -127,9 +127,20 @@ def text_scaling_k80(rows: pd.DataFrame) -> str:
     )
 
 
-def text_scaling_k80_epochs() -> str:
-    """What ten epochs are."""
-    return f"Ten epochs are {EPOCHS} × {IMAGES:,} images, without tests and set-up."
+def text_scaling_k80_basis(rows: pd.DataFrame) -> str:
+    """What the projection was fitted to, the link between its nodes, and what ten epochs are."""
+    node = rows[(rows.method == "curve") & (rows.series == published.K80_NODE) & (rows.role == "fitted")]
+    gbit = rows[rows.method == "homework"].link_gbit_per_second.max()
+    if node.empty or pd.isna(gbit):
+        return "There is no projection to describe."
+    sizes, batches = (show.listing(f"{n:g}" for n in dict.fromkeys(node[c])) for c in ("learners", "per_learner_batch"))
+    return (
+        f"The model is fitted to TensorFlow's published runs on {sizes} GPUs of Amazon's p2.8xlarge [@tensorflow2017], "
+        f"with {batches} images each; other batches are extrapolated. Two nodes follow @eq-hierarchical: inside, "
+        "communication is that of eight learners; between the nodes, eight rings share one network card of "
+        f"{gbit:g} Gbit/s, without latency and with nothing hidden. Ten epochs are {EPOCHS} × {IMAGES:,} images, "
+        "without tests and set-up."
+    )
 
 
 # ---- prices --------------------------------------------------------------------------------------------------------

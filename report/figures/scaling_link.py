@@ -149,7 +149,7 @@ def fig_scaling_links(sums: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         axis=alt.Axis(values=ticks, labelExpr=f"{labels}[datum.value]"),
     )
     axis = alt.Axis(format="~s", values=[10.0**k for k in range(3, 13)])
-    legend = alt.Legend(title=None, columns=2, labelLimit=300)
+    legend = alt.Legend(title=None, columns=1, labelLimit=300)
     names = list(marks.link.unique())
     color = alt.Color("link:N", scale=alt.Scale(domain=names), legend=legend)
     title = "bus bandwidth (byte/s, log)"
