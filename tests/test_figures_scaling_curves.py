@@ -42,6 +42,13 @@ def test_a_rule_starts_from_points_of_the_same_batch_alone() -> None:
     assert (points.line[64], points.doubling[64]) == (pytest.approx(0), pytest.approx(225 / 300 - 1))
 
 
+def test_points_without_two_fitted_sizes_of_their_batch_are_not_scored() -> None:
+    few = [row("A", "curve", "fitted", 1, 10.0, observed=10.0, per_learner_batch=32.0)]
+    few.append(row("A", "curve", "held out", 4, 36.0, observed=40.0, per_learner_batch=32.0))
+    many = curve("A", {1: 100.0, 2: 150.0}, {4: (300.0, 300.0)}, per_learner_batch=64.0)
+    assert list(scaling_runs.held(frame(few + many)).per_learner_batch) == [64.0]
+
+
 def test_strong_scaling_is_one_curve() -> None:
     rows = [row("S", "curve", "fitted", p, 10.0 * p, observed=10.0 * p, per_learner_batch=64.0 / p) for p in (1, 2)]
     rows.append(row("S", "curve", "held out", 4, 38.0, observed=40.0, per_learner_batch=16.0))

@@ -64,6 +64,13 @@ def test_the_table_has_both_bounds() -> None:
     ]
 
 
+def test_a_job_of_two_allocations_keeps_its_own_bounds() -> None:
+    again = fitted()
+    again = again[again.method.isin(BOUNDS)].assign(predicted=[170.0, 210.0], error=[170 / 160 - 1, 210 / 160 - 1])
+    both = scaling_link.linked(pd.concat([fitted(), again]))
+    assert list(zip(both.exposed, both.hidden, strict=True)) == [(168.0, 200.0), (170.0, 210.0)]
+
+
 def test_the_text_says_what_part_the_all_reduce_is() -> None:
     text = scaling_link.text_scaling_link(fitted())  # 2.5 of 10 + 2.5 ms an image
     assert "at most 20.0 % of a predicted step (64 images a GPU)" in text

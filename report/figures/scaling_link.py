@@ -26,10 +26,11 @@ WIDTH, HEIGHT = 560, 150
 
 def linked(rows: pd.DataFrame) -> pd.DataFrame:
     """The GPUs' points that were predicted from one GPU and the link: a row each, with `exposed` and `hidden`."""
-    bounds = rows[rows.method.isin([EXPOSED, HIDDEN])]
     keys = ["series", "learners", "per_learner_batch"]
-    exposed, hidden = (bounds[bounds.method == method] for method in (EXPOSED, HIDDEN))
-    both = exposed.merge(hidden[[*keys, "predicted"]], on=keys, suffixes=("", "_hidden"))
+    exposed, hidden = (rows[rows.method == method] for method in (EXPOSED, HIDDEN))
+    # A job that ran in several allocations has both bounds of each, in the same order.
+    exposed, hidden = (bound.assign(nth=bound.groupby(keys).cumcount()) for bound in (exposed, hidden))
+    both = exposed.merge(hidden[[*keys, "nth", "predicted"]], on=[*keys, "nth"], suffixes=("", "_hidden"))
     both = both.rename(columns={"predicted": "exposed", "predicted_hidden": "hidden"})
     device = both.series.str.split(", ").str[1]
     return both.assign(device=device, share=both.exposed_seconds / (both.compute_seconds + both.exposed_seconds))

@@ -39,7 +39,7 @@ def held(rows: pd.DataFrame) -> pd.DataFrame:
     `basis`, by `OBSERVED`.
 
     A rule starts from the fitted points of the same series, of one batch where each number of learners ran with
-    several.
+    several. Points without two fitted sizes to start from are left out, as not all rules can be scored there.
     """
     curves = rows[rows.method == "curve"]
     found = []
@@ -48,6 +48,8 @@ def held(rows: pd.DataFrame) -> pd.DataFrame:
         for _, points in own.groupby("per_learner_batch", sort=False) if several else [("", own)]:
             seen = points[points.role == "fitted"]
             ahead = points[points.role == "held out"]
+            if seen.learners.nunique() < 2:
+                continue
             ruled = {name: rule(seen, ahead.learners) / ahead.observed - 1 for name, rule in SIMPLE.items()}
             basis = np.where(ahead.source == "measured", "measured", "published")
             found.append(ahead.assign(model=ahead.error, basis=basis, **ruled))
