@@ -130,8 +130,8 @@ def text_scaling_choice(rows: pd.DataFrame) -> str:
     each = show.listing(f"{show.percent(error, 1)} for {FORMS[str(name)]}" for name, error in errors.items())
     return (
         "The form was chosen once, on fitted points alone: each was fitted to all but the largest of them and scored "
-        f"on that. Over {count} such points of published curves the mean absolute errors are {each}. Held-out points "
-        "were scored after that, and the model has not changed since."
+        f"on that. Over {count} such points of published curves the mean absolute errors are {each}. No held-out "
+        "point took part in the choice."
     )
 
 
