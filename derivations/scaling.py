@@ -1,6 +1,6 @@
 """Step time of data-parallel training, and what all-reduces cost, derived from their steps in sympy.
 
-A message of m bytes takes α + m·β: latency, and seconds per byte. Ring: Patarasuk & Yuan 2009; halving and doubling:
+A message of x bytes takes α + x·β: latency, and seconds per byte. Ring: Patarasuk & Yuan 2009; halving and doubling:
 Thakur, Rabenseifner & Gropp 2005. The time to add numbers is left out: GPUs add faster than links send.
 
     step = c·b + o + max(0, all-reduce(p, n) − φ·w·c·b)

@@ -10,8 +10,9 @@ A learner that computes b images in a step spends on each of them
 c, o and s ≥ 0 are fitted: computation, overhead and exposed communication. Throughputs can't tell what is hidden from
 what is fast, so s is what neither hides. How communication grows, k(p), depends on the cost that dominates it, which
 few points can't tell either: a ring's bandwidth, a ring's latency or a tree (`derivations.scaling.growth`). All three
-are fitted and weighted by how well they explain the fitted points; a prediction is their mean, its interval a bootstrap
-over both noise and forms.
+are fitted. The first predicts: fitted to even fewer points it came nearest to the largest fitted ones, whose errors are
+stored for all three and for their mean ("choice"). The interval is a bootstrap over both noise and forms, each form
+weighted by how well it explains the fitted points.
 
 The points of up to 4 learners are fitted, and a series' largest is always predicted. A series of 1 and N learners alone
 borrows its exposed communication from one on the same machine in another precision. Nothing is fitted for GPUs whose

@@ -27,7 +27,15 @@ def test_exact_points_give_their_parameters_back(form: str) -> None:
     result = sf.fit(points, np.ones(4), rates(form, points, np.ones(4), 2e-3, 0, 3e-4))
     assert result.best.name == form and result.best.weight > 0.95
     assert result.best.parameters == pytest.approx([2e-3, 3e-4])
-    assert result.predict(LARGE, np.ones(2)) == pytest.approx(rates(form, LARGE, np.ones(2), 2e-3, 0, 3e-4), rel=0.03)
+    wanted = rates(form, LARGE, np.ones(2), 2e-3, 0, 3e-4)
+    assert result.predict(LARGE, np.ones(2), form=form) == pytest.approx(wanted)
+
+
+def test_the_rings_bandwidth_predicts() -> None:
+    """1 image/s alone, then 2/(1 + 0.2) and 4/(1 + 0.3): k(p) = 2(p − 1)/p is 1 and 1.5, so s = 0.2. At 8: 7/4."""
+    result = sf.fit(SMALL, ONES, np.array([1, 2 / 1.2, 4 / 1.3]))
+    assert result.predict(np.array([8.0]), np.ones(1)) == pytest.approx(8 / (1 + 0.2 * 7 / 4))
+    assert result.parts(np.array([8.0]), np.ones(1))[:, 0] == pytest.approx([1, 0, 0.35])
 
 
 def test_batches_tell_overhead_from_computation() -> None:

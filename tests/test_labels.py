@@ -14,16 +14,26 @@ import pytest
 from report.answers import Answer
 
 REPORT = Path(__file__).resolve().parents[1] / "report"
-CHAPTERS = {"p3-architectures.qmd": "architectures", "p4-batch-augmentation.qmd": "augmentation"}
+# A chapter's modules are named after its subject; the panel of the last has one of its own.
+CHAPTERS = {
+    "p3-architectures.qmd": "architectures",
+    "p4-batch-augmentation.qmd": "augmentation",
+    "scaling-model.qmd": "scaling",
+}
+OTHERS = {"scaling": ["whatif"]}
 SHOWN = ("fig_", "tbl_", "answer_", "text_", "calculation_", "proof_", "formula_", "sum_")
 # A chapter's parts of the homework, then what goes beyond it.
 HEADINGS = {
     "p3-architectures.qmd": ["sec-p3-alexnet", "sec-p3-vgg", "sec-p3-field", "sec-p3-inception", "sec-p3-beyond"],
     "p4-batch-augmentation.qmd": ["sec-p4-cutout", "sec-p4-baseline", "sec-p4-batch", "sec-p4-beyond"],
+    "scaling-model.qmd": [
+        *("sec-scaling-link", "sec-scaling-fit", "sec-scaling-k80", "sec-scaling-model", "sec-scaling-beyond"),
+    ],
 }
 PARTS = {
     "p3-architectures.qmd": ["3.1", "3.2", "3.3", "3.4a", "3.4b", "3.4c", "3.4d"],
     "p4-batch-augmentation.qmd": ["4.1", "4.2", "4.3"],
+    "scaling-model.qmd": ["5.1", "5.2", "5.3"],
 }
 
 
@@ -40,10 +50,8 @@ def code(cell: str) -> list[str]:
 
 
 def modules(subject: str) -> list[ModuleType]:
-    return [
-        importlib.import_module(f"report.figures.{path.stem}")
-        for path in sorted((REPORT / "figures").glob(f"{subject}*.py"))
-    ]
+    own = [path.stem for path in sorted((REPORT / "figures").glob(f"{subject}*.py"))]
+    return [importlib.import_module(f"report.figures.{name}") for name in [*own, *OTHERS.get(subject, [])]]
 
 
 def functions(subject: str, prefixes: tuple[str, ...] = SHOWN) -> dict[str, Any]:
@@ -63,7 +71,8 @@ each = pytest.mark.parametrize(("chapter", "subject"), CHAPTERS.items())
 def test_every_label_has_its_function_and_every_function_its_cell(chapter: str, subject: str) -> None:
     labelled, called = {}, []
     for cell in cells(chapter)[1:]:
-        (call,) = re.findall(rf"^show\.result\({subject}\w*\.(\w+)\(.*\)\)$", "\n".join(code(cell)))
+        names = "|".join([rf"{subject}\w*", *OTHERS.get(subject, [])])
+        (call,) = re.findall(rf"^show\.result\((?:{names})\.(\w+)\(.*\)\)$", "\n".join(code(cell)))
         called.append(call)
         if label := re.search(r"^#\| label: (\S+)$", cell, re.MULTILINE):
             labelled[label[1].replace("-", "_")] = call

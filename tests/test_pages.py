@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from derivations import scaling
-from report import whatif
 from report.engine import Book, render
+from report.figures import whatif
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = Book.read(ROOT).chapters

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from derivations import scaling
 from experiments import store
 from experiments.scaling import predictions, published, series
+from experiments.scaling.fit import PREDICTS
 from tests.measured_runs import Epochs
 
 
@@ -72,7 +74,8 @@ def test_where_the_model_fails_is_known(predicted: pd.DataFrame) -> None:
     vgg = predicted[predicted.series == "Horovod VGG-16"].set_index("method").error
     assert vgg["bytes per MACs, nothing hidden"] > 0.2
     assert abs(vgg["bytes per P100 seconds, nothing hidden"]) < 0.1
-    dgx = predicted[(predicted.series == "TF P100 VGG-16") & (predicted.per_learner_batch == 32)]
+    curves = predicted[predicted.method == "curve"]
+    dgx = curves[(curves.series == "TF P100 VGG-16") & (curves.per_learner_batch == 32)]
     assert dgx.error.iloc[-1] > 0.2
 
 
@@ -94,12 +97,51 @@ def test_the_homeworks_sixteen_k80_match_the_published_cluster(predicted: pd.Dat
         (predicted.series == published.K80_NODE) & (predicted.learners == 8) & (predicted.per_learner_batch == 64)
     ]
     assert weak[8] == pytest.approx(node.predicted.iloc[0])
-    # Two nodes exchange all bytes once each way over 10 Gbit/s: 2·(2−1)/2·n/W seconds a step.
-    own = series.throughputs(published.load()).query(f"series == '{published.K80_NODE}'")
-    inside = predictions.fitted(own).parts(np.array([16.0]), np.array([64.0])).sum()
-    assert weak[16] == pytest.approx(16 / (inside + 4 * 25_557_032 / 1.25e9 / 64))
     strong = predicted[predicted.series.str.startswith("K80, strong")]
     assert (strong.learners * strong.per_learner_batch == 256).all()
+
+
+def test_the_projection_of_two_nodes_is_the_derivation_of_nodes(predicted: pd.DataFrame) -> None:
+    """k(8) inside a node, and eight rings that share one network card: by `scaling.hierarchical`, and by hand."""
+    node = series.throughputs(published.load()).query(f"series == '{published.K80_NODE}'")
+    c, o, s = predictions.fitted(node).form("bandwidth").parameters
+    size, card = 4 * 25_557_032, 10e9 / 8  # bytes of a gradient; bytes/s of a node's card
+    given = {scaling.g: 8, scaling.m: 2, scaling.n: size, scaling.beta_in: s / size, scaling.alpha_in: 0}
+    given |= {scaling.beta_out: 8 / card, scaling.alpha_out: 0}
+    nodes = float(scaling.hierarchical().subs(given))
+    # Inside: 2·7/8 of the bytes. Between: eight rings at once, 2·(2 − 1)/2 of an eighth each, over an eighth of a card.
+    assert nodes == pytest.approx(s * 7 / 4 + size / card)
+    for name, batch in (("K80, weak", 64), ("K80, strong", 16)):
+        sixteen = predicted[predicted.series.str.startswith(name) & (predicted.learners == 16)].iloc[0]
+        assert sixteen.per_learner_batch == batch
+        assert sixteen.predicted == pytest.approx(16 * batch / (c * batch + o + nodes))
+        assert sixteen.exposed_seconds == pytest.approx(nodes / batch)
+        assert sixteen.low < sixteen.predicted < sixteen.high
+
+
+def test_the_form_was_chosen_on_fitted_points_alone(predicted: pd.DataFrame) -> None:
+    rows = predicted[predicted.method.str.startswith("choice, ")]
+    assert set(rows.role) == {"chosen on"} and rows.learners.max() == predictions.FIT_UP_TO
+    errors = rows.error.abs().groupby(rows.method).mean()
+    assert errors.idxmin() == f"choice, {PREDICTS}" and set(errors.index) == {
+        f"choice, {name}" for name in ("bandwidth", "latency", "tree", "mean")
+    }
+    held = predicted[predicted.role == "held out"]
+    keys = ["series", "learners", "per_learner_batch"]
+    assert not set(rows[keys].itertuples(index=False)) & set(held[keys].itertuples(index=False))
+
+
+def test_a_choices_error_by_hand() -> None:
+    """1 and 2 learners give c = 1, s = 0.1 in the ring's bandwidth: 4 learners then do 4/1.15, published as 4/1.2."""
+    points = pd.DataFrame({"series": "A", "network": "N", "source": "me", "learners": [1, 2, 4, 8]})
+    points = points.assign(per_learner_batch=np.nan, gradient_bytes=np.nan, link_gbit_per_second=np.nan)
+    points = points.assign(images_per_second=[1, 2 / 1.1, 4 / 1.2, 99.0])
+    rows = pd.DataFrame(predictions.choices(points)).set_index("method")
+    assert rows.error["choice, bandwidth"] == pytest.approx(1.2 / 1.15 - 1)
+    assert rows.error["choice, latency"] == pytest.approx(1.2 / 1.3 - 1)  # k: 2 at 2 learners, 6 at 4
+    assert rows.error["choice, tree"] == pytest.approx(0, abs=1e-12)  # k: 2 and 4
+    assert rows.error["choice, mean"] == pytest.approx(1.2 / ((1.15 + 1.3 + 1.2) / 3) - 1)
+    assert set(rows.fit_points) == {"1, 2"} and set(rows.learners) == {4}
 
 
 def test_committed_projections_are_what_the_published_curves_give_today(predicted: pd.DataFrame) -> None:
@@ -124,14 +166,18 @@ def test_gpus_are_predicted_from_one_and_the_link_alone(measured: Epochs, tmp_pa
     )
     store.write(pd.DataFrame(rows), origin, results=tmp_path)
     made, runs = predictions.by_link(tmp_path)
-    frame = pd.DataFrame(made).set_index("method")
-    assert set(frame.learners) == {2} and set(frame.observed) == {200}
-    communication = 2e-6 + 25_557_032 * 4 / 1e9
-    assert frame.predicted["link, nothing hidden"] == pytest.approx(2 * 8 / (0.08 + communication), rel=1e-9)
-    hidden = 0.08 + communication - 2 / 3 * 0.08
-    assert frame.predicted["link, backward pass hides"] == pytest.approx(2 * 8 / hidden, rel=1e-9)
-    assert frame.error["link, nothing hidden"] == pytest.approx(2 * 8 / (0.08 + communication) / 200 - 1)
-    assert "link" in runs and "p1-2-1-True" in runs and not any(run.startswith("p1-4") for run in runs)
+    frame = pd.DataFrame(made).set_index(["method", "learners"]).sort_index()
+    size = 25_557_032 * 4
+    # The slowest of two and of four learners takes a second for its 100 images.
+    for p, communication in ((2, 2e-6 + size / 1e9), (4, 6e-6 + 1.5 * size / 1e9)):  # the link of two serves four
+        assert frame.observed["link, nothing hidden", p] == 100 * p
+        exposed = p * 8 / (0.08 + communication)
+        assert frame.predicted["link, nothing hidden", p] == pytest.approx(exposed, rel=1e-9)
+        hidden = p * 8 / (0.08 + communication - 2 / 3 * 0.08)
+        assert frame.predicted["link, backward pass hides", p] == pytest.approx(hidden, rel=1e-9)
+        assert frame.error["link, nothing hidden", p] == pytest.approx(exposed / (100 * p) - 1)
+    assert set(frame.fit_points) == {"1, and NCCL's all-reduce between 2 of a GPU"}
+    assert {"link", "p1-2-1-True", "p1-4-1-True"} <= set(runs) and "p1-2-2-True" not in runs
     for row in measured["p1_horovod"]:
         row["allocation"] = "there"
     assert predictions.by_link(tmp_path) == ([], [])

@@ -21,8 +21,9 @@ def written(folder: Path, text: str) -> Path:
 def test_the_projects_table() -> None:
     table = prices.load()
     assert list(table.columns) == prices.COLUMNS and (table.price_usd_per_hour > 0).all()
-    assert list(prices.of("K80").price_usd_per_hour) == [0.90]
-    assert list(prices.of("H200").price_usd_per_hour) == [5.408]
+    assert list(prices.of("K80").price_usd_per_hour) == [0.90, 0.45]
+    assert list(prices.of("K80").source.str.split().str[0]) == ["Amazon", "Google"]
+    assert list(prices.of("H200").price_usd_per_hour) == [63.296 / 8, pytest.approx(41.61 / 8, abs=0.0005)]
     assert list(prices.of("H100").price_usd_per_hour) == [12.29, 6.76, 4.916]  # sources conflict: all are given
     list_price = 98.32  # of eight
     assert prices.of("H100").price_usd_per_hour[0] == pytest.approx(list_price / 8, abs=0.005)

@@ -12,15 +12,12 @@ import pyarrow as pa
 import pytest
 
 from experiments import epochs, ledger, schemas, store
-from experiments.scaling import published
-from experiments.scaling.predictions import predictions
-from experiments.scaling.series import POINTS
 from report import show
-from report.figures import horovod_costs, horovod_runs, strategy_beyond, strategy_runs
+from report.figures import horovod_costs, horovod_runs, scaling_runs, strategy_beyond, strategy_runs
 
 REPORT = Path(show.__file__).parent
 READERS = [epochs.read, store.runs, horovod_runs.load, horovod_costs.load_sums, strategy_runs.load]
-READERS += [strategy_beyond.load_input]
+READERS += [strategy_beyond.load_input, scaling_runs.load, scaling_runs.load_sums]
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -101,45 +98,3 @@ def test_provenance_says_which_sources_are_stale(tmp_path: Path, monkeypatch: py
     text, _ = run("provenance.qmd", tmp_path, monkeypatch)
     assert "changed since: `experiments/p4_cutout.py`" in text and "| stale |" in text
     assert "the sources of 1 of them have changed" in text
-
-
-def test_the_scaling_chapter_fits_the_links_of_all_reduces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rings of known latency and speed; a window that was disturbed changes nothing."""
-    monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
-    for p, gbit, latency, per_byte in ((2, None, 1e-5, 1e-11), (4, 10.0, 2e-4, 1e-9)):
-        rows = []
-        for size, window in [(1 << k, window) for k in range(10, 31, 5) for window in (1, 2, 3)]:
-            seconds = 2 * (p - 1) * (latency + size / p * per_byte) * (50 if window == 2 and size == 1024 else 1)
-            same: dict[str, Any] = {
-                "backend": "gloo",
-                "device_kind": "cpu",
-                "hosts": 1 if gbit is None else 2,
-                "gbit": gbit,
-                "threads": 1,
-            }
-            timed = {"bytes": size, "window": window, "iterations": 1, "seconds": seconds, "learners": p}
-            rates = {"algorithm_bandwidth": size / seconds, "bus_bandwidth": 2 * (p - 1) / p * size / seconds}
-            rows.append(same | timed | rates)
-        config = {"learners": p}
-        name = store.run_id("gloo", config)
-        origin = store.provenance("allreduce", name, config, seed=None, device="a device", started=STARTED)
-        store.write(pd.DataFrame(rows).astype({"gbit": float}), origin, results=tmp_path)
-    text, _ = run("scaling-model.qmd", tmp_path, monkeypatch)
-    plain = text.replace("\u00a0", " ")
-    assert re.search(r"\| Gloo, a device, 2 hosts, 10 Gbit/s +\| +4 \| +200 \| +1 \| +0\.999 \| 781 KiB", plain)
-    assert re.search(r"\| Gloo, a device, one host +\| +2 \| +10\.0 \| +100 \| +99\.8 \| +1\.91 MiB", plain)
-    assert "experiments/allreduce.py" not in plain and "nan" not in text
-
-
-def test_the_scaling_chapter_tells_measured_from_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
-    own = {"series": "Horovod on a device", "setting": "here", "network": "ResNet-50", "source": "measured"}
-    extra = pd.DataFrame([own | {"learners": p, "images_per_second": 100.0 * p**0.9} for p in (1, 2, 4, 8)])
-    rows = predictions(published.load(), extra.reindex(columns=POINTS), draws=100)
-    name = store.run_id("fit", {})
-    origin = store.provenance("scaling_fit", name, {}, seed=0, device="cpu", started=STARTED, kind="projected")
-    store.write(pd.DataFrame(rows).astype({"freedom": "Int64"}), origin, results=tmp_path)
-    text, names = run("scaling-model.qmd", tmp_path, monkeypatch)
-    assert list(names["late"].learners) == [8] and not names["held"].series.str.startswith("Horovod on").any()
-    assert "Published curves only" not in text and "Horovod on a device" in text.replace("\u00a0", " ")
-    assert "nan" not in text

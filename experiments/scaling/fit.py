@@ -12,6 +12,9 @@ from scipy.optimize import nnls
 from derivations import scaling
 
 LEVEL = 0.8
+# The form that predicts. Chosen once, on fitted points alone: fitted to the smaller of them, it came nearest to the
+# largest (`predictions.choices` has the errors of each form and of their mean).
+PREDICTS = "bandwidth"
 # No throughput is printed or measured more exactly, so a fit that passes through its points by luck proves nothing.
 LEAST_NOISE = 1e-3
 # Nor is any this uncertain: one degree of freedom alone would allow draws beyond all numbers.
@@ -44,22 +47,25 @@ class Fit:
     def freedom(self) -> int:
         return len(self.rates) - len(self.forms[0].parameters)
 
+    def form(self, name: str) -> Form:
+        """One of the fitted forms."""
+        return next(form for form in self.forms if form.name == name)
+
     @property
     def best(self) -> Form:
         """The form that explains the fitted points best."""
         return max(self.forms, key=lambda form: form.weight)
 
-    def parts(self, learners: Array, batches: Array) -> Array:
-        """(3, n): seconds of computation, overhead and exposed communication an image, mean over forms."""
+    def parts(self, learners: Array, batches: Array, form: str = PREDICTS) -> Array:
+        """(3, n): seconds of computation, overhead and exposed communication an image."""
         parts = np.zeros((3, len(learners)))
-        for form in self.forms:
-            columns = (design(form.name, learners, batches, self.overhead) * form.parameters).T
-            parts[[0, 1, 2] if self.overhead else [0, 2]] += form.weight * columns
+        columns = (design(form, learners, batches, self.overhead) * self.form(form).parameters).T
+        parts[[0, 1, 2] if self.overhead else [0, 2]] = columns
         return parts
 
-    def predict(self, learners: Array, batches: Array, extra: Array | float = 0.0) -> Array:
+    def predict(self, learners: Array, batches: Array, extra: Array | float = 0.0, form: str = PREDICTS) -> Array:
         """Images/s of all learners; ``extra`` seconds an image are added to what is fitted."""
-        return learners / (self.parts(learners, batches).sum(0) + extra)
+        return learners / (self.parts(learners, batches, form).sum(0) + extra)
 
     def interval(
         self,

@@ -13,7 +13,7 @@ import pandas as pd
 from derivations import scaling
 from experiments import schemas, store
 from experiments.scaling import published
-from experiments.scaling.fit import LEVEL, Array, Fit, fit
+from experiments.scaling.fit import GROWTH, LEVEL, PREDICTS, Array, Fit, fit
 from experiments.scaling.link import fit_link
 from experiments.scaling.series import Row, as_points, horovod_epochs, records, throughputs
 
@@ -63,8 +63,8 @@ def described(result: Fit, learners: Array, batches: Array, points: pd.DataFrame
         speed = 2 * (p - 1) / p * size / (exposed * b) if stated and exposed > 0 and not np.isnan(size) else None
         rows.append(
             {
-                "form": result.best.name,
-                "form_weight": result.best.weight,
+                "form": PREDICTS,
+                "form_weight": result.form(PREDICTS).weight,
                 "freedom": result.freedom,
                 "compute_seconds": float(compute),
                 "overhead_seconds": float(overhead * b) if result.overhead else None,
@@ -91,6 +91,28 @@ def curve(points: pd.DataFrame, level: float, draws: int, rng: np.random.Generat
     return rows
 
 
+def choices(points: pd.DataFrame) -> list[Row]:
+    """What each form, and their mean time, make of the largest fitted points, fitted to the smaller ones alone.
+
+    `fit.PREDICTS` was chosen by these errors. No held-out point takes part.
+    """
+    rows = []
+    for _, own in points.groupby("series", sort=False):
+        seen = own[~held_out(own)]
+        few, last = (seen[keep] for keep in (seen.learners < seen.learners.max(), seen.learners == seen.learners.max()))
+        if few.learners.nunique() < 2:
+            continue
+        result = fit(*arrays(few), few.images_per_second.to_numpy(float))
+        learners, batches = arrays(last)
+        times = {name: result.parts(learners, batches, name).sum(0) for name in GROWTH}
+        times["mean"] = sum((form.weight * times[form.name] for form in result.forms), np.zeros(len(last)))
+        said = ", ".join(f"{int(p)}" for p in sorted(set(few.learners)))
+        for name, seconds in times.items():
+            for point, rate in zip(records(last), learners / seconds, strict=True):
+                rows.append(row(f"choice, {name}", "chosen on", point, float(rate), fit_points=said))
+    return rows
+
+
 def transfer(points: pd.DataFrame, lender: pd.DataFrame) -> list[Row]:
     """Computation from this series' one learner, exposed communication an image from all points of another precision.
 
@@ -112,9 +134,10 @@ def transfer(points: pd.DataFrame, lender: pd.DataFrame) -> list[Row]:
 def by_link(results: Path) -> tuple[list[Row], list[str]]:
     """Problem 1's GPUs from one of them and the time of an all-reduce by itself, and the ids of the runs used.
 
-    All were measured in one allocation. Nothing is fitted to a job of several. Either nothing of the all-reduce is
-    hidden, or as much as the backward pass lasts; the truth lies between, if a GPU among several computes as one alone
-    does.
+    All were measured in one allocation. Nothing is fitted to a job of several. Where the all-reduce was not timed
+    between as many GPUs, the link's latency and speed come from the largest number that was. Either nothing of the
+    all-reduce is hidden, or as much as the backward pass lasts; the truth lies between, if a GPU among several computes
+    as one alone does.
     """
     rows, timed = horovod_epochs(results), store.read("allreduce", results)
     rows = rows[(rows.device_kind == "gpu") & (rows.hosts == 1)]
@@ -122,30 +145,38 @@ def by_link(results: Path) -> tuple[list[Row], list[str]]:
     size = float(published.networks()["ResNet-50"][0])
     made: list[Row] = []
     runs: set[str] = set()
-    for where, learners in sorted({*zip(timed.allocation, timed.learners, strict=True)}):
-        windows = timed[(timed.allocation == where) & (timed.learners == learners)]
-        device = windows.device.iloc[0]
-        seconds = windows.groupby("bytes").seconds.median()
-        alpha, beta = fit_link(seconds.index, seconds, learners)
-        link = {scaling.p: learners, scaling.n: size, scaling.alpha: alpha, scaling.beta: beta}
-        communication = float(scaling.ring().subs(link))
-        own = rows[(rows.allocation == where) & rows.learners.isin([1, learners])]
+    for where, windows in timed.groupby("allocation"):
+        own = rows[rows.allocation == where]
         if own.empty:
             continue
-        runs |= {*own.run_id, *windows.run_id}
         for _, points in as_points(own, "batch_size", size).groupby(["series", "per_learner_batch"]):
-            if set(points.learners) != {1, learners}:
-                continue
-            alone, several = records(points.sort_values("learners"))
-            batch = several.per_learner_batch
-            step = batch / alone.images_per_second
-            for hiding, hidden in (("nothing hidden", 0.0), ("backward pass hides", float(scaling.BACKWARD) * step)):
-                exposed = max(0.0, communication - hidden)
-                more = {"compute_seconds": step / batch, "exposed_seconds": exposed / batch}
-                more |= {"fit_points": f"1, and NCCL's all-reduce between {learners} of {store.short_name(device)}"}
-                predicted = learners * batch / (step + exposed)
-                made.append(row(f"link, {hiding}", "held out", several, predicted, **more))
+            alone = points[points.learners == 1]
+            for several in records(points[points.learners > 1]) if len(alone) else ():
+                made += linked(several, float(alone.images_per_second.iloc[0]), windows)
+                runs |= {*own.run_id, *windows.run_id}
     return made, sorted(runs)
+
+
+def linked(several: Any, rate: float, windows: pd.DataFrame) -> list[Row]:
+    """A point of several GPUs from one GPU's images/s and the all-reduces timed in its allocation."""
+    numbers = set(windows.learners)
+    between = int(several.learners if several.learners in numbers else max(numbers))
+    windows = windows[windows.learners == between]
+    seconds = windows.groupby("bytes").seconds.median()
+    alpha, beta = fit_link(seconds.index, seconds, between)
+    link = {scaling.p: several.learners, scaling.n: several.gradient_bytes, scaling.alpha: alpha, scaling.beta: beta}
+    communication = float(scaling.ring().subs(link))
+    batch = several.per_learner_batch
+    step = batch / rate
+    made = []
+    for hiding, hidden in (("nothing hidden", 0.0), ("backward pass hides", float(scaling.BACKWARD) * step)):
+        exposed = max(0.0, communication - hidden)
+        more: Row = {"compute_seconds": step / batch, "exposed_seconds": exposed / batch}
+        name = store.short_name(windows.device.iloc[0])
+        more |= {"fit_points": f"1, and NCCL's all-reduce between {between} of {name}"}
+        predicted = several.learners * batch / (step + exposed)
+        made.append(row(f"link, {hiding}", "held out", several, predicted, **more))
+    return made
 
 
 def by_gradients(frame: pd.DataFrame, reference: str = "ResNet-101") -> list[Row]:
@@ -181,9 +212,11 @@ def by_gradients(frame: pd.DataFrame, reference: str = "ResNet-101") -> list[Row
 
 
 def homework(points: pd.DataFrame, level: float, draws: int, rng: np.random.Generator) -> list[Row]:
-    """The homework's jobs on 1 to 16 K80, by the fit of one node and, for two of them, a ring over the node's link.
+    """The homework's jobs on 1 to 16 K80, by `derivations.scaling.hierarchical`.
 
-    Nothing of that ring is taken to be hidden. Weak scaling has 64 images a learner, strong scaling 256 in all.
+    Inside a node communication is what was fitted for its learners, so that of 16 is that of 8. Between two nodes as
+    many rings as a node has learners share its link; nothing of them is taken to be hidden, and they have no latency.
+    Weak scaling has 64 images a learner, strong scaling 256 in all.
     """
     node, cluster = points[points.series == published.K80_NODE], points[points.series == published.K80_CLUSTER]
     if node.empty or cluster.empty:
@@ -196,15 +229,16 @@ def homework(points: pd.DataFrame, level: float, draws: int, rng: np.random.Gene
     rows = []
     learners = np.array(HOMEWORK_LEARNERS, float)
     nodes = np.ceil(learners / inside)
+    local = learners / nodes
     between = np.array([float(outside.subs(shared | {scaling.m: int(m)})) for m in nodes])
     for name, batches in (
         (f"K80, weak scaling, {WEAK_BATCH} a learner", np.full(len(learners), float(WEAK_BATCH))),
         (f"K80, strong scaling, {STRONG_BATCH} in all", STRONG_BATCH / learners),
     ):
         extra = between / batches
-        predicted = result.predict(learners, batches, extra)
-        low, high = result.interval(learners, batches, rng, extra, level, draws)
-        more = described(result, learners, batches, node)
+        predicted = nodes * result.predict(local, batches, extra)
+        low, high = nodes * result.interval(local, batches, rng, extra, level, draws)
+        more = described(result, local, batches, node)
         for i, (p, b) in enumerate(zip(learners, batches, strict=True)):
             point = SimpleNamespace(series=name, network="ResNet-50", learners=p, per_learner_batch=b)
             made = more[i] | {"gradient_bytes": size, "source": source, "low": float(low[i]), "high": float(high[i])}
@@ -232,4 +266,4 @@ def predictions(
             rows += curve(own, level, draws, rng)
         except ValueError as error:
             print(f"scaling_fit: {name} is left out: {error}", file=sys.stderr)
-    return rows + by_gradients(frame) + homework(printed, level, draws, rng)
+    return rows + choices(printed) + by_gradients(frame) + homework(printed, level, draws, rng)

@@ -1,7 +1,8 @@
 """The what-if panel: throughput, efficiency and cost that the reader's sliders redraw, with no server.
 
 Its formulas are those of derivations/scaling.py, printed as Vega expressions, so that the browser computes what was
-derived: p learners in a ring, each with a link of its own; no latency and no overhead.
+derived: learners in nodes of eight, as the homework has them. Each has a link of its own in the node, and the rings
+between nodes share a node's network. There is neither latency nor overhead.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import pandas as pd
 import sympy as sp
 
 from derivations import scaling
+from experiments.scaling import published
 from report import show
+from report.answers import Missing
+from report.figures.scaling_k80 import NONE, providers
+from report.figures.scaling_runs import rate
 
 LEARNERS = (1, 2, 4, 8, 16, 32, 64)
+NODE = 8  # learners
 MILLION = 1_000_000  # images
-_price, _link, _gradient, _speed = sp.symbols("price link gradient speed", positive=True)
+_price, _link, _network, _gradient, _speed = sp.symbols("price link network gradient speed", positive=True)
 
 
 @dataclass(frozen=True)
@@ -35,26 +41,30 @@ class Slider:
 
 SLIDERS = (
     Slider("price", "price of a GPU (USD/h)", 0.1, 15, 0.01),
-    Slider("link", "link of a learner (Gbit/s)", 1, 400, 1, (scaling.beta, 8 / (_link * 10**9))),
+    Slider("link", "link of a learner in its node (Gbit/s)", 1, 400, 0.01, (scaling.beta_in, 8 / (_link * 10**9))),
+    Slider("network", "network of a node (Gbit/s)", 1, 3200, 1, (scaling.beta_out, scaling.g * 8 / (_network * 10**9))),
     Slider("batch", "batch of a learner (images)", 8, 512, 8, (scaling.b, scaling.b)),
-    Slider("gradient", "gradient (MB)", 1, 600, 1, (scaling.n, _gradient * 10**6)),
-    Slider("speed", "one GPU (images/s)", 10, 4000, 1, (scaling.c, 1 / _speed)),
+    Slider("gradient", "gradient (MB)", 1, 600, 0.01, (scaling.n, _gradient * 10**6)),
+    Slider("speed", "one GPU (images/s)", 10, 4000, 0.01, (scaling.c, 1 / _speed)),
     Slider("overlap", "backward pass that hides (share)", 0, 1, 0.05, (scaling.phi, scaling.phi)),
 )
 # What a sympy symbol is called in the panel's specification.
 NAMES = {
     **{scaling.p: "datum.learners", scaling.b: "batch", scaling.phi: "overlap"},
-    **{symbol: symbol.name for symbol in (_price, _link, _gradient, _speed)},
+    **{symbol: symbol.name for symbol in (_price, _link, _network, _gradient, _speed)},
 }
 
 
 def quantities() -> dict[str, sp.Expr]:
     """Images/s of all learners, efficiency (a share) and US dollars for a million images, of the sliders' symbols."""
     meanings = dict(slider.meaning for slider in SLIDERS if slider.meaning)
-    fixed = {scaling.alpha: 0, scaling.o: 0, scaling.w: scaling.BACKWARD}
-    step = scaling.step().subs(meanings | fixed)
-    throughput = scaling.p * scaling.b / step
-    efficiency = scaling.weak_efficiency(scaling.step()).subs(meanings | fixed)
+    fixed = {scaling.alpha_in: 0, scaling.alpha_out: 0, scaling.o: 0, scaling.w: scaling.BACKWARD}
+    inside = sp.Min(scaling.p, NODE)
+    nodes = {scaling.g: inside, scaling.m: scaling.p / inside}
+    step = scaling.step(scaling.hierarchical())
+    # The sliders' meanings speak of g, so that comes last.
+    throughput = (scaling.p * scaling.b / step).subs(meanings | fixed).subs(nodes)
+    efficiency = scaling.weak_efficiency(step).subs(meanings | fixed).subs(nodes)
     return {
         "throughput": throughput,
         "efficiency": efficiency,
@@ -72,6 +82,50 @@ def expression(quantity: sp.Expr, names: Mapping[sp.Symbol, str] | None = None) 
         raise ValueError(f"no name for {', '.join(sorted(str(symbol) for symbol in unnamed))}")
     text = sp.jscode(quantity.subs({symbol: sp.Symbol(name) for symbol, name in known.items()}, simultaneous=True))
     return text.replace("Math.", "")
+
+
+def setting(rows: pd.DataFrame) -> dict[str, float]:
+    """The sliders' first values: ResNet-50 on K80 as fitted, so that the panel starts from the projected jobs; empty
+    without them."""
+    node = rows[(rows.method == "curve") & (rows.series == published.K80_NODE) & (rows.learners == NODE)]
+    jobs = rows[(rows.method == "homework") & rows.series.str.contains("weak")]
+    if node.empty or jobs.empty:
+        return {}
+    alone, most = jobs.iloc[int(jobs.learners.argmin())], jobs.iloc[int(jobs.learners.argmax())]
+    exact = {
+        "price": max(providers().values()),
+        "link": node.bus_bytes_per_second.iloc[0] * 8e-9,
+        "network": most.link_gbit_per_second,
+        "batch": alone.per_learner_batch,
+        "gradient": alone.gradient_bytes / 1e6,
+        "speed": alone.predicted,
+        "overlap": 0.0,
+    }
+    # A slider shows whole steps.
+    return {slider.name: round(round(exact[slider.name] / slider.step) * slider.step, 2) for slider in SLIDERS}
+
+
+def text_scaling_whatif(rows: pd.DataFrame) -> str:
+    """The panel's first values, and the batch at which two nodes wait for half of each step."""
+    values = setting(rows)
+    if not values:
+        return "Without the K80's projection there are no values to start with."
+    meanings = dict(slider.meaning for slider in SLIDERS if slider.meaning)
+    sixteen = {scaling.g: NODE, scaling.m: 2, scaling.p: 2 * NODE, scaling.alpha_in: 0, scaling.alpha_out: 0}
+    known = {symbol: values[symbol.name] for symbol in (_link, _network, _gradient, _speed)}
+    few = scaling.half_batch(scaling.hierarchical()).subs(meanings).subs(sixteen | known)
+    few = float(few.subs({scaling.phi: 0, scaling.o: 0}))
+    listed = "; ".join(f"{slider.label}: {values[slider.name]:g}" for slider in SLIDERS)
+    return (
+        f"The panel starts with ResNet-50 on K80. {listed[0].upper()}{listed[1:]}. There, {2 * NODE} learners would "
+        f"wait half of each step with {rate(few)} images each."
+    )
+
+
+def fig_scaling_whatif(rows: pd.DataFrame) -> alt.TopLevelMixin | Missing:
+    """The panel, at the K80's values."""
+    values = setting(rows)
+    return panel(values) if values else NONE
 
 
 def panel(values: Mapping[str, float]) -> alt.VConcatChart:
