@@ -16,6 +16,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -115,13 +116,26 @@ def build(folder: Path, source: str, versions: dict[str, str], gpu: dict[str, st
             [*pip, "--wheel-dir", scratch, source], env=os.environ | settings | {"PATH": path}, stdout=out, stderr=out
         )
         if done.returncode:
-            errors = [line.strip() for line in log.read_text(errors="replace").splitlines() if "error" in line.lower()]
-            raise BuildError(f"Horovod's build failed: {(errors or ['no reason given'])[0]} (all of it: {log})")
+            raise BuildError(f"Horovod's build failed: {cause(log.read_text(errors='replace'))} (all of it: {log})")
         shutil.rmtree(folder, ignore_errors=True)
         Path(scratch).replace(folder)
         Path(scratch).mkdir()  # for its own removal
     print(f"built in {time.perf_counter() - start:.0f} s", flush=True)
     return wheel_in(folder)
+
+
+def cause(log: str) -> str:
+    """The line of a build's log that says why it failed.
+
+    That is a compiler's or CMake's first error; else what a shell could not run; else make's first failed target, as
+    one that was killed for lack of memory says nothing itself. pip and setuptools' warnings speak of errors, too.
+    """
+    lines = [line.strip() for line in log.splitlines() if "subprocess-exited-with-error" not in line]
+    compiler, shell = r"(^|: )(fatal )?error: |^CMake Error", r": (not found|No such file or directory|Killed)$"
+    for pattern in (compiler, shell, r"^g?make.*\*\*\*"):
+        if found := next((line for line in lines if re.search(pattern, line)), None):
+            return found
+    return "the log doesn't say why"
 
 
 def wheel_in(folder: Path) -> Path:
