@@ -153,10 +153,11 @@ def cell_options(code: list[str], line: int, fail: Any) -> dict[str, Any]:
     return options
 
 
-async def execute(book: Book, chapters: dict[str, list[str | Cell]]) -> list[list[Any]]:
-    """Run each chapter in a kernel of its own; for each chapter, the outputs of its cells in order."""
+async def execute(book: Book, build: Path, chapters: dict[str, list[str | Cell]]) -> list[list[Any]]:
+    """Run each chapter in a kernel of its own; for each chapter, the outputs of its cells in order. Files that cells
+    write for the book (`report.hop`) go to `build`/book."""
     path = os.pathsep.join(filter(None, [str(book.root), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"DLPERF_ENGINE": "embedded", "PYTHONPATH": path}
+    environment = os.environ | {"DLPERF_ENGINE": "embedded", "DLPERF_BOOK": str(build / "book"), "PYTHONPATH": path}
     limit = asyncio.Semaphore(PARALLEL)
 
     async def run(name: str) -> list[Any]:
@@ -290,7 +291,7 @@ def render(book: Book, formats: list[str]) -> None:
     book.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".book-", suffix=".tmp", dir=book.output.parent) as folder:
         build = Path(folder)
-        results = zip(chapters.items(), asyncio.run(execute(book, chapters)), strict=True)
+        results = zip(chapters.items(), asyncio.run(execute(book, build, chapters)), strict=True)
         markdown = "".join(chapter_markdown(book, build, *chapter, outputs) for chapter, outputs in results)
         bibliography = [f"--metadata=bibliography={book.root / book.bibliography}"] if book.bibliography else []
         document = json.loads(pandoc("the book", markdown, "--from=markdown", "--to=json", *bibliography))
