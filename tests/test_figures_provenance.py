@@ -35,7 +35,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
 
 
 def test_runs_are_summed_up_by_allocation_and_experiment(runs: list[Run]) -> None:
-    head, *rows = lines(provenance.tbl_provenance(runs))
+    head, *rows = lines(provenance.tbl_provenance(provenance.known(runs)))
     assert head == ["Allocation", "Experiment", "Devices", "Runs", "Sources", "Day"]
     assert rows == [
         ["here", "p1_horovod", "2 × H100", "2", "1 current, 1 stale", "01 Jan"],
@@ -45,7 +45,7 @@ def test_runs_are_summed_up_by_allocation_and_experiment(runs: list[Run]) -> Non
 
 
 def test_the_summary_counts_changes_and_uncommitted_work(runs: list[Run]) -> None:
-    assert provenance.text_provenance_summary(runs) == (
+    assert provenance.text_provenance_summary(provenance.known(runs)) == (
         "4 runs are stored; the sources of 1 of them have changed since, of 1 so that numbers might be others; 1 were "
         "made in a working tree with changes that were not committed."
     )
@@ -53,5 +53,5 @@ def test_the_summary_counts_changes_and_uncommitted_work(runs: list[Run]) -> Non
 
 def test_settings_and_allocation_stand_with_the_runs(runs: list[Run]) -> None:
     one = runs[0].provenance.model_copy(update={"settings": {"NCCL_ALGO": "Ring"}})
-    text = provenance.text_provenance_runs([Run(Path("b"), one, 3)])
+    text = provenance.text_provenance_runs(provenance.known([Run(Path("b"), one, 3)]))
     assert "allocation here" in text and "- Settings: `NCCL_ALGO=Ring`" in text and "3 rows" in text
