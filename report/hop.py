@@ -38,13 +38,11 @@ def book() -> Path | None:
     return ROOT if "QUARTO_EXECUTE_INFO" in os.environ else None
 
 
-def write(name: str, text: str) -> bool:
-    """Write a file of the book, by its path from the book's root. False outside of a rendering."""
-    if (folder := book()) is None:
-        return False
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(text, encoding="utf-8")
-    return True
+def write(name: str, text: str) -> None:
+    """Write a file of the book, by its path from the book's root; nothing outside of a rendering."""
+    if folder := book():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def drawn(made: Any, arguments: Sequence[Any] = ()) -> pd.DataFrame | None:
@@ -112,7 +110,8 @@ class Page:
             return ""
         parts = [_code(function)]
         rows, name = drawn(made, arguments), f"{ROWS}/{label(function, arguments)}.csv"
-        if rows is not None and write(name, rows.to_csv(index=False)):
+        if rows is not None:
+            write(name, rows.to_csv(index=False))
             parts.append(f'<a href="{self.root}{name}">rows</a>')
         parts += [_runs(runs, self.root)] if runs else []
         return f'<div class="hop">{" · ".join(parts)}</div>'

@@ -31,6 +31,8 @@ MEASURED_POINT: dict[str, Any] = {"filled": True, "size": 60}
 PROJECTED_POINT: dict[str, Any] = {"filled": False, "size": 60, "strokeDash": [2, 2]}
 PROJECTED_LINE: dict[str, Any] = {"strokeDash": [6, 4]}
 
+LOWER = 0.72  # a view's height in the PDF
+
 CONFIG: dict[str, Any] = {
     "background": "white",
     "font": "sans-serif",
@@ -107,6 +109,16 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     return chart.to_dict() | {"config": json.loads(json.dumps(CONFIG))}
 
 
+def printed(spec: Any) -> Any:
+    """The specification for the PDF: a sheet has less room than a screen, so views are lower."""
+    if isinstance(spec, list):
+        return [printed(part) for part in spec]
+    if not isinstance(spec, dict):
+        return spec
+    lower = ("height", "continuousHeight")
+    return {k: round(LOWER * v) if k in lower and isinstance(v, int) else printed(v) for k, v in spec.items()}
+
+
 def chart_html(spec: dict[str, Any]) -> str:
     """The element and script that draw a specification once `vegaEmbed` is there."""
     text = json.dumps(spec, ensure_ascii=False).replace("<", "\\u003c")
@@ -123,7 +135,7 @@ def chart(chart: alt.TopLevelMixin, under: str = "") -> None:
     html = chart_html(spec)
     if "QUARTO_EXECUTE_INFO" in os.environ and not _bundle_shown:
         html, _bundle_shown = f"{vega_script()}\n{html}", True
-    _image(html + under, vl_convert.vegalite_to_svg(spec))
+    _image(html + under, vl_convert.vegalite_to_svg(printed(spec)))
 
 
 def picture(png: bytes, under: str = "") -> None:
