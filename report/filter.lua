@@ -287,7 +287,7 @@ end
 
 -- Typst gives columns of sentences too little room beside columns of words: those get what their longest cell needs, and
 -- sentences share the rest. A table that fits has no widths.
-local SHEET = 105 -- characters in a line of a table
+local SHEET = 125 -- characters in a line of a table
 local function widths(tbl)
   local longest, all, sentences, long = {}, 0, 0, 0
   local function look(rows)
