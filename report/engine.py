@@ -291,6 +291,7 @@ def render(book: Book, formats: list[str]) -> None:
     book.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".book-", suffix=".tmp", dir=book.output.parent) as folder:
         build = Path(folder)
+        (build / "book").mkdir()
         results = zip(chapters.items(), asyncio.run(execute(book, build, chapters)), strict=True)
         markdown = "".join(chapter_markdown(book, build, *chapter, outputs) for chapter, outputs in results)
         bibliography = [f"--metadata=bibliography={book.root / book.bibliography}"] if book.bibliography else []

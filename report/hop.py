@@ -87,10 +87,9 @@ def _code(function: Callable[..., Any]) -> str:
     plain = inspect.unwrap(function)
     path = Path(inspect.getfile(plain)).resolve().relative_to(ROOT).as_posix()
     line = inspect.getsourcelines(plain)[1]
-    if (url := repository()) is None:
-        return f'code: <span class="path">{path}:{line}</span>'
-    title = html.escape(f"{plain.__name__}, {path}:{line}", quote=True)
-    return f'<a href="{url}/{path}#L{line}" title="{title}">code</a>'
+    if url := repository():
+        return f'<a href="{url}/{path}#L{line}" title="{plain.__name__}, {path}:{line}">code</a>'
+    return f'<span title="{plain.__name__}">code: {path}:{line}</span>'
 
 
 def _runs(ids: Sequence[str], root: str) -> str:

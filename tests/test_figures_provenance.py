@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,3 +58,23 @@ def test_settings_and_allocation_stand_with_the_runs(runs: list[Run]) -> None:
     one = runs[0].provenance.model_copy(update={"settings": {"NCCL_ALGO": "Ring"}})
     text = provenance.text_provenance_runs(provenance.known([Run(Path("b"), one, 3)]))
     assert "allocation here" in text and "- Settings: `NCCL_ALGO=Ring`" in text and "3 rows" in text
+
+
+def test_the_file_has_a_row_for_each_run(runs: list[Run]) -> None:
+    rows = list(csv.DictReader(io.StringIO(provenance.csv(provenance.known(runs)))))
+    assert [(row["run_id"], row["allocation"], row["state"], row["rows"]) for row in rows] == [
+        ("b", "here", "current", "3"),
+        ("a", "here", "stale", "3"),
+        ("c", "here", "current", "3"),
+        ("d", "there", "current", "3"),
+    ]
+    assert json.loads(rows[1]["changed"]) == ["experiments/jobs.py"]  # no number depends on usage.py
+    assert rows[0]["git_commit"] == "0" * 40 and rows[3]["git_dirty"] == "True"
+    assert len({row["command"] for row in rows}) == 1 and rows[0]["device"] == "NVIDIA H100"
+
+
+def test_a_run_has_an_anchor_and_its_state_is_found_once(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = provenance.known(runs)
+    monkeypatch.setattr(store.Provenance, "changes", lambda _: pytest.fail("looked again"))
+    assert "[]{#run-d}" in provenance.text_provenance_runs(found)
+    assert provenance.tbl_provenance_runs(found) and provenance.tbl_provenance(found)

@@ -86,6 +86,14 @@ def test_charts_have_one_look_and_a_stable_id() -> None:
     assert show.chart_html(again) != show.chart_html(spec)
 
 
+def test_views_are_lower_in_the_pdf() -> None:
+    spec = {"vconcat": [{"height": 100, "width": 560}], "config": {"view": {"continuousHeight": 250}}}
+    assert show.printed(spec) == {
+        "vconcat": [{"height": 72, "width": 560}],
+        "config": {"view": {"continuousHeight": 180}},
+    }
+
+
 def test_picture(shown: list[dict[str, str]]) -> None:
     show.picture(PNG)
     assert '<svg xmlns="http://www.w3.org/2000/svg" width="3" height="2">' in shown[0]["image/svg+xml"]
