@@ -1,6 +1,6 @@
 """The embedded engine: renders the book's chapters where Quarto can't be installed, from Python wheels alone.
 
-nbclient executes the chapters' cells, pandoc with citeproc and `filter.lua` writes HTML and Typst, and typst the PDF.
+nbclient executes the chapters' cells, pandoc with citeproc and two Lua filters writes HTML and Typst, and typst the PDF.
 It knows the Quarto features that the chapters use and stops at any other, naming file and line.
 """
 
@@ -31,6 +31,7 @@ BLOCK = re.compile(
     r"\{(#(fig|tbl)-[\w-]+|\.content-visible\s+when-format=\"(html|typst)\""
     r"|\.callout-(note|tip|important|warning|caution)(\s+(title=\"[^\"]*\"|collapse=\"(true|false)\"))*)\}"
 )
+WIDTHS = f"--lua-filter={HERE / 'widths.lua'}"  # of a table's columns in the PDF
 INLINE = re.compile(r"(?<!`)`\{python\}[ \t]([^`]+)`(?!`)")
 PARALLEL = 2  # chapters executed, and files written, at a time
 
@@ -273,7 +274,7 @@ def write_pdf(book: Book, build: Path, document: dict[str, Any]) -> None:
     blocks = [block for chapter in document["blocks"] for block in chapter["c"][1]]
     named = {"title": book.title, "author": book.author, "lang": book.lang[:2], "reference-section-title": "References"}
     metadata = [f"--metadata={key}={value}" for key, value in named.items()]
-    options = ["--from=json", "--to=typst", "--citeproc", f"--template={HERE / 'book.typ'}", *metadata]
+    options = ["--from=json", "--to=typst", "--citeproc", f"--template={HERE / 'book.typ'}", WIDTHS, *metadata]
     source = build / "book.typ"
     source.write_text(pandoc("the PDF", json.dumps(document | {"blocks": blocks}), *options), encoding="utf-8")
     try:

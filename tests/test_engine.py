@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from report import __main__ as command
-from report.engine import Book, BookError, Cell, chapter_markdown, pandoc, parse, render
+from report.engine import WIDTHS, Book, BookError, Cell, chapter_markdown, pandoc, parse, render
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="90" height="60"><rect width="90" height="60"/></svg>'
 FIRST = """# First {#sec-first}
@@ -230,8 +230,8 @@ def test_pdf_has_the_same_numbers(rendered: Book) -> None:
 def test_sentences_get_the_room_that_words_leave_in_the_pdf() -> None:
     head = "| A | Text | B |\n|---|------|---|\n"
     short, long = (head + f"| 1 | {text} | 2 |" for text in ("Words.", "A sentence of words. " * 20))
-    assert "%" not in pandoc("short", short, "--to=typst")
-    shares = [float(share) for share in re.findall(r"([\d.]+)%", pandoc("long", long, "--to=typst"))]
+    assert "%" not in pandoc("short", short, "--to=typst", WIDTHS)
+    shares = [float(share) for share in re.findall(r"([\d.]+)%", pandoc("long", long, "--to=typst", WIDTHS))]
     # Of 125 characters each short column takes its 3 and 2 more, 4 %; between columns 2 stay free, 6 in all.
     assert shares == pytest.approx([4, 90.4, 4], abs=0.01)
 
