@@ -1,6 +1,6 @@
 """The embedded engine: renders the book's chapters where Quarto can't be installed, from Python wheels alone.
 
-nbclient executes the chapters' cells, pandoc with citeproc and `filter.lua` writes HTML and Typst, and typst the PDF.
+nbclient executes the chapters' cells, pandoc with citeproc and two Lua filters writes HTML and Typst, typst the PDF.
 It knows the Quarto features that the chapters use and stops at any other, naming file and line.
 """
 
@@ -31,6 +31,7 @@ BLOCK = re.compile(
     r"\{(#(fig|tbl)-[\w-]+|\.content-visible\s+when-format=\"(html|typst)\""
     r"|\.callout-(note|tip|important|warning|caution)(\s+(title=\"[^\"]*\"|collapse=\"(true|false)\"))*)\}"
 )
+WIDTHS = f"--lua-filter={HERE / 'widths.lua'}"  # of a table's columns in the PDF
 INLINE = re.compile(r"(?<!`)`\{python\}[ \t]([^`]+)`(?!`)")
 PARALLEL = 2  # chapters executed, and files written, at a time
 
@@ -153,10 +154,11 @@ def cell_options(code: list[str], line: int, fail: Any) -> dict[str, Any]:
     return options
 
 
-async def execute(book: Book, chapters: dict[str, list[str | Cell]]) -> list[list[Any]]:
-    """Run each chapter in a kernel of its own; for each chapter, the outputs of its cells in order."""
+async def execute(book: Book, build: Path, chapters: dict[str, list[str | Cell]]) -> list[list[Any]]:
+    """Run each chapter in a kernel of its own; for each chapter, the outputs of its cells in order. Files that cells
+    write for the book (`report.hop`) go to `build`/book."""
     path = os.pathsep.join(filter(None, [str(book.root), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"DLPERF_ENGINE": "embedded", "PYTHONPATH": path}
+    environment = os.environ | {"DLPERF_ENGINE": "embedded", "DLPERF_BOOK": str(build / "book"), "PYTHONPATH": path}
     limit = asyncio.Semaphore(PARALLEL)
 
     async def run(name: str) -> list[Any]:
@@ -272,7 +274,7 @@ def write_pdf(book: Book, build: Path, document: dict[str, Any]) -> None:
     blocks = [block for chapter in document["blocks"] for block in chapter["c"][1]]
     named = {"title": book.title, "author": book.author, "lang": book.lang[:2], "reference-section-title": "References"}
     metadata = [f"--metadata={key}={value}" for key, value in named.items()]
-    options = ["--from=json", "--to=typst", "--citeproc", f"--template={HERE / 'book.typ'}", *metadata]
+    options = ["--from=json", "--to=typst", "--citeproc", f"--template={HERE / 'book.typ'}", WIDTHS, *metadata]
     source = build / "book.typ"
     source.write_text(pandoc("the PDF", json.dumps(document | {"blocks": blocks}), *options), encoding="utf-8")
     try:
@@ -290,7 +292,8 @@ def render(book: Book, formats: list[str]) -> None:
     book.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".book-", suffix=".tmp", dir=book.output.parent) as folder:
         build = Path(folder)
-        results = zip(chapters.items(), asyncio.run(execute(book, chapters)), strict=True)
+        (build / "book").mkdir()
+        results = zip(chapters.items(), asyncio.run(execute(book, build, chapters)), strict=True)
         markdown = "".join(chapter_markdown(book, build, *chapter, outputs) for chapter, outputs in results)
         bibliography = [f"--metadata=bibliography={book.root / book.bibliography}"] if book.bibliography else []
         document = json.loads(pandoc("the book", markdown, "--from=markdown", "--to=json", *bibliography))

@@ -286,6 +286,7 @@ local function raw(text)
 end
 
 local typst = {
+  RawBlock = function(block) return block.format == "html" and {} or nil end,
   Figure = function(figure)
     if not figure.classes:includes("tbl") then return nil end
     local tbl = figure.content[1]

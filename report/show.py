@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import altair as alt
@@ -19,7 +19,9 @@ import pandas as pd
 import vl_convert
 from IPython.display import display
 
+from report import hop
 from report.answers import Answer, Missing
+from report.used import Watch
 
 # Okabe and Ito (2008), told apart with any common colour vision; black stays for reference lines.
 CATEGORIES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
@@ -28,6 +30,8 @@ ORDERED = "viridis"
 MEASURED_POINT: dict[str, Any] = {"filled": True, "size": 60}
 PROJECTED_POINT: dict[str, Any] = {"filled": False, "size": 60, "strokeDash": [2, 2]}
 PROJECTED_LINE: dict[str, Any] = {"strokeDash": [6, 4]}
+
+LOWER = 0.72  # a view's height in the PDF
 
 CONFIG: dict[str, Any] = {
     "background": "white",
@@ -74,15 +78,16 @@ _EMBED = """<div id="{id}" class="vega-chart" style="width:100%;max-width:700px"
 
 _FENCE = "`" * 8  # longer than any run of backticks in what it encloses
 _bundle_shown = False
+_page = hop.Page()
 
 
-def setup() -> None:
-    """Start a page: its first chart brings the Vega bundle where Quarto renders.
+def setup(root: str = "../") -> None:
+    """Start a page, from which `root` leads to the book's: its first chart brings the Vega bundle where Quarto renders.
 
     Quarto may keep one kernel for many renders, so the module can't tell by itself where a page starts.
     """
-    global _bundle_shown
-    _bundle_shown = False
+    global _bundle_shown, _page
+    _bundle_shown, _page = False, hop.Page(root)
     alt.data_transformers.disable_max_rows()
 
 
@@ -104,36 +109,55 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     return chart.to_dict() | {"config": json.loads(json.dumps(CONFIG))}
 
 
+def printed(spec: Any) -> Any:
+    """The specification for the PDF: a sheet has less room than a screen, so views are lower."""
+    if isinstance(spec, list):
+        return [printed(part) for part in spec]
+    if not isinstance(spec, dict):
+        return spec
+    lower = ("height", "continuousHeight")
+    return {k: round(LOWER * v) if k in lower and isinstance(v, int) else printed(v) for k, v in spec.items()}
+
+
 def chart_html(spec: dict[str, Any]) -> str:
     """The element and script that draw a specification once `vegaEmbed` is there."""
     text = json.dumps(spec, ensure_ascii=False).replace("<", "\\u003c")
     return _EMBED.format(id=f"vis-{hashlib.sha256(text.encode()).hexdigest()[:12]}", spec=text)
 
 
-def chart(chart: alt.TopLevelMixin) -> None:
-    """Display an Altair chart: interactive in HTML, as SVG in the PDF.
+def chart(chart: alt.TopLevelMixin, under: str = "") -> None:
+    """Display an Altair chart: interactive in HTML, as SVG in the PDF. `under`: HTML to put under it.
 
     Lay several views out above each other, not side by side: they must fit a phone.
     """
     global _bundle_shown
     spec = specification(chart)
-    svg = vl_convert.vegalite_to_svg(spec)
+    html = chart_html(spec)
+    if "QUARTO_EXECUTE_INFO" in os.environ and not _bundle_shown:
+        html, _bundle_shown = f"{vega_script()}\n{html}", True
+    _image(html + under, vl_convert.vegalite_to_svg(printed(spec)))
+
+
+def picture(png: bytes, under: str = "") -> None:
+    """Display a PNG image, with HTML under it."""
+    data = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    width, height = (int.from_bytes(png[start : start + 4]) for start in (16, 20))  # as each PNG begins
+    size = f'width="{width}" height="{height}"'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" {size}><image href="{data}" {size}/></svg>'
+    _image(f'<img src="{data}" {size} alt="">{under}', svg)
+
+
+def _image(html: str, svg: str) -> None:
+    """Display what pages show as HTML and the PDF as SVG."""
     if os.environ.get("DLPERF_ENGINE") == "embedded":
-        display({"text/html": chart_html(spec), "image/svg+xml": svg}, raw=True)
+        display({"text/html": html, "image/svg+xml": svg}, raw=True)
     elif "QUARTO_EXECUTE_INFO" in os.environ:
         # Not as text/html: Quarto adds require.js and jQuery from a CDN to pages with such an output. Each format
         # takes its own raw block, so the kernel need not know which one is being made.
-        html = chart_html(spec) if _bundle_shown else f"{vega_script()}\n{chart_html(spec)}"
-        _bundle_shown = True
         image = f'#image(bytes({json.dumps(svg, ensure_ascii=False)}), format: "svg", width: 100%)'
-        markdown(f"{_FENCE}{{=html}}\n{html}\n{_FENCE}\n\n{_FENCE}{{=typst}}\n{image}\n{_FENCE}")
+        markdown(f"{raw('html', html)}\n\n{raw('typst', image)}")
     else:
         display({"image/svg+xml": svg}, raw=True)
-
-
-def picture(png: bytes) -> None:
-    """Display a PNG image."""
-    display({"image/png": base64.b64encode(png).decode()}, raw=True)
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------
@@ -142,6 +166,11 @@ def picture(png: bytes) -> None:
 def markdown(text: str) -> None:
     """Display Markdown: sentences that depend on the data, with references and citations."""
     display({"text/markdown": text}, raw=True)
+
+
+def raw(kind: str, text: str) -> str:
+    """Markdown that one format alone takes, as it is: html or typst."""
+    return f"{_FENCE}{{={kind}}}\n{text}\n{_FENCE}"
 
 
 def table(
@@ -252,19 +281,19 @@ def missing(what: str, command: str) -> None:
     )
 
 
-def result(found: alt.TopLevelMixin | str | bytes | Answer | Missing) -> None:
-    """Display what a function of `report.figures` returns: a chart, a text or table, a PNG, an answer, or what is
-    missing."""
-    if isinstance(found, Missing):
-        missing(found.what, found.command)
-    elif isinstance(found, Answer):
-        markdown(found.markdown())
-    elif isinstance(found, str):
-        markdown(found)
-    elif isinstance(found, bytes):
-        picture(found)
-    else:
-        chart(found)
+def result(function: Callable[..., Any], *arguments: Any) -> None:
+    """Display what a function of `report.figures` makes of its arguments: a chart, a text or table, a PNG, an answer,
+    or what is missing. On the web, the function, the rows and the runs stand under a figure or table (`report.hop`)."""
+    with Watch(arguments) as watch:
+        made = function(*arguments)
+    if isinstance(made, Missing):
+        return missing(made.what, made.command)
+    if isinstance(made, Answer):
+        return markdown(made.markdown())
+    under = _page.line(function, arguments, made, watch.runs)
+    if isinstance(made, str):
+        return markdown(made + (f"\n\n{raw('html', under)}" if under else ""))
+    return picture(made, under) if isinstance(made, bytes) else chart(made, under)
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from report import __main__ as command
-from report.engine import Book, BookError, Cell, chapter_markdown, parse, render
+from report.engine import WIDTHS, Book, BookError, Cell, chapter_markdown, pandoc, parse, render
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="90" height="60"><rect width="90" height="60"/></svg>'
 FIRST = """# First {#sec-first}
@@ -225,6 +225,24 @@ def test_pdf_has_the_same_numbers(rendered: Book) -> None:
     ):  # fmt: skip
         assert phrase in text, phrase
     assert "chart for the page" not in text
+
+
+def test_sentences_get_the_room_that_words_leave_in_the_pdf() -> None:
+    head = "| A | Text | B |\n|---|------|---|\n"
+    short, long = (head + f"| 1 | {text} | 2 |" for text in ("Words.", "A sentence of words. " * 20))
+    assert "%" not in pandoc("short", short, "--to=typst", WIDTHS)
+    shares = [float(share) for share in re.findall(r"([\d.]+)%", pandoc("long", long, "--to=typst", WIDTHS))]
+    # Of 125 characters each short column takes its 3 and 2 more, 4 %; between columns 2 stay free, 6 in all.
+    assert shares == pytest.approx([4, 90.4, 4], abs=0.01)
+
+
+def test_html_is_left_out_of_the_pdf_and_cells_write_files_of_the_book(tmp_path: Path) -> None:
+    write = "import os, pathlib", "pathlib.Path(os.environ['DLPERF_BOOK'], 'rows.csv').write_text('a')", "None"
+    table = "::: {#tbl-a}\n| a |\n|---|\n| 1 |\n\n```{=html}\n<div>under it</div>\n```\n\nOne.\n:::"
+    small = book(tmp_path, a=f"{cell(*write)}\n{table}\n")
+    render(small, ["html", "pdf"])
+    assert (small.output / "rows.csv").read_text() == "a"
+    assert "<div>under it</div>" in (small.output / "report/a.html").read_text()
 
 
 def cell(*lines: str) -> str:

@@ -289,3 +289,10 @@ def test_without_counts_commands_are_named() -> None:
     ):
         assert isinstance(found, Missing) and "p3_crosscheck.py" in found.command
     assert architectures.answer_p3_alexnet(NOTHING).runs == 0
+
+
+def test_parameters_are_calculated_on_a_line_for_each_layer() -> None:
+    text = architectures.calculation_p3_alexnet_parameters()
+    # 96 filters of 11 × 11 pixels and 3 channels: 34,848 weights; a bias each.
+    assert r"\text{conv1: }&(11\cdot 11\cdot 3)\cdot 96=34{,}848,\quad 34{,}848+96=34{,}944 \\" in text
+    assert text.count(r"\text{") == 8 and "pool" not in text

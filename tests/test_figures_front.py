@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from report.answers import Answer, Missing
@@ -46,3 +47,10 @@ def test_other_rows_give_other_answers(results: front.Results) -> None:
     assert isinstance(before, Answer) and isinstance(after, Answer) and before.sentence != after.sentence
     nothing = replace(results, horovod=results.horovod.iloc[:0])
     assert isinstance(front.answers(nothing)["1.2"], Missing)
+
+
+def test_the_sizes_that_ran_are_counted(results: front.Results) -> None:
+    jobs = pd.DataFrame({"device_kind": ["gpu", "gpu", "cpu"], "learners": [2, 1, 16], "image_size": [224, 32, 32]})
+    assert front.text_ran(replace(results, horovod=jobs, strategy=jobs)) == (
+        "Problem 1 ran on 1 and 2 GPUs, Problem 2 at 224 pixels on 2."
+    )

@@ -35,9 +35,9 @@ def test_every_label_has_its_function_and_every_function_its_cell() -> None:
     labelled = {}
     for cell in CELLS:
         if label := re.search(r"^#\| label: (\S+)$", cell, re.MULTILINE):
-            labelled[label[1].replace("-", "_")] = re.findall(r"horovod\w*\.(\w+)\(", cell)
+            labelled[label[1].replace("-", "_")] = re.findall(r"horovod\w*\.(\w+)[,)]", cell)
     assert labelled and labelled == {name: [name] for name in shown_by(("fig_", "tbl_"))}
-    called = re.findall(r"horovod\w*\.((?:answer|text)_\w+)\(", CHAPTER)
+    called = re.findall(r"horovod\w*\.((?:answer|text)_\w+)[,)]", CHAPTER)
     assert sorted(called) == sorted(shown_by(("answer_", "text_")))
 
 

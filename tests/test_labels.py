@@ -64,6 +64,12 @@ def functions(subject: str, prefixes: tuple[str, ...] = SHOWN) -> dict[str, Any]
     }
 
 
+def made(call: str, names: dict[str, Any]) -> Any:
+    """What the function of a cell's one call returns."""
+    function, *arguments = eval(f"({call.removeprefix('show.result(').removesuffix(')')},)", names)
+    return function(*arguments)
+
+
 each = pytest.mark.parametrize(("chapter", "subject"), CHAPTERS.items())
 
 
@@ -72,7 +78,7 @@ def test_every_label_has_its_function_and_every_function_its_cell(chapter: str, 
     labelled, called = {}, []
     for cell in cells(chapter)[1:]:
         names = "|".join([rf"{subject}\w*", *OTHERS.get(subject, [])])
-        (call,) = re.findall(rf"^show\.result\((?:{names})\.(\w+)\(.*\)\)$", "\n".join(code(cell)))
+        (call,) = re.findall(rf"^show\.result\((?:{names})\.(\w+)(?:, .*)?\)$", "\n".join(code(cell)))
         called.append(call)
         if label := re.search(r"^#\| label: (\S+)$", cell, re.MULTILINE):
             labelled[label[1].replace("-", "_")] = call
@@ -87,7 +93,7 @@ def test_answers_stand_in_the_homeworks_order_and_name_labels(chapter: str, subj
     for cell in cells(chapter):
         (*_, last) = code(cell)
         if ".answer_" in last:
-            found.append(eval(last.removeprefix("show.result(").removesuffix(")"), names))
+            found.append(made(last, names))
         elif not names:
             exec(cell, names)
     assert all(isinstance(answer, Answer) for answer in found)
@@ -111,5 +117,5 @@ def test_no_table_has_more_than_seven_columns(chapter: str, subject: str) -> Non
     exec(cells(chapter)[0], names)
     for cell in cells(chapter)[1:]:
         if ".tbl_" in cell:
-            table = eval(code(cell)[-1].removeprefix("show.result(").removesuffix(")"), names)
+            table = made(code(cell)[-1], names)
             assert table.splitlines()[0].count("|") - 1 <= 7, cell

@@ -1,7 +1,11 @@
 """The real book, rendered by the embedded engine, in headless Chromium on a desk and on a phone, with no network."""
 
+import html
+import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +141,47 @@ def test_links_between_pages_have_targets(rendered: Book, browser: Any) -> None:
     page.close()
     assert len(links) > len(CHAPTERS)
     assert [link for link in links if link[0] not in ids or (link[1] and link[1] not in ids[link[0]])] == []
+
+
+def test_files_that_pages_link_to_are_there(rendered: Book) -> None:
+    linked = set()
+    for chapter in CHAPTERS:
+        page = (rendered.output / chapter).with_suffix(".html")
+        for target in re.findall(r'href="([^":#]+\.(?:csv|json))"', page.read_text(encoding="utf-8")):
+            linked.add((page.parent / target).resolve().relative_to(rendered.output).as_posix())
+    assert {"answers.json", "report/provenance.csv", "report/rows/fig-p1-scaling.csv"} <= linked
+    assert [name for name in sorted(linked) if not (rendered.output / name).stat().st_size] == []
+    assert {f"report/rows/{path.name}" for path in (rendered.output / "report/rows").iterdir()} <= linked
+
+
+def test_runs_under_a_figure_have_their_entries(rendered: Book) -> None:
+    entries = set(re.findall(r'id="(run-[^"]+)"', (rendered.output / "report/provenance.html").read_text()))
+    for chapter in CHAPTERS:
+        text = (rendered.output / chapter).with_suffix(".html").read_text(encoding="utf-8")
+        assert set(re.findall(r'provenance\.html#(run-[^"]+)"', text)) <= entries
+
+
+def words(text: str) -> str:
+    """Text without spaces and with straight quotes, as HTML and Markdown have them alike."""
+    return re.sub(r"\s", "", html.unescape(text)).replace("’", "'")
+
+
+def test_answers_json_has_the_sentences_of_the_pages(rendered: Book) -> None:
+    pages = [words(re.sub(r"<[^>]+>", "", path.read_text())) for path in (rendered.output / "report").glob("*.html")]
+    front = words(re.sub(r"<[^>]+>", "", (rendered.output / "index.html").read_text()))
+    answers = json.loads((rendered.output / "answers.json").read_text(encoding="utf-8"))
+    assert len(answers) == 20
+    for answer in answers:
+        # Markup and formulas aside
+        pieces = [words(piece) for piece in re.split(r"\$[^$]*\$|[*`]", answer["sentence"])]
+        assert all(piece in front for piece in pieces), answer["part"]
+        assert any(all(piece in page for piece in pieces) for page in pages), answer["part"]
+
+
+def test_the_pdf_has_neither_the_line_nor_the_list_of_runs(rendered: Book) -> None:
+    text = subprocess.run(["pdftotext", rendered.output / rendered.pdf_name, "-"], capture_output=True, text=True)
+    assert "Provenance" in text.stdout
+    assert "code: report/" not in text.stdout and "All runs as a file" not in text.stdout
 
 
 def test_pdf_is_there(rendered: Book) -> None:

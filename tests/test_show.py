@@ -14,6 +14,8 @@ import vl_convert
 from report import show
 from report.answers import Answer, Missing
 
+# A PNG's beginning: its signature, then a chunk that starts with the width and the height.
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + b"\0\0\0\x03" + b"\0\0\0\x02"
 CHART = alt.Chart(pd.DataFrame({"x": [1, 2], "y": [3, 4], "name": ["a</script>", "<table>"]})).mark_point().encode(
     x="x", y="y", color="name", tooltip=["name"]
 )  # fmt: skip
@@ -84,9 +86,18 @@ def test_charts_have_one_look_and_a_stable_id() -> None:
     assert show.chart_html(again) != show.chart_html(spec)
 
 
+def test_views_are_lower_in_the_pdf() -> None:
+    spec = {"vconcat": [{"height": 100, "width": 560}], "config": {"view": {"continuousHeight": 250}}}
+    assert show.printed(spec) == {
+        "vconcat": [{"height": 72, "width": 560}],
+        "config": {"view": {"continuousHeight": 180}},
+    }
+
+
 def test_picture(shown: list[dict[str, str]]) -> None:
-    show.picture(b"\x89PNG")
-    assert base64.b64decode(shown[0]["image/png"]) == b"\x89PNG"
+    show.picture(PNG)
+    assert '<svg xmlns="http://www.w3.org/2000/svg" width="3" height="2">' in shown[0]["image/svg+xml"]
+    assert f'href="data:image/png;base64,{base64.b64encode(PNG).decode()}"' in shown[0]["image/svg+xml"]
 
 
 def test_table() -> None:
@@ -147,13 +158,16 @@ def test_numbers() -> None:
 
 
 def test_a_result_is_shown_by_its_kind(shown: list[dict[str, str]]) -> None:
-    show.result(CHART)
-    show.result("| a |\n|---|\n| 1 |")
-    show.result(Answer("1.2", "It scales.", "2 GPUs", 3, "measured", "fig-a"))
-    show.result(Missing("Runs", "python make.py"))
-    show.result(b"\x89PNG")
+    for found in (
+        CHART,
+        "| a |\n|---|\n| 1 |",
+        Answer("1.2", "It scales.", "2 GPUs", 3, "measured", "fig-a"),
+        Missing("Runs", "python make.py"),
+        PNG,
+    ):
+        show.result(lambda made: made, found)
     kinds = [next(iter(bundle)) for bundle in shown]
-    assert kinds == ["image/svg+xml", "text/markdown", "text/markdown", "text/markdown", "image/png"]
+    assert kinds == ["image/svg+xml", "text/markdown", "text/markdown", "text/markdown", "image/svg+xml"]
     assert shown[2]["text/markdown"].startswith("**Answer.** It scales.")
     assert "callout-important" in shown[3]["text/markdown"] and "python make.py" in shown[3]["text/markdown"]
 

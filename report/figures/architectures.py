@@ -50,6 +50,15 @@ def calculation_p3_alexnet() -> str:
     )
 
 
+def calculation_p3_alexnet_parameters() -> str:
+    """Every layer's weights and, with its biases, parameters: a line each."""
+    lines = [
+        rf"\text{{{layer.name}: }}&{layer.weights_latex()},\quad {layer.parameters_latex()}"
+        for layer in _learned(alexnet.layers())
+    ]
+    return formula(r"\begin{aligned}" + r" \\ ".join(lines) + r"\end{aligned}")
+
+
 def sum_p3_alexnet() -> str:
     """The sum of the layers' parameters."""
     return formula(layers.sum_latex(layer.parameters for layer in _learned(alexnet.layers())))

@@ -30,6 +30,7 @@ from report.figures.augmentation_runs import (
     series,
     trainings,
 )
+from report.used import selects
 
 PUBLISHED = [  # test errors in %, as the papers print them
     ("ResNet-44, basic [@he2015, Table 6]", 7.17, "B = 128, 64,000 updates"),
@@ -76,6 +77,7 @@ def fig_p4_evaluations(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     )
 
 
+@selects
 def _budgets(epochs: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
     """Cutout runs of one schedule, precision, device and code whose epochs × M are the same to the next hundred, but
     whose M differ. (12 epochs are as near as M = 8 comes to a budget of 100.)"""
@@ -124,6 +126,7 @@ def text_p4_budget(epochs: pd.DataFrame) -> str:
 # ---- the schedule --------------------------------------------------------------------------------------------------
 
 
+@selects
 def _schedules(epochs: pd.DataFrame) -> list[pd.DataFrame]:
     """Cutout runs of one M, length, precision, device and code that have several schedules."""
     runs = finished(epochs)
@@ -163,6 +166,7 @@ def text_p4_schedule(epochs: pd.DataFrame) -> str:
 # ---- precision -----------------------------------------------------------------------------------------------------
 
 
+@selects
 def _precisions(epochs: pd.DataFrame) -> list[pd.DataFrame]:
     """Runs of one training, schedule, device and code that have several precisions."""
     groups = finished(epochs).groupby(["augment", "M", "epochs_planned", "schedule", *SAME])

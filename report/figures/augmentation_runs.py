@@ -14,6 +14,7 @@ from experiments import store
 from report import show
 from report.comparisons import pooled
 from report.estimates import Estimate, estimate
+from report.used import selects
 
 EXPERIMENT = "p4_cutout"
 SCRIPT = f"python experiments/{EXPERIMENT}.py"
@@ -78,6 +79,7 @@ def finished(epochs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).sort_values(["augment", "M", "seed"], ignore_index=True)
 
 
+@selects
 def main(runs: pd.DataFrame) -> pd.DataFrame:
     """What the figures show: the authors' schedule, on the device, in the precision and by the code of most runs, and
     for each training its longest runs."""
@@ -93,18 +95,21 @@ def main(runs: pd.DataFrame) -> pd.DataFrame:
     return asked[asked.epochs_planned == asked.groupby(["augment", "M"]).epochs_planned.transform("max")]
 
 
+@selects
 def baseline(runs: pd.DataFrame) -> pd.DataFrame:
     """Of the shown runs, those with basic augmentation."""
     found = main(runs)
     return found[found.augment == "basic"]
 
 
+@selects
 def series(runs: pd.DataFrame) -> pd.DataFrame:
     """Of the shown runs, those with cutout, by M."""
     found = main(runs)
     return found[found.augment == "cutout"].sort_values(["M", "seed"])
 
 
+@selects
 def same_length(runs: pd.DataFrame) -> pd.DataFrame:
     """Of the runs with cutout, the longest: those that have seen equally many updates."""
     found = series(runs)
@@ -119,13 +124,13 @@ def trainings(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield f"{augment}, M = {m}", group
 
 
-def by_allocation(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+@selects
+def by_allocation(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The runs whose times may be compared with each other, in the order in which allocations are named.
 
     A run that was continued in another allocation belongs to none, and its times are compared with nothing.
     """
-    for name, group in runs[runs.allocation != ""].groupby("allocation", sort=True):
-        yield str(name), group
+    return [(str(name), group) for name, group in runs[runs.allocation != ""].groupby("allocation", sort=True)]
 
 
 def by_m(runs: pd.DataFrame, least: int = 1) -> dict[int, pd.DataFrame]:

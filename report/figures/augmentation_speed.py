@@ -44,16 +44,15 @@ def load_splits() -> pd.DataFrame:
 
 def fig_p4_speed(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     """Images per second and the time of a step, for each run by its allocation."""
-    runs = series(finished(epochs))
-    runs = runs[runs.allocation != ""]
-    if runs.empty:
+    timed = [own for _, own in by_allocation(series(finished(epochs)))]
+    if not timed:
         return Missing("The speed for each M", SERIES_BY)
     x = alt.X("M:O", title="M", axis=alt.Axis(labelAngle=0))
     color = alt.Color("allocation:N", legend=alt.Legend(columns=1, title="allocation"))
     shape = alt.Shape("allocation:N", legend=alt.Legend(columns=1, title="allocation"))
     tips = ["M", "seed", "allocation", alt.Tooltip("images_per_second", format=",.0f")]
     tips.append(alt.Tooltip("step_ms", format=".2f"))
-    plot = alt.Chart(runs[["M", "seed", "allocation", "images_per_second", "step_ms"]])
+    plot = alt.Chart(pd.concat(timed)[["M", "seed", "allocation", "images_per_second", "step_ms"]])
     panels = [
         plot.mark_point(size=60)
         .encode(x=x, y=alt.Y(f"{value}:Q", title=title), color=color, shape=shape, tooltip=tips)

@@ -29,6 +29,7 @@ from report.figures.augmentation_runs import (
     series,
     span,
 )
+from report.used import selects
 
 
 def answer_p4_augmentation(epochs: pd.DataFrame) -> Answer | Missing:
@@ -197,13 +198,15 @@ def tbl_p4_time(epochs: pd.DataFrame) -> str | Missing:
     return show.table_text(show.once(lines), heads, "llrrrr") if lines else Missing("Times to 94 %", SERIES_BY)
 
 
+@selects
+def _several_m(epochs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The runs with cutout of each allocation in which several M ran."""
+    return [(name, own) for name, own in by_allocation(series(finished(epochs))) if own.M.nunique() > 1]
+
+
 def fig_p4_clock(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     """The error against wall clock, a panel for each allocation in which several M ran."""
-    panels = [
-        _clock(curves(epochs, own), name)
-        for name, own in by_allocation(series(finished(epochs)))
-        if own.M.nunique() > 1
-    ]
+    panels = [_clock(curves(epochs, own), name) for name, own in _several_m(epochs)]
     if not panels:
         return Missing("Error against wall clock, of several M in one allocation,", SERIES_BY)
     return alt.vconcat(*panels).resolve_scale(x="shared", y="shared", color="shared")

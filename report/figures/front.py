@@ -87,6 +87,14 @@ def answers(r: Results) -> dict[str, Answer | Missing]:
     return dict(zip(parts, found, strict=True))
 
 
+def text_ran(r: Results) -> str:
+    """On how many GPUs Problems 1 and 2 ran, the latter with images of 224 pixels."""
+    of_gpus = [jobs[jobs.device_kind == "gpu"] for jobs in (r.horovod, r.strategy)]
+    sizes = [sorted({int(n) for n in jobs.learners}) for jobs in (of_gpus[0], of_gpus[1][of_gpus[1].image_size == 224])]
+    first, second = (show.listing(n) for n in sizes)
+    return f"Problem 1 ran on {first} GPUs, Problem 2 at 224 pixels on {second}."
+
+
 def tbl_answers(found: dict[str, Answer | Missing], problem: str) -> str:
     """The answers to a problem's parts (p1 to p4), on what they rest, and where to look."""
     rows: list[tuple[str, str, str, str]] = []

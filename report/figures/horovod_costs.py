@@ -15,6 +15,7 @@ from report.answers import Missing
 from report.comparisons import Incomparable, series
 from report.estimates import Estimate, estimate
 from report.figures.horovod_runs import ON_CORES, SIZE, word
+from report.used import selects
 
 PARTS = {"hardware": "shared hardware", "waiting": "waiting for the slowest", "allreduce": "all-reduce"}
 ONE = "one learner's step"
@@ -66,16 +67,26 @@ class Lost:
 
 def lost(runs: pd.DataFrame) -> list[Lost]:
     """The lost time by number of learners, in the allocation that has it for most sizes. Raises Incomparable."""
-    on_cores = runs[(runs.device_kind == "cpu") & (runs.hosts == 1) & runs.mean_step.notna()]
-    found: list[Lost] = []
-    for one in series(on_cores, ["learners", "allreduce"]):
-        here = _lost_here(one)
-        if len(here) > len(found):
-            found = here
+    found = _lost_here(_most_sizes(runs))
     if not found:
         what = "with and without all-reduce in one allocation, beside those of one learner, stored step by step"
         raise Incomparable(f"there are no runs {what}", ON_CORES)
     return found
+
+
+@selects
+def _most_sizes(runs: pd.DataFrame) -> pd.DataFrame:
+    """The jobs of the allocation that splits the lost time for most numbers of learners."""
+    on_cores = runs[(runs.device_kind == "cpu") & (runs.hosts == 1) & runs.mean_step.notna()]
+    found = series(on_cores, ["learners", "allreduce"])
+    return max(found, key=lambda one: len(_sizes(one)), default=on_cores.iloc[:0])
+
+
+def _sizes(runs: pd.DataFrame) -> list[int]:
+    """The numbers of learners that ran both with and without all-reduce, where one ran alone."""
+    averaging = runs.allreduce.astype(bool)
+    free = {*runs.learners[~averaging]}
+    return sorted({*runs.learners[averaging]} & free - {1}) if 1 in free else []
 
 
 def _lost_here(runs: pd.DataFrame) -> list[Lost]:
@@ -84,7 +95,7 @@ def _lost_here(runs: pd.DataFrame) -> list[Lost]:
     free = runs[~runs.allreduce.astype(bool)]
     single = averaging[averaging.learners == 1].mean_step.to_numpy()
     found = []
-    for n in sorted({*averaging.learners} & {*free.learners} - {1}) if len(single) else ():
+    for n in _sizes(runs):
         side_by_side = free[free.learners == n][["mean_step", "slowest_step"]].to_numpy()
         together = averaging[averaging.learners == n].mean_step.to_numpy()
         found.append(

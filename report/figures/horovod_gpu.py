@@ -13,10 +13,12 @@ from report.comparisons import difference, main, ratio, series
 from report.estimates import Estimate, verdict, word
 from report.figures.horovod_costs import alone
 from report.figures.horovod_runs import ON_GPUS, unit
+from report.used import selects
 
 COMPILED = f"{ON_GPUS} --compile"
 
 
+@selects
 def _with_and_without(runs: pd.DataFrame) -> list[pd.DataFrame]:
     """For each setting the GPU jobs of one allocation: the one that has most sizes both with and without Horovod."""
     chosen: dict[str, pd.DataFrame] = {}

@@ -14,11 +14,13 @@ from report.answers import Answer, Missing
 from report.comparisons import Incomparable, length, ratio, series, spread
 from report.estimates import word
 from report.figures.horovod_runs import ON_TWO_HOSTS, SIZE, median_range, rates_text
+from report.used import selects
 
 PLACE = ["learners", "hosts", "gbit", "launcher"]
 ASKED = 10.0  # Gbit/s between nodes, as Amazon stated for instances with 8 K80
 
 
+@selects
 def on_two_hosts(runs: pd.DataFrame) -> pd.DataFrame:
     """The jobs to compare, of one allocation: the largest number of learners N on two hosts, and N and N/2 on one."""
     best = runs.iloc[:0]

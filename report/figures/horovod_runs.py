@@ -11,6 +11,7 @@ from experiments import epochs, store
 from report import comparisons, show
 from report.answers import Missing
 from report.estimates import word
+from report.used import selects
 
 EXPERIMENT = "p1_horovod"
 SCRIPT = f"python experiments/{EXPERIMENT}.py"
@@ -67,6 +68,7 @@ def named(jobs: pd.DataFrame) -> pd.DataFrame:
     return jobs.assign(series=name)
 
 
+@selects
 def shown(runs: pd.DataFrame) -> pd.DataFrame:
     """The series of the figures: learners of one host that average; of runs that differ in where they ran alone, those
     of the allocation with most sizes and runs. A single size is no series."""

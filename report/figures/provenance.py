@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
+
+import pandas as pd
 
 from experiments import store
 from experiments.store import Run
@@ -13,10 +17,22 @@ from report import show
 STATES = ["current", "same numbers", "stale"]
 
 
-def status(run: Run) -> str:
-    """Whether the run's sources are what they were: one of STATES."""
-    found = run.provenance.changes()
-    return "current" if not found else "same numbers" if all(found.values()) else "stale"
+@dataclass(frozen=True)
+class Known:
+    """A run, and which of its sources have changed since; with each the reasons why its numbers stay as they are."""
+
+    run: Run
+    changes: dict[str, list[str]]
+
+    @property
+    def status(self) -> str:
+        """One of STATES."""
+        return "current" if not self.changes else "same numbers" if all(self.changes.values()) else "stale"
+
+
+def known(runs: Iterable[Run]) -> list[Known]:
+    """The runs with their sources' changes, which take long to find: each source is read and hashed."""
+    return [Known(run, run.provenance.changes()) for run in runs]
 
 
 def counted(number: int, noun: str) -> str:
@@ -24,10 +40,10 @@ def counted(number: int, noun: str) -> str:
     return f"{show.count(number)} {noun}" + "s" * (number != 1)
 
 
-def text_provenance_summary(runs: list[Run]) -> str:
+def text_provenance_summary(runs: list[Known]) -> str:
     """How many runs there are, of how many the sources changed, and how many had uncommitted changes."""
-    states = Counter(map(status, runs))
-    dirty = sum(run.provenance.git_dirty for run in runs)
+    states = Counter(one.status for one in runs)
+    dirty = sum(one.run.provenance.git_dirty for one in runs)
     return (
         f"{show.count(len(runs))} runs are stored; the sources of {show.count(len(runs) - states['current'])} of them "
         f"have changed since, of {show.count(states['stale'])} so that numbers might be others; {show.count(dirty)} "
@@ -35,62 +51,73 @@ def text_provenance_summary(runs: list[Run]) -> str:
     )
 
 
-def tbl_provenance(runs: list[Run]) -> str:
+def tbl_provenance(runs: list[Known]) -> str:
     """A row for each allocation and experiment: the devices, how many runs, their sources, and the day."""
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Known]] = defaultdict(list)
     first: dict[str, datetime] = {}
-    for run in sorted(runs, key=lambda run: (run.provenance.started, run.provenance.run_id)):
-        allocation = run.provenance.where or "unknown"
-        first.setdefault(allocation, run.provenance.started)
-        groups[allocation, run.provenance.experiment].append(run)
+    for one in sorted(runs, key=lambda one: (one.run.provenance.started, one.run.provenance.run_id)):
+        allocation = one.run.provenance.where or "unknown"
+        first.setdefault(allocation, one.run.provenance.started)
+        groups[allocation, one.run.provenance.experiment].append(one)
     groups = dict(sorted(groups.items(), key=lambda item: (first[item[0][0]], item[0])))
     rows = []
     for (allocation, experiment), members in groups.items():
-        o = members[0].provenance
-        states = Counter(map(status, members))
+        o = members[0].run.provenance
+        states = Counter(one.status for one in members)
         found = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
         rows.append((allocation, experiment, _devices(members), len(members), found, f"{o.started:%d %b}"))
     headers = ["Allocation", "Experiment", "Devices", "Runs", "Sources", "Day"]
     return show.table_text(show.once(rows), headers, "lllrll")
 
 
-def _devices(members: Iterable[Run]) -> str:
+def _devices(members: Iterable[Known]) -> str:
     most: dict[str, int] = {}
-    for run in members:
-        name = store.short_name(run.provenance.device).removeprefix("NVIDIA ")
-        most[name] = max(most.get(name, 0), run.provenance.device_count)
+    for one in members:
+        name = store.short_name(one.run.provenance.device).removeprefix("NVIDIA ")
+        most[name] = max(most.get(name, 0), one.run.provenance.device_count)
     return ", ".join(f"{count} × {name}" for name, count in sorted(most.items()))
 
 
-def tbl_provenance_runs(runs: list[Run]) -> str:
+def tbl_provenance_runs(runs: list[Known]) -> str:
     """Every run, with the day (UTC) on which it began. A + marks a working tree with uncommitted changes."""
     rows = [
         (
             number,
-            run.provenance.experiment,
-            status(run),
-            run.provenance.kind,
-            "–" if run.provenance.seed is None else str(run.provenance.seed),
-            f"`{run.provenance.git_commit[:7]}`" + "+" * run.provenance.git_dirty,
-            f"{run.provenance.started:%d %b %Y}",
+            o.experiment,
+            one.status,
+            o.kind,
+            "–" if o.seed is None else str(o.seed),
+            f"`{o.git_commit[:7]}`" + "+" * o.git_dirty,
+            f"{o.started:%d %b %Y}",
         )
-        for number, run in enumerate(runs, start=1)
+        for number, one in enumerate(runs, start=1)
+        for o in [one.run.provenance]
     ]
     return show.table_text(rows, ["No.", "Experiment", "Sources", "Kind", "Seed", "Commit", "Day"], "rlllrll")
 
 
-def text_provenance_runs(runs: list[Run]) -> str:
+def csv(runs: list[Known]) -> str:
+    """Every run in a row: `provenance.csv`, beside the page."""
+    rows = []
+    for one in runs:
+        row = one.run.provenance.model_dump(mode="json", exclude={"config", "sources"})
+        row["allocation"] = one.run.provenance.where
+        row |= {"state": one.status, "changed": list(one.changes), "rows": one.run.rows}
+        rows.append({name: json.dumps(v) if isinstance(v, dict | list) else v for name, v in row.items()})
+    return pd.DataFrame(rows).to_csv(index=False)
+
+
+def text_provenance_runs(runs: list[Known]) -> str:
     """Every run by its number in `tbl_provenance_runs`; those of the same machine, versions and sources together."""
     groups = defaultdict(list)
-    for number, run in enumerate(runs, start=1):
-        o = run.provenance
+    for number, one in enumerate(runs, start=1):
+        o = one.run.provenance
         key = (o.experiment, o.host_kind, o.host_cpu, o.host_cores, o.device, o.device_count, o.where)
         settings = tuple(o.settings.items())
-        groups[*key, settings, tuple(sorted(o.versions.items())), o.source_hash].append((number, run))
+        groups[*key, settings, tuple(sorted(o.versions.items())), o.source_hash].append((number, one))
     blocks = []
     for members in groups.values():
-        o = members[0][1].provenance
-        now = o.changes()
+        o, now = members[0][1].run.provenance, members[0][1].changes
         noted = [f"`{path}`" + (f" ({'; '.join(reasons)})" if reasons else "") for path, reasons in now.items()]
         since = f"changed since: {', '.join(noted)}" if now else "unchanged since"
         lines = [
@@ -101,7 +128,7 @@ def text_provenance_runs(runs: list[Run]) -> str:
             *([f"- Settings: {', '.join(f'`{k}={v}`' for k, v in o.settings.items())}"] if o.settings else []),
             f"- Sources: hash `{o.source_hash[:12]}`, {since}",
             "- Runs:",
-            *(_line(number, run) for number, run in members),
+            *(_line(number, one.run) for number, one in members),
         ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) or "There are no runs."
@@ -111,4 +138,4 @@ def _line(number: int, run: Run) -> str:
     o = run.provenance
     end = f"{o.ended:%H:%M}" if o.started.date() == o.ended.date() else f"{o.ended:%Y-%m-%d %H:%M}"
     when = f"{o.started:%Y-%m-%d %H:%M} – {end} UTC"
-    return f"    - {number}: `{o.run_id}`, {counted(run.rows, 'row')}, {when}, by `{o.command}`"
+    return f"    - []{{#run-{o.run_id}}}{number}: `{o.run_id}`, {counted(run.rows, 'row')}, {when}, by `{o.command}`"

@@ -40,6 +40,7 @@ from report.figures.strategy_runs import (
     ten_projected,
     timed,
 )
+from report.used import selects
 
 # ---- what was run --------------------------------------------------------------------------------------------------
 
@@ -160,6 +161,7 @@ def answer_p2_time(runs: pd.DataFrame) -> Answer | Missing:
     return Answer("2.2", sentence, devices(used), count, "measured" if measured else "projected", "fig-p2-time")
 
 
+@selects
 def preferred(jobs: pd.DataFrame) -> pd.DataFrame:
     """Of each job the runs of ten whole epochs, or where there are none those that it is projected from; `basis`."""
     measured = jobs.ten_basis == "measured"
@@ -185,12 +187,18 @@ def fig_p2_time(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     return panels(pd.concat([drawn_points, projected]), "minutes (log)", log=True, measures=(TRAINING, WHOLE))
 
 
+@selects
+def _whole(runs: pd.DataFrame) -> pd.DataFrame:
+    """The drawn jobs of ten whole epochs."""
+    return ten_epochs(drawn(timed(runs)))
+
+
 def tbl_p2_time(runs: pd.DataFrame) -> str | Missing:
     """What the wall clock of each job of ten whole epochs was spent on."""
     fields = ("setup_seconds", "train_seconds", "evaluation_seconds", "job_seconds")
     lines = [
         (first(own).series, sized(first(own)), *(duration(own[field].median()) for field in fields), len(own))
-        for own in repeated(ten_epochs(drawn(timed(runs))))
+        for own in repeated(_whole(runs))
     ]
     headers = ["Run on", "Job", "Set-up", "Training", "Tests", "Whole job", "Runs"]
     return table(lines, headers, "llrrrrr", Missing("Jobs of ten whole epochs", ON_GPUS))

@@ -4,6 +4,7 @@ accuracy against the effective batch, and CPU learners."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -33,12 +34,16 @@ from report.figures.strategy_runs import (
     table,
     within,
 )
+from report.used import selects
 
 ONE = f"{SCRIPT} --strategy mirrored --device gpu --base 16 --steps-per-epoch 50 --epochs 5 --no-evaluate"
 WHOLE = f"{SCRIPT} --strategy mirrored --device gpu --scaling strong"
 INPUT = "python benchmarks/p2_input.py --device gpu --per-learner-batch 256 --write"
 BATCH = ["scaling", "base"]
+WAYS = ["strategy", "workers", "all_reduce", "communication"]
+HOSTS = ["hosts", "gbit"]
 SETTING = ["precision", "jit_compile", "steps_per_execution"]
+PLAIN: dict[str, Any] = {"precision": "float32", "jit_compile": False, "steps_per_execution": 1}
 
 
 # ---- one learner ---------------------------------------------------------------------------------------------------
@@ -50,12 +55,17 @@ def _alone(runs: pd.DataFrame) -> pd.DataFrame:
     return one.assign(scaling="weak", base=one.per_learner_batch)
 
 
+@selects
+def _several_batches(runs: pd.DataFrame) -> pd.DataFrame:
+    """The jobs of one learner that form series of several batches."""
+    found = comparisons.main(_alone(runs), BATCH)
+    several = found.groupby(["series", "allocation", "environment"]).base.transform("nunique") > 1
+    return found[several] if len(found) else found
+
+
 def _batches(runs: pd.DataFrame) -> pd.DataFrame:
     """Iteration time of one learner for each batch, of series with several; `per_learner_batch` is the axis."""
-    found = comparisons.main(_alone(runs), BATCH)
-    points = spread(found, BATCH, "step_seconds")
-    several = points.groupby(["series", "allocation", "environment"]).base.transform("nunique") > 1
-    points = points[several] if len(points) else points
+    points = spread(_several_batches(runs), BATCH, "step_seconds")
     order = points.assign(gpu=points.device_kind == "gpu")
     return order.sort_values(["gpu", "image_size", "series", "base"], ascending=[False, False, True, True])
 
@@ -128,18 +138,22 @@ def text_p2_compute(runs: pd.DataFrame) -> str:
     return "\n".join(said)
 
 
+@selects
+def _several_settings(runs: pd.DataFrame) -> list[pd.DataFrame]:
+    """The series of one learner's settings, plain float32 among them."""
+    found = series(comparisons.main(_alone(runs), SETTING), SETTING)
+    return [one for one in found if len(one[SETTING].drop_duplicates()) > 1 and len(select(one, **PLAIN))]
+
+
 def tbl_p2_settings(runs: pd.DataFrame) -> str | Missing:
     """Compiled, in mixed precision, several steps a call: one learner's throughput relative to plain float32."""
-    plain = {"precision": "float32", "jit_compile": False, "steps_per_execution": 1}
     lines = []
-    for one in series(comparisons.main(_alone(runs), SETTING), SETTING):
-        if len(one[SETTING].drop_duplicates()) < 2 or select(one, **plain).empty:
-            continue
+    for one in _several_settings(runs):
         for key, own in one.groupby(SETTING):
             other = dict(zip(SETTING, key, strict=True))
             job, part, interval = first(own), "1", None
-            if other != plain:
-                gain = ratio(one, of=other, to=plain)
+            if other != PLAIN:
+                gain = ratio(one, of=other, to=PLAIN)
                 part, interval = f"{gain.value:.2f}", within(gain.low, gain.high)
             how, where = setting(job.to_dict()), f"{job.unit}, {job.image_size:g} px"
             lines.append((where, int(job.base), how, median_range(own.rate), part, interval, len(own)))
@@ -177,6 +191,7 @@ def tbl_p2_input(windows: pd.DataFrame) -> str | Missing:
 # ---- accuracy ------------------------------------------------------------------------------------------------------
 
 
+@selects
 def _tested(runs: pd.DataFrame) -> pd.DataFrame:
     """Runs of whole epochs that were tested after each, by image size and effective batch."""
     found = runs[runs.whole_epochs.astype(bool) & (runs.accuracies.map(len) > 1)]
@@ -248,26 +263,34 @@ def text_p2_accuracy(runs: pd.DataFrame) -> str:
 # ---- CPU learners --------------------------------------------------------------------------------------------------
 
 
+@selects
+def _on_cores(runs: pd.DataFrame) -> pd.DataFrame:
+    found = shown(runs)
+    return found[found.device_kind == "cpu"]
+
+
 def fig_p2_cores(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     """Throughput of CPU learners under both strategies."""
-    found = shown(runs)
-    found = found[found.device_kind == "cpu"]
+    found = _on_cores(runs)
     if found.empty:
         return Missing("CPU learners", f"{SCRIPT} --sweep --repeats 3 --steps-per-epoch 2 --no-evaluate")
     return panels(points_of(found, "rate")[COLUMNS], "images/s")
 
 
-def tbl_p2_strategies(runs: pd.DataFrame) -> str | Missing:
-    """The same CPU learners under both strategies, where both ran in one allocation."""
-    ways = ["strategy", "workers", "all_reduce", "communication"]
+@selects
+def _both_strategies(runs: pd.DataFrame) -> list[pd.DataFrame]:
+    """The CPU learners' jobs of one host that ran under both strategies in one allocation."""
     plain = runs.all_reduce.eq("default") | runs.communication.eq("auto")
     jobs = runs[(runs.device_kind == "cpu") & (runs.hosts == 1) & (runs.learners > 1) & plain]
+    return [one for one in series(comparisons.main(jobs, WAYS), WAYS) if one.strategy.nunique() > 1]
+
+
+def tbl_p2_strategies(runs: pd.DataFrame) -> str | Missing:
+    """The same CPU learners under both strategies, where both ran in one allocation."""
     lines = []
-    for one in series(comparisons.main(jobs, ways), ways):
-        if one.strategy.nunique() < 2:
-            continue
+    for one in _both_strategies(runs):
         of, to = (one[one.strategy == name] for name in ("mirrored", "multiworker"))
-        keys = [{name: None if pd.isna(first(side)[name]) else first(side)[name] for name in ways} for side in (of, to)]
+        keys = [{name: None if pd.isna(first(side)[name]) else first(side)[name] for name in WAYS} for side in (of, to)]
         gain = ratio(one, of=keys[0], to=keys[1])
         rates, interval = (median_range(of.rate), median_range(to.rate)), within(gain.low, gain.high)
         lines.append((sized(first(one)), *rates, f"{gain.value:.2f}", interval, min(len(of), len(to))))
@@ -276,15 +299,19 @@ def tbl_p2_strategies(runs: pd.DataFrame) -> str | Missing:
     return table(lines, headers, "lrrrrr", Missing("Both strategies on the cores of one allocation", command))
 
 
+@selects
+def _one_host_and_two(runs: pd.DataFrame) -> list[pd.DataFrame]:
+    """The CPU workers' jobs that ran on one host and on two in one allocation."""
+    jobs = runs[(runs.device_kind == "cpu") & (runs.communication == "auto")]
+    found = series(comparisons.main(jobs, HOSTS), HOSTS)
+    return [one for one in found if one.hosts.nunique() > 1 and (one.hosts == 1).any()]
+
+
 def tbl_p2_hosts(runs: pd.DataFrame) -> str | Missing:
     """As many CPU learners on two emulated hosts as on one, by the speed of the link between them."""
-    axis = ["hosts", "gbit"]
-    jobs = runs[(runs.device_kind == "cpu") & (runs.communication == "auto")]
     lines = []
-    for one in series(comparisons.main(jobs, axis), axis):
-        if one.hosts.nunique() < 2 or not (one.hosts == 1).any():
-            continue
-        for point in records(relative(one, axis).sort_values(axis)):
+    for one in _one_host_and_two(runs):
+        for point in records(relative(one, HOSTS).sort_values(HOSTS)):
             # Hosts are no learners: the ratio to one host is what `relative` calls the speed-up.
             interval = within(point.speedup_low, point.speedup_high)
             part = f"{point.speedup:.2f}"

@@ -27,6 +27,7 @@ from report.figures.strategy_runs import (
     table,
     within,
 )
+from report.used import selects
 
 INCREASE, EFFICIENCY = "t(N) / t(1)", "t(1) / t(N)"
 
@@ -53,6 +54,7 @@ def answer_p2_efficiency(runs: pd.DataFrame) -> Answer | Missing:
     return Answer("2.4", sentence, devices(series), used, "measured", "fig-p2-efficiency")
 
 
+@selects
 def _from_one(runs: pd.DataFrame) -> pd.DataFrame:
     """The shown jobs of weak scaling, of series that go from one learner to more."""
     found = shown(runs)

@@ -26,6 +26,7 @@ from report.figures.strategy_runs import (
     sized,
     within,
 )
+from report.used import selects
 
 REDUCTIONS = {
     "nccl": "NcclAllReduce",
@@ -40,6 +41,7 @@ REDUCED_BY = f"{SCRIPT} {_ON} --strategy mirrored --learners 2,4,8 --all-reduce 
 COMMUNICATED_BY = f"{SCRIPT} {_ON} --learners 2 --communication auto,nccl,ring"
 
 
+@selects
 def contests(runs: pd.DataFrame, column: str, names: dict[str, str], kind: str) -> list[pd.DataFrame]:
     """The contests in `all_reduce` or `communication` on learners of a kind, with the implementation's `name`.
 

@@ -14,6 +14,7 @@ from experiments.scaling import prices
 from report import comparisons, show
 from report.answers import Missing
 from report.estimates import ENOUGH, Estimate, word
+from report.used import selects
 
 EXPERIMENT = "p2_strategy"
 SCRIPT = f"python experiments/{EXPERIMENT}.py"
@@ -102,6 +103,7 @@ def setting(job: dict[Any, Any]) -> str:
 # ---- which are shown -----------------------------------------------------------------------------------------------
 
 
+@selects
 def homework(jobs: pd.DataFrame) -> pd.DataFrame:
     """The homework's ten jobs: default all-reduce, or AUTO; 64 images a learner, or 256 in all."""
     default = (jobs.strategy == "mirrored") & (jobs.all_reduce == "default")
@@ -109,6 +111,7 @@ def homework(jobs: pd.DataFrame) -> pd.DataFrame:
     return jobs[(default | automatic) & (jobs.base == jobs.scaling.map(BASES))]
 
 
+@selects
 def shown(jobs: pd.DataFrame) -> pd.DataFrame:
     """The homework's jobs that form series of at least two sizes, each from one allocation (`comparisons.main`)."""
     found = comparisons.main(homework(jobs), [*AXIS, "scaling", "base"])
@@ -141,6 +144,7 @@ def headlines(jobs: pd.DataFrame) -> list[pd.DataFrame]:
     return [frame[frame.series == ordered(frame)[0]] for frame in of_kind if len(frame)]
 
 
+@selects
 def drawn(jobs: pd.DataFrame) -> pd.DataFrame:
     """Of `shown` all series on GPUs and the first one on cores, in the order of `ordered`."""
     found = shown(jobs)
@@ -159,6 +163,7 @@ def ten_epochs(jobs: pd.DataFrame) -> pd.DataFrame:
     return jobs[jobs.ten_basis == "measured"]
 
 
+@selects
 def timed(jobs: pd.DataFrame) -> pd.DataFrame:
     """The jobs that run times come from: of each series of `shown` those of ten whole epochs in the allocation that has
     most sizes of them, which may be another one; else those from whose steps ten epochs are projected."""
@@ -202,6 +207,7 @@ def like(one: pd.DataFrame, job: Any) -> pd.DataFrame:
 # ---- the homework's K80 --------------------------------------------------------------------------------------------
 
 
+@selects
 def k80(fitted: pd.DataFrame | None = None) -> pd.DataFrame:
     """The scaling model's projection for the homework's jobs on K80, with 80 % intervals: a row a job with `rate`,
     `low`, `high` (images/s) and `ten_seconds`, `ten_low`, `ten_high`. `fitted`: the rows of `scaling_fit`."""
@@ -211,6 +217,7 @@ def k80(fitted: pd.DataFrame | None = None) -> pd.DataFrame:
         rows = rows[rows.run_id == rows.sort_values("started").run_id.iloc[-1]]
     jobs = pd.DataFrame(
         {
+            "run_id": rows.run_id,
             "scaling": np.where(rows.series.str.contains("weak"), "weak", "strong"),
             "learners": rows.learners.astype(int),
             "per_learner_batch": rows.per_learner_batch.astype(float),
