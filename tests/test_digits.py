@@ -33,8 +33,8 @@ ALLOWED = {
     "numbers of its parts, of papers' and of a module": r"(?:Problem|part|Table|Fig\.) \d|§[\d.]+|\(3b\)",
     "how many GPUs it asks for": r"\b(?:1, 2, 4(?:, 8)? and (?:8|16)|8 (?:and|or) 16|1 to 16|16) "
     r"(?:GPUs|learners|of them)|those of 8 on one|16 cores form",
-    "its batches, its M, its accuracy to reach and its cap": r"B = 64|\b64 (?:images|N|distinct)|\b256 (?:images|in all)|256/N"
-    r"|M = [\d, and]*\d|94 % accuracy|(?:least|crosses|cross|to|that reaches) 94 %|homework's 100 epochs",
+    "its batches, its M, its accuracy to reach and its cap": r"B = 64|\b64 (?:images|N|distinct)"
+    r"|\b256 (?:images|in all)|256/N|M = [\d, and]*\d|94 % accuracy|(?:least|crosses|cross|to|that reaches) 94 %|homework's 100 epochs",
     "sizes of filters, images and data sets": r"\b(?:1|2|3|5|28|32|224) ?× ?(?:1|2|3|5|28|32|224)\b(?:×256)?"
     r"|224 (?:or 227 )?pixels|60,000 images|10,000 (?:original )?test images|(?:stride|padding) [012, and]*[012]",
     "definitions": r"\b1/N\b|t\(1\)|2\(N−1\)/N|powers of 1000|1 MB is 10⁶ bytes|2 or 1 per|above 100 %",

@@ -260,7 +260,7 @@ def test_time_is_measured_where_ten_epochs_ran_and_shorter_runs_are_not_mixed_in
 
 
 def test_run_times_come_from_whole_jobs_also_where_shorter_ones_have_more_runs() -> None:
-    elsewhere = {"allocation": "two", "started": pd.Timestamp("2028-01-01T00:00Z")}
+    elsewhere: dict[str, Any] = {"allocation": "two", "started": pd.Timestamp("2028-01-01T00:00Z")}
     short = [run for n in (1, 2) for run in repeated(90.0, n, **elsewhere)]
     found = strategy_runs.timed(runs(*GPUS, *short, *CORES))
     gpus = found[found.device_kind == "gpu"]
