@@ -83,10 +83,10 @@ def _most_sizes(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sizes(runs: pd.DataFrame) -> list[int]:
-    """The numbers of learners that ran both with and without all-reduce, where one ran alone."""
+    """The numbers of learners that ran both with and without all-reduce, where one learner ran, too."""
     averaging = runs.allreduce.astype(bool)
-    free = {*runs.learners[~averaging]}
-    return sorted({*runs.learners[averaging]} & free - {1}) if 1 in free else []
+    together = {*runs.learners[averaging]}
+    return sorted(together & {*runs.learners[~averaging]} - {1}) if 1 in together else []
 
 
 def _lost_here(runs: pd.DataFrame) -> list[Lost]:
