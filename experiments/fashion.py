@@ -1,18 +1,13 @@
 """Fashion-MNIST (Xiao et al. 2017) from its four idx files, checked by hash; and a stand-in.
 
 The files may be compressed by gzip or not; the hash is of what they hold, as distributors wrap it differently.
-
-    python experiments/fashion.py --data-dir DIR    says what is there and checks it
-    python experiments/fashion.py --download DIR    fetches the four files
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
 import os
-import sys
 import urllib.request
 import zlib
 from dataclasses import dataclass
@@ -21,10 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
-
 from experiments import store
-from experiments.usage import UsageError, exit_status
+from experiments.usage import UsageError
 
 URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"  # where Keras takes it from
 FOLDERS = ("", "fashion-mnist", "FashionMNIST/raw", "dataset-fashion-mnist")  # of data folders in use
@@ -55,7 +48,7 @@ FILES: dict[str, tuple[str, tuple[int, ...], str]] = {
 }
 HOW_TO_GET_IT = (
     "give --data-dir DIR or set DLPERF_DATA=DIR, a folder with the four idx files (Debian's package "
-    "dataset-fashion-mnist installs one, `python experiments/fashion.py --download DIR` fetches them); "
+    "dataset-fashion-mnist installs one, `python tools/get_fashion_mnist.py --download DIR` fetches them); "
     "`--data synthetic` needs no data"
 )
 
@@ -166,25 +159,3 @@ def download(folder: Path, url: str = URL) -> None:
             raise DataError(f"{url}{file}.gz: cannot be downloaded ({' '.join(str(error).split())})") from error
         decode(content, name, f"{url}{file}.gz", compressed=True)
         store.write_atomically(target, content)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Say what a data folder holds and whether it is right, or download it; 2 if it isn't."""
-    p = argparse.ArgumentParser(description="Check Fashion-MNIST data, or download them.")
-    p.add_argument("--data-dir", type=Path, help="folder with the data (default: the one that DLPERF_DATA names)")
-    p.add_argument("--download", type=Path, metavar="DIR", help="fetch the files into DIR first")
-    a = p.parse_args(argv)
-
-    def work() -> int:
-        if a.download:
-            download(a.download)
-        data = load(a.download or a.data_dir)
-        for name in FILES:
-            print(f"{name:<13} {getattr(data, name).shape}")
-        return 0
-
-    return exit_status("fashion", work, "a download goes on where it is called again", "nothing was changed")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,10 +1,8 @@
 """Several hosts on one machine, joined by a network of known speed.
 
-    python experiments/hosts.py --gbit 10 -- horovodrun --gloo -np 2 -H host1:1,host2:1 python train.py
-
-makes host1 and host2, runs the command on host1 and removes both. A host is a set of Linux namespaces: it has its own
-name, network, processes and shared memory, and shares cores and files with the others. Each has one interface, eth0,
-on a common switch; `tc` limits how fast it sends. With ssh, each runs an sshd that lets the others in by name.
+A host is a set of Linux namespaces: it has its own name, network, processes and shared memory, and shares cores and
+files with the others. Each has one interface, eth0, on a common switch; `tc` limits how fast it sends. With ssh, each
+runs an sshd that lets the others in by name. tools/emulate_hosts.py runs a command on such hosts.
 
 Nothing outlives the process that made the hosts, not even after kill -9: the first process of each host waits at a
 pipe from its maker, and when that closes it removes the hosts' files and ends, whereupon the kernel kills what else
@@ -13,7 +11,6 @@ runs in the host and drops its network.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import math
@@ -34,9 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
-
-from experiments.usage import UsageError, exit_status
+from experiments.usage import UsageError
 
 T = TypeVar("T")
 INTERFACE = "eth0"
@@ -330,36 +325,3 @@ def _rate_after_round_trips(
     elapsed = time.perf_counter() - start
     sending.join()
     return 8e-9 * received / elapsed, 1e6 * statistics.median(trips)
-
-
-def arguments() -> argparse.ArgumentParser:
-    """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--count", type=int, default=2, help="how many hosts (default 2)")
-    p.add_argument("--gbit", type=float, help="the most that a host sends, in Gbit/s (default: no limit)")
-    p.add_argument("--delay-us", type=float, help="delay of what a host sends, in µs; a round trip has two (default 0)")
-    p.add_argument("--no-ssh", action="store_true", help="start no sshd")
-    p.add_argument("--measure", action="store_true", help="first print the link's speed and round-trip time")
-    p.add_argument("command", nargs="*", metavar="COMMAND", help="what to run on host1, after --")
-    return p
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; the command's exit status, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM."""
-    a = arguments().parse_args(argv)
-
-    def work() -> int:
-        if not a.command and not a.measure:
-            raise UsageError("nothing to do; give --measure, or a command after --")
-        with Hosts(a.count, a.gbit, a.delay_us, ssh=not a.no_ssh) as hosts:
-            if a.measure:
-                link = hosts.measure()
-                print(f"host1 to host2: {link.gbit:.3f} Gbit/s, round trip {link.round_trip_us:.1f} µs", flush=True)
-            status = subprocess.call(hosts.command("host1", a.command)) if a.command else 0
-        return status if status >= 0 else 128 - status
-
-    return exit_status("hosts", work, "the hosts are gone")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

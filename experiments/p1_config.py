@@ -122,7 +122,7 @@ def configure(a: argparse.Namespace, learners: int, repeat: int | None = None, a
     if a.hosts > learners:
         raise UsageError(f"--hosts {a.hosts} is more than the {learners} learners")
     if a.hosts > 1 and (a.launcher or "none") != "none":
-        raise UsageError("--hosts goes with --launcher none; for another launcher use experiments/hosts.py and -H")
+        raise UsageError("--hosts goes with --launcher none; for another launcher use tools/emulate_hosts.py and -H")
     emulated = a.hosts > 1
     if emulated:
         each = -(-learners // a.hosts)

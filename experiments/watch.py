@@ -13,6 +13,9 @@ import socket
 import subprocess
 import sys
 
+# What the process that keeps the time runs: `main` of this file, and nothing else of the project.
+PROGRAM = "import runpy, sys; runpy.run_path(sys.argv[1])['main'](sys.argv[2:])"
+
 
 def host_and_port(address: str) -> tuple[str, int]:
     """The parts of host:port; an IPv6 host without its brackets."""
@@ -38,7 +41,7 @@ class Watch:
     """
 
     def __init__(self, seconds: float, addresses: list[str], who: str) -> None:
-        self._command = [sys.executable, "-I", __file__, f"{seconds}", who, *addresses]
+        self._command = [sys.executable, "-I", "-c", PROGRAM, __file__, f"{seconds}", who, *addresses]
 
     def __enter__(self) -> None:
         self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
@@ -59,7 +62,3 @@ def main(argv: list[str]) -> None:
     if os.getppid() == watched:  # else it has ended meanwhile
         print(f"{who}not all workers joined within {seconds:g} s; {missing}", flush=True)
         os.kill(watched, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import fashion
+from tools import get_fashion_mnist
 
 SHAPES = {"train_images": (6, 28, 28), "train_labels": (6,), "test_images": (3, 28, 28), "test_labels": (3,)}
 
@@ -108,11 +109,11 @@ def test_a_download_is_checked_and_not_repeated(files: dict[str, bytes], tmp_pat
 
 
 def test_command_line(files: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert fashion.main(["--data-dir", str(put(tmp_path, files))]) == 0
+    assert get_fashion_mnist.main(["--data-dir", str(put(tmp_path, files))]) == 0
     assert "train_images  (6, 28, 28)" in capsys.readouterr().out
-    assert fashion.main([]) == 2
+    assert get_fashion_mnist.main([]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("fashion: no Fashion-MNIST data") and said.count("\n") == 1
+    assert said.startswith("get_fashion_mnist: no Fashion-MNIST data") and said.count("\n") == 1
 
 
 def test_the_stand_in_is_the_same_every_time_and_can_be_learnt() -> None:

@@ -17,8 +17,9 @@ import pytest
 from experiments import hosts
 from experiments.hosts import Hosts
 from experiments.usage import UsageError
+from tools import emulate_hosts
 
-SCRIPT = Path(hosts.__file__)
+SCRIPT = Path(emulate_hosts.__file__)
 SECONDS = 10  # until something that must happen has not
 
 
@@ -211,7 +212,7 @@ def test_a_signal_removes_everything(
     process.send_signal(number)
     _, stderr = process.communicate(timeout=SECONDS)
     assert process.returncode == status
-    assert stderr == ("hosts: interrupted; the hosts are gone\n" if number == signal.SIGINT else "")
+    assert stderr == ("emulate_hosts: interrupted; the hosts are gone\n" if number == signal.SIGINT else "")
     assert not processes_in(network) and not list(folder.iterdir()) and outside() == before
 
 
@@ -273,7 +274,7 @@ def test_what_fails_half_way_is_removed(folder: Path, monkeypatch: pytest.Monkey
 def test_the_script_measures_then_runs_and_passes_the_status_on(capfd: pytest.CaptureFixture[str]) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        assert hosts.main(["--no-ssh", "--gbit", "1", "--measure", "--", "sh", "-c", "hostname; exit 5"]) == 5
+        assert emulate_hosts.main(["--no-ssh", "--gbit", "1", "--measure", "--", "sh", "-c", "hostname; exit 5"]) == 5
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -295,7 +296,7 @@ def test_the_script_measures_then_runs_and_passes_the_status_on(capfd: pytest.Ca
 )
 def test_bad_input_is_one_line(argv: list[str], complaint: str) -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), *argv], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, f"hosts: {complaint}\n")
+    assert (done.returncode, done.stderr) == (2, f"emulate_hosts: {complaint}\n")
 
 
 @pytest.mark.parametrize(
