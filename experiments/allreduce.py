@@ -5,7 +5,7 @@
 
 starts one process a learner, times all-reduces of float32 by torch.distributed, and writes
 results/allreduce/<run-id>.parquet, one row a window, and its log. NCCL's learners have a GPU each, Gloo's have cores of
-their own. With --gbit, learners alternate between two hosts (experiments/hosts.py) behind links of that speed.
+their own. With --gbit, learners alternate between two hosts (experiments/machine/hosts.py) behind links of that speed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,54 +33,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 import pandas as pd
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from tqdm import tqdm
 
-from experiments import store
-from experiments.cores import core_sets
-from experiments.hosts import INTERFACE, Hosts
-from experiments.usage import RunError, UsageError, exit_status
+from experiments.cli import RunError, UsageError, exit_status
+from experiments.machine.cores import core_sets
+from experiments.machine.device_names import cpu_name
+from experiments.machine.hosts import INTERFACE, Hosts
+from experiments.scaling.allreduce_learner import ITEM, MOST_LEARNERS, Config, learn
+from experiments.store import parquet
+from experiments.store.files import RESULTS, check_writable
+from experiments.store.provenance import Code, provenance, timed_id
 
 EXPERIMENT = "allreduce"
 LEARNER = "--learner"  # the launcher's word for: be one
-ITEM = 4  # bytes of a float32
 GIB = 1 << 30
-# Sums of these numbers, each times a rank, are exact in float32 for so many learners. Their number is prime, so that no
-# two pieces of a vector that a learner might mix up are alike.
-PATTERN, MOST_LEARNERS = 251, 256
-TRIAL = 0.25  # of a window, the least that a trial must last to tell how many iterations a window needs
 LAST_WORDS_SECONDS = 2.0  # a learner that loses another may be noticed before the one that it lost
 ENVIRONMENT = ("NCCL_", "TORCH_NCCL_", "GLOO_")
-
-
-@dataclass(frozen=True)
-class Config:
-    """What determines a run's numbers, and so its id."""
-
-    backend: str
-    learners: int
-    hosts: int
-    gbit: float | None
-    threads: int
-    oversubscribe: bool
-    min_bytes: int
-    max_bytes: int
-    windows: int
-    window_seconds: float
-    device: str
-    environment: dict[str, str]  # variables that NCCL and Gloo read
-    repeat: int
-
-    @property
-    def slug(self) -> str:
-        """The readable part of the run id."""
-        link = "" if self.gbit is None else f"-{self.gbit:g}gbit"
-        return f"{self.backend}-p{self.learners:02d}-h{self.hosts}{link}-r{self.repeat}"
-
-    @property
-    def sizes(self) -> list[int]:
-        """Bytes of the vectors, each twice the one before."""
-        return [1 << k for k in range(self.min_bytes.bit_length() - 1, self.max_bytes.bit_length())]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -97,77 +64,8 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--oversubscribe", action="store_true", help="let Gloo's learners share cores where there are few")
     p.add_argument("--gbit", type=float, help="Gloo on two hosts, each sending at most so many Gbit/s; needs root")
     p.add_argument("--repeat", type=int, default=1, help="which repetition this is; each is stored (default 1)")
-    p.add_argument("--results", type=Path, default=store.RESULTS, help="where results go (default results/)")
+    p.add_argument("--results", type=Path, default=RESULTS, help="where results go (default results/)")
     return p
-
-
-# ---- one learner ---------------------------------------------------------------------------------------------------
-
-
-def check_sum(vector: Tensor, rank: int, learners: int) -> None:
-    """All-reduce numbers that depend on rank and place, and compare them with their sum. Raises RunError."""
-    block = (torch.arange(PATTERN, dtype=torch.float32, device=vector.device) + 1).repeat(4096)
-    for part in vector.split(len(block)):
-        part.copy_(block[: len(part)] * (rank + 1))
-    dist.all_reduce(vector)
-    block *= learners * (learners + 1) // 2
-    if not all(torch.equal(part, block[: len(part)]) for part in vector.split(len(block))):
-        raise RunError(f"the all-reduce of {ITEM * len(vector)} bytes has a wrong sum")
-
-
-def window(vector: Tensor, iterations: int) -> float:
-    """Seconds of so many all-reduces, one after the other, for the slowest learner; all learners get this number."""
-
-    def finish() -> None:
-        if vector.is_cuda:
-            torch.cuda.synchronize()
-
-    dist.barrier()
-    finish()
-    start = time.perf_counter()
-    for _ in range(iterations):
-        dist.all_reduce(vector)
-    finish()
-    slowest = torch.tensor(time.perf_counter() - start, dtype=torch.float64, device=vector.device)
-    dist.all_reduce(slowest, dist.ReduceOp.MAX)
-    return slowest.item()
-
-
-def measure(size: int, windows: int, window_seconds: float, device: torch.device) -> Iterator[tuple[int, float]]:
-    """For each window its iterations and the seconds of one of them, for vectors of ``size`` bytes. Raises RunError."""
-    vector = torch.empty(size // ITEM, dtype=torch.float32, device=device)
-    check_sum(vector, dist.get_rank(), dist.get_world_size())
-    vector.zero_()  # zeros stay zeros however often they are summed
-    iterations = 1
-    while (seconds := window(vector, iterations)) < TRIAL * window_seconds:
-        iterations *= 4
-    iterations = max(1, round(iterations * window_seconds / seconds))
-    for _ in range(windows):
-        yield iterations, window(vector, iterations) / iterations
-
-
-def learn(c: Config, rank: int, rendezvous: str, say: Callable[[dict[str, Any]], None]) -> None:
-    """Measure all sizes with the other learners; rank 0 says the results. Raises RunError and what torch raises."""
-    if c.backend == "gloo":
-        os.sched_setaffinity(0, core_sets(c.learners, c.threads, c.oversubscribe)[rank])
-        torch.set_num_threads(c.threads)
-        device = torch.device("cpu")
-    else:
-        device = torch.device("cuda", rank)
-        torch.cuda.set_device(device)
-    # A file needs no free port, and the hosts share it.
-    dist.init_process_group(
-        c.backend,
-        init_method=f"file://{rendezvous}",
-        rank=rank,
-        world_size=c.learners,
-        device_id=device if device.type == "cuda" else None,
-    )
-    for size in c.sizes:
-        for number, (iterations, seconds) in enumerate(measure(size, c.windows, c.window_seconds, device), 1):
-            if rank == 0:
-                say({"bytes": size, "window": number, "iterations": iterations, "seconds": seconds})
-    dist.destroy_process_group()
 
 
 def learner(config: dict[str, Any], rank: int, rendezvous: str, pipe: int) -> int:
@@ -222,7 +120,7 @@ def configure(a: argparse.Namespace) -> Config:
         core_sets(a.learners, a.threads, a.oversubscribe)
         # Gloo's ring holds what it receives beside the vector.
         room = available_memory() / a.learners / 2
-        device = store.cpu_name()
+        device = cpu_name()
     if a.max_bytes > room:
         raise UsageError(
             f"--max-bytes {a.max_bytes}: {a.learners} learners have room for vectors of {room / GIB:.1f} GiB each; "
@@ -362,9 +260,9 @@ def rows(c: Config, said: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def run(c: Config, results: Path) -> Path:
     """Measure and write; returns the results file. Raises UsageError and RunError."""
-    code = store.Code.now()
-    name, started, log = store.timed_id(c.slug, vars(c)), datetime.now(UTC), list[str]()
-    store.check_writable(store.path_of(EXPERIMENT, name, results).parent)
+    code = Code.now()
+    name, started, log = timed_id(c.slug, vars(c)), datetime.now(UTC), list[str]()
+    check_writable(parquet.path_of(EXPERIMENT, name, results).parent)
 
     def say(line: str) -> None:
         log.append(line)
@@ -372,7 +270,7 @@ def run(c: Config, results: Path) -> Path:
 
     say(f"{started:%Y-%m-%dT%H:%M:%SZ} {name} on {c.device}")
     frame = rows(c, collect(c, say))
-    origin = store.provenance(
+    origin = provenance(
         EXPERIMENT,
         name,
         vars(c),
@@ -382,7 +280,7 @@ def run(c: Config, results: Path) -> Path:
         started=started,
         code=code,
     )
-    return store.write(frame, origin, log="\n".join(log) + "\n", results=results)
+    return parquet.write(frame, origin, log="\n".join(log) + "\n", results=results)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from experiments import jobs
 from tests.measured_runs import measured
 from tests.p4_runs import first_epoch, small, whole
 
@@ -39,4 +38,4 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without GPUs, data and a cluster."""
     for name in [name for name in os.environ if name.startswith(("TF_CONFIG", "DLPERF_DATA", "SLURM_", "CUDA_VIS"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(jobs, "gpus", lambda: [])
+    monkeypatch.setattr("experiments.machine.nvidia.gpus", lambda: [])

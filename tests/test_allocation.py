@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import allocation, store
-from experiments.usage import UsageError
+from experiments.cli import UsageError
+from experiments.machine import allocation
+from experiments.store import parquet
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,7 @@ def test_another_boot_host_gpu_or_go_is_another_allocation(tmp_path: Path, monke
     monkeypatch.setattr(allocation.platform, "node", lambda: "another-host")
     seen.append(allocation.current())
     (tmp_path / "boot_id").write_text("1234\n")
-    monkeypatch.setattr(allocation, "BOOT", tmp_path / "boot_id")
+    monkeypatch.setattr("experiments.machine.allocation.BOOT", tmp_path / "boot_id")
     seen.append(allocation.current())
     assert len(set(seen)) == 5
 
@@ -89,7 +90,7 @@ def test_windows_of_one_kind_of_host_are_at_least_15_minutes_apart() -> None:
 
 
 def test_every_stored_run_has_an_allocation_but_two_that_were_resumed_on_other_hosts() -> None:
-    unknown = [run.provenance.run_id for run in store.runs() if not run.provenance.where]
+    unknown = [run.provenance.run_id for run in parquet.runs() if not run.provenance.where]
     assert unknown == [
         "cifar10-cutout-M01-e100-authors-fp32-cuda-s1-58bf771a",
         "cifar10-cutout-M32-e100-scaled-bf16-cuda-s0-af032a6e",

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import allreduce, store
-from experiments.usage import RunError, UsageError
+from experiments import allreduce
+from experiments.cli import RunError, UsageError
+from experiments.scaling import allreduce_learner
+from experiments.store import parquet
 from tests.test_hosts import makes_hosts
 
 SCRIPT = Path(allreduce.__file__)
@@ -55,7 +57,7 @@ def test_two_learners_are_measured_and_stored(
     monkeypatch.setenv("GLOO_TEST", "recorded")
     arguments = [*TINY, "--min-bytes", "1024", "--max-bytes", "16384", "--results", str(tmp_path)]
     assert allreduce.main(arguments) == 0
-    frame = store.read("allreduce", tmp_path)
+    frame = parquet.read("allreduce", tmp_path)
     assert frame.bytes.tolist() == [size for size in (1024, 2048, 4096, 8192, 16384) for _ in range(2)]
     assert frame.window.tolist() == [1, 2] * 5
     assert (frame.seconds > 0).all() and (frame.iterations >= 1).all()
@@ -63,9 +65,9 @@ def test_two_learners_are_measured_and_stored(
     assert frame.bus_bandwidth.to_numpy() == pytest.approx(frame.algorithm_bandwidth)  # 2(p−1)/p is 1 for 2
     same = {"backend": "gloo", "learners": 2, "hosts": 1, "device_kind": "cpu", "threads": 1, "device_count": 1}
     assert all((frame[name] == value).all() for name, value in same.items()) and frame.gbit.isna().all()
-    (run,) = store.runs(tmp_path)
+    (run,) = parquet.runs(tmp_path)
     assert run.provenance.config["environment"]["GLOO_TEST"] == "recorded"
-    assert {"experiments/allreduce.py", "experiments/cores.py"} <= set(run.provenance.sources)
+    assert {"experiments/allreduce.py", "experiments/machine/cores.py"} <= set(run.provenance.sources)
     assert capsys.readouterr().out == f"{run.path}\n"
     assert len(run.path.with_suffix(".log").read_text().splitlines()) == 6  # what and where, then the sizes
     assert learners_of(os.getpid()) == {}
@@ -75,7 +77,7 @@ def test_two_learners_are_measured_and_stored(
 def test_two_hosts(tmp_path: Path) -> None:
     small = ["--min-bytes", "1024", "--max-bytes", "1024", "--results", str(tmp_path)]
     assert allreduce.main([*TINY, *small, "--gbit", "1"]) == 0
-    frame = store.read("allreduce", tmp_path)
+    frame = parquet.read("allreduce", tmp_path)
     assert frame.hosts.tolist() == [2, 2] and frame.gbit.tolist() == [1, 1]
 
 
@@ -145,7 +147,7 @@ def test_who_failed() -> None:
 
 @pytest.mark.parametrize("learners", [2, 3])
 def test_sums_are_checked(learners: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = 3 * allreduce.PATTERN * 4096 // 2  # more than a block
+    size = 3 * allreduce_learner.PATTERN * 4096 // 2  # more than a block
 
     def reduced(vector: torch.Tensor) -> None:
         """As if all ranks had had this rank's share."""
@@ -153,7 +155,7 @@ def test_sums_are_checked(learners: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
     if learners == 3:  # rank 1 holds twice the pattern, and the sum is six times that
         monkeypatch.setattr(allreduce.dist, "all_reduce", reduced)
-        allreduce.check_sum(torch.empty(size), 1, learners)
+        allreduce_learner.check_sum(torch.empty(size), 1, learners)
     for position in (0, size // 2, size - 1):
 
         def damaged(vector: torch.Tensor, position: int = position) -> None:
@@ -162,12 +164,12 @@ def test_sums_are_checked(learners: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
         monkeypatch.setattr(allreduce.dist, "all_reduce", damaged)
         with pytest.raises(RunError, match=f"all-reduce of {4 * size} bytes has a wrong sum"):
-            allreduce.check_sum(torch.empty(size), 0, 2)
+            allreduce_learner.check_sum(torch.empty(size), 0, 2)
 
 
 def test_the_largest_sums_are_exact() -> None:
-    learners = allreduce.MOST_LEARNERS
-    assert learners * (learners + 1) // 2 * allreduce.PATTERN < 1 << 24
+    learners = allreduce_learner.MOST_LEARNERS
+    assert learners * (learners + 1) // 2 * allreduce_learner.PATTERN < 1 << 24
 
 
 # ---- bad input -----------------------------------------------------------------------------------------------------
@@ -200,7 +202,7 @@ def test_bad_input_is_one_line(
 
 
 def test_too_few_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.cores.siblings", lambda: {0: 0, 1: 0})
+    monkeypatch.setattr("experiments.machine.cores.siblings", lambda: {0: 0, 1: 0})
     with pytest.raises(UsageError, match="3 learners of 1 threads need 3 cores, this machine has 2"):
         allreduce.configure(allreduce.arguments().parse_args(["--backend", "gloo", "--learners", "3"]))
 

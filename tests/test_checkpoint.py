@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import p4_cutout, store
+from experiments import p4_cutout
 from experiments.p4 import datasets, plain_engine
+from experiments.store import parquet
+from experiments.store.files import ROOT
 from tests.p4_runs import STEPS, assert_same_bits, checkpoint, command, complaint, files, no_space
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small")
@@ -53,7 +55,7 @@ def test_a_run_in_pieces_has_the_numbers_of_a_whole_one(whole: Path, tmp_path: P
         assert not files(tmp_path / "results")  # no row before the run is complete
     assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume", "--minutes", "1e-9")) == 0
     assert_same_bits(tmp_path, whole)
-    frame = store.read("p4_cutout", tmp_path / "results")
+    frame = parquet.read("p4_cutout", tmp_path / "results")
     np.testing.assert_allclose(frame.wall_seconds, (frame.train_seconds + frame.val_seconds).cumsum())
     assert frame.setup_seconds.is_monotonic_increasing and frame.setup_seconds.nunique() == 4
 
@@ -61,7 +63,7 @@ def test_a_run_in_pieces_has_the_numbers_of_a_whole_one(whole: Path, tmp_path: P
 def test_a_run_killed_again_and_again_has_the_numbers_of_a_whole_one(whole: Path, tmp_path: Path) -> None:
     def killed(method: str, call: int) -> str:
         run = [sys.executable, "-c", DRIVER, method, str(call), *command(tmp_path, "--M", "2", "--resume")]
-        done = subprocess.run(run, env=os.environ | {"PYTHONPATH": str(store.ROOT)}, capture_output=True, text=True)
+        done = subprocess.run(run, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL
         assert not files(tmp_path / "results")
         return done.stderr
@@ -225,7 +227,7 @@ def test_results_that_could_not_be_written_need_no_training_to_be_written_later(
         no_space(0)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write", full)
+        patch.setattr("experiments.store.parquet.write", full)
         assert p4_cutout.main(command(tmp_path, "--M", "2")) == 2
     assert "No space left on device; earlier results" in complaint(capsys)
     assert not files(tmp_path / "results")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments import store
+from experiments.store.files import ROOT
 
-CLOUD = store.ROOT / "experiments" / "cloud"
+CLOUD = ROOT / "experiments" / "cloud"
 SKY, SLURM = CLOUD / "p1_horovod.yaml", CLOUD / "p1_horovod.slurm"
 SKY_LOADER = """
 import json, sys, sky
@@ -63,7 +63,7 @@ def run_on_slurm(called: Path, **more: str) -> list[str]:
     scontrol.chmod(0o755)
     environment = environment_with(
         called,
-        SLURM_SUBMIT_DIR=str(store.ROOT),
+        SLURM_SUBMIT_DIR=str(ROOT),
         SLURM_JOB_NODELIST="node[1-2]",
         SLURM_NTASKS_PER_NODE="8",
         SLURM_NTASKS="16",
@@ -82,7 +82,7 @@ def test_skypilots_loader_takes_the_job(tmp_path: Path) -> None:
     environment = os.environ | {"HOME": str(tmp_path), "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
     done = subprocess.run(
         [sys.executable, "-c", SKY_LOADER, str(SKY)],
-        cwd=store.ROOT,
+        cwd=ROOT,
         env=environment,
         check=True,
         stdout=subprocess.PIPE,

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from experiments import epochs, schemas
-from experiments.store import ORIGIN
+from experiments.store import epochs, schemas
+from experiments.store.parquet import ORIGIN
 from report import comparisons
 from report.comparisons import (
     Incomparable,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cores
-from experiments.usage import UsageError
+from experiments.cli import UsageError
+from experiments.machine import cores
 
 # Four physical cores with two hardware threads each, numbered as Linux often does: 0-3 first threads, 4-7 second.
 RANKS = {0: 0, 1: 0, 2: 0, 3: 0, 4: 1, 5: 1, 6: 1, 7: 1}

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import epochs, schemas, store
+from experiments.store import epochs, parquet, schemas
 
 STARTED = datetime(2026, 7, 1, 12, tzinfo=UTC)
 JOB: dict[str, Any] = {
@@ -65,9 +65,9 @@ def write(folder: Path, run: str, rows: pd.DataFrame, version: int, seconds: flo
     }  # fmt: skip
     schema = schemas.of("p1_horovod", version)
     table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False)
-    path = store.path_of("p1_horovod", run, folder)
+    path = parquet.path_of("p1_horovod", run, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.replace_schema_metadata({store.METADATA_KEY: json.dumps(origin).encode()}), path)
+    pq.write_table(table.replace_schema_metadata({parquet.METADATA_KEY: json.dumps(origin).encode()}), path)
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from experiments import epochs, schemas, store
+from experiments.store import epochs, parquet, schemas
 
 
 def row(
     worker: int, phase: str, epoch: int, execution: int, began: float, seconds: float, **more: Any
 ) -> dict[str, Any]:
     """A row of a job of 2 workers with executions of 2 steps; a worker takes 16 images a step."""
-    fixed = dict.fromkeys([*schemas.P2_STRATEGY.names, *store.ORIGIN])
+    fixed = dict.fromkeys([*schemas.P2_STRATEGY.names, *parquet.ORIGIN])
     fixed |= {"run_id": "a", "allocation": "one", "learners": 2, "workers": 2, "steps_per_execution": 2}
     images = 2 * 16 if phase == "train" else 0
     place = {"worker": worker, "phase": phase, "epoch": epoch, "execution": execution, "images": images}

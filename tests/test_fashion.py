@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import fashion
+from experiments.p2 import fashion_mnist
 from tools import get_fashion_mnist
 
 SHAPES = {"train_images": (6, 28, 28), "train_labels": (6,), "test_images": (3, 28, 28), "test_labels": (3,)}
@@ -28,10 +28,10 @@ def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     generator = np.random.default_rng(5)
     made, small = {}, {}
     for name, shape in SHAPES.items():
-        file = fashion.FILES[name][0]
+        file = fashion_mnist.FILES[name][0]
         made[file] = idx(generator.integers(0, 10, shape, dtype=np.uint8))
         small[name] = (file, shape, hashlib.sha256(made[file]).hexdigest())
-    monkeypatch.setattr(fashion, "FILES", small)
+    monkeypatch.setattr("experiments.p2.fashion_mnist.FILES", small)
     return made
 
 
@@ -43,11 +43,11 @@ def put(folder: Path, files: dict[str, bytes], compressed: bool = True) -> Path:
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-@pytest.mark.parametrize("below", fashion.FOLDERS)
+@pytest.mark.parametrize("below", fashion_mnist.FOLDERS)
 def test_all_four_arrays_are_read(files: dict[str, bytes], tmp_path: Path, below: str, compressed: bool) -> None:
     put(tmp_path / below, files, compressed)
-    data = fashion.load(tmp_path)
-    for name, (file, shape, _) in fashion.FILES.items():
+    data = fashion_mnist.load(tmp_path)
+    for name, (file, shape, _) in fashion_mnist.FILES.items():
         array = getattr(data, name)
         assert array.shape == shape and array.dtype == np.uint8
         assert files[file].endswith(array.tobytes())
@@ -57,7 +57,7 @@ def test_the_variable_names_the_folder(
     files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DLPERF_DATA", str(put(tmp_path, files)))
-    assert fashion.load(None).train_images.shape == (6, 28, 28)
+    assert fashion_mnist.load(None).train_images.shape == (6, 28, 28)
 
 
 @pytest.mark.parametrize(
@@ -73,39 +73,39 @@ def test_the_variable_names_the_folder(
 )
 def test_damaged_files_are_named(files: dict[str, bytes], tmp_path: Path, harm, message: str) -> None:  # type: ignore[no-untyped-def]
     put(tmp_path, files)
-    file = fashion.FILES["test_images"][0]
+    file = fashion_mnist.FILES["test_images"][0]
     (tmp_path / f"{file}.gz").write_bytes(harm(files[file]))
-    with pytest.raises(fashion.DataError, match=message) as caught:
-        fashion.load(tmp_path)
+    with pytest.raises(fashion_mnist.DataError, match=message) as caught:
+        fashion_mnist.load(tmp_path)
     assert f"{file}.gz" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_missing_files_are_named(files: dict[str, bytes], tmp_path: Path) -> None:
     put(tmp_path, files)
-    file = fashion.FILES["train_labels"][0]
+    file = fashion_mnist.FILES["train_labels"][0]
     (tmp_path / f"{file}.gz").unlink()
-    with pytest.raises(fashion.DataError, match=f"{file} missing"):
-        fashion.load(tmp_path)
-    with pytest.raises(fashion.DataError, match="no Fashion-MNIST files there"):
-        fashion.load(tmp_path / "elsewhere")
-    with pytest.raises(fashion.DataError, match=r"no Fashion-MNIST data: give --data-dir"):
-        fashion.load(None)
+    with pytest.raises(fashion_mnist.DataError, match=f"{file} missing"):
+        fashion_mnist.load(tmp_path)
+    with pytest.raises(fashion_mnist.DataError, match="no Fashion-MNIST files there"):
+        fashion_mnist.load(tmp_path / "elsewhere")
+    with pytest.raises(fashion_mnist.DataError, match=r"no Fashion-MNIST data: give --data-dir"):
+        fashion_mnist.load(None)
 
 
 def test_a_download_is_checked_and_not_repeated(files: dict[str, bytes], tmp_path: Path) -> None:
     source, target = put(tmp_path / "source", files), tmp_path / "target"
     url = f"{source.as_uri()}/"
-    fashion.download(target, url)
-    assert fashion.load(target).test_labels.shape == (3,)
+    fashion_mnist.download(target, url)
+    assert fashion_mnist.load(target).test_labels.shape == (3,)
     for path in source.iterdir():
         path.write_bytes(b"changed since")
-    fashion.download(target, url)  # takes nothing, as all is there
-    (target / f"{fashion.FILES['test_labels'][0]}.gz").unlink()
-    with pytest.raises(fashion.DataError, match="damaged"):
-        fashion.download(target, url)
-    assert not (target / f"{fashion.FILES['test_labels'][0]}.gz").exists()
-    with pytest.raises(fashion.DataError, match="cannot be downloaded"):
-        fashion.download(target, f"{(tmp_path / 'nowhere').as_uri()}/")
+    fashion_mnist.download(target, url)  # takes nothing, as all is there
+    (target / f"{fashion_mnist.FILES['test_labels'][0]}.gz").unlink()
+    with pytest.raises(fashion_mnist.DataError, match="damaged"):
+        fashion_mnist.download(target, url)
+    assert not (target / f"{fashion_mnist.FILES['test_labels'][0]}.gz").exists()
+    with pytest.raises(fashion_mnist.DataError, match="cannot be downloaded"):
+        fashion_mnist.download(target, f"{(tmp_path / 'nowhere').as_uri()}/")
 
 
 def test_command_line(files: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,10 +117,10 @@ def test_command_line(files: dict[str, bytes], tmp_path: Path, capsys: pytest.Ca
 
 
 def test_the_stand_in_is_the_same_every_time_and_can_be_learnt() -> None:
-    first, second = fashion.load(None, "synthetic"), fashion.synthetic()
+    first, second = fashion_mnist.load(None, "synthetic"), fashion_mnist.synthetic()
     assert np.array_equal(first.train_images, second.train_images) and first.name == "synthetic"
-    assert not np.array_equal(first.train_images, fashion.synthetic(1).train_images)
+    assert not np.array_equal(first.train_images, fashion_mnist.synthetic(1).train_images)
     # Means of the classes tell them apart.
-    means = np.stack([first.train_images[first.train_labels == c].mean(axis=0) for c in range(fashion.CLASSES)])
+    means = np.stack([first.train_images[first.train_labels == c].mean(axis=0) for c in range(fashion_mnist.CLASSES)])
     distances = ((first.test_images[:, None] - means) ** 2).sum(axis=(2, 3))
     assert (distances.argmin(axis=1) == first.test_labels).all()

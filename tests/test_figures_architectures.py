@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from derivations import vgg
-from experiments import store
+from experiments.store import parquet
 from report import show
 from report.answers import Missing
 from report.figures import architectures, architectures_checks, architectures_field, architectures_inception
@@ -39,7 +39,7 @@ def checks(*rows: tuple[Any, ...]) -> pd.DataFrame:
     return pd.DataFrame(filled, columns=names).assign(run_id="a run")
 
 
-NOTHING = store.read(architectures_checks.EXPERIMENT).iloc[:0]
+NOTHING = parquet.read(architectures_checks.EXPERIMENT).iloc[:0]
 
 
 def plain(text: Any) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments import store
+from experiments.store import parquet
 from report import show
 from report.answers import Answer, Missing
 from report.comparisons import Incomparable
@@ -126,8 +126,8 @@ def test_errors_of_other_devices_codes_or_settings_are_never_pooled() -> None:
 
 
 def test_other_data_and_networks_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.read, "__defaults__", (tmp_path, None))
-    monkeypatch.setattr(store.runs, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(parquet.read, "__defaults__", (tmp_path, None))
+    monkeypatch.setattr(parquet.runs, "__defaults__", (tmp_path,))
     write(tmp_path, monkeypatch, dataset="synthetic")
     write(tmp_path, monkeypatch, depth=14)
     write(tmp_path, monkeypatch, batch_size=32, seed=1)

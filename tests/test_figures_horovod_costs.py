@@ -10,7 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from experiments import schemas, store
+from experiments.store import parquet, schemas
+from experiments.store.provenance import provenance
 from report.figures import horovod_costs, horovod_runs
 from tests.frames import cpu, steps, sums
 from tests.p1_runs import NO_SUMS, data, lines, runs
@@ -142,8 +143,8 @@ def test_stored_steps_are_read_split_and_timed(tmp_path: Path, monkeypatch: pyte
         "free": stored(2, False, [[1.0, 1.4], [1.4, 1.0]]),
         "together": stored(2, True, [[1.8, 1.8], [2.0, 2.0]]),
     }.items():
-        origin = store.provenance("p1_horovod", name, {}, seed=0, device="a CPU", started=datetime.now(UTC))
-        store.write(rows, origin, results=tmp_path)
+        origin = provenance("p1_horovod", name, {}, seed=0, device="a CPU", started=datetime.now(UTC))
+        parquet.write(rows, origin, results=tmp_path)
     found = horovod_runs.load(tmp_path).set_index("run_id")
     assert found.rate.to_dict() == {
         "alone": pytest.approx(16.0),

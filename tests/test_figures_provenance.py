@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from experiments import allocation, store
-from experiments.store import Run
+from experiments.store import provenance as origins
+from experiments.store.parquet import Run
 from report.figures import provenance
 from tests.p1_runs import lines
 
@@ -18,11 +18,11 @@ from tests.p1_runs import lines
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """Two runs of Problem 1 and one of Problem 2 in one allocation, then one of Problem 1 in another."""
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
-    monkeypatch.setattr(allocation, "current", lambda: "here")
+    monkeypatch.setattr("experiments.machine.allocation.current", lambda: "here")
 
     def run(experiment: str, name: str, day: int, devices: int, **other: Any) -> Run:
         at = datetime(2026, 1, day, tzinfo=UTC)
-        made = store.provenance(experiment, name, {}, seed=0, device="NVIDIA H100", device_count=devices, started=at)
+        made = origins.provenance(experiment, name, {}, seed=0, device="NVIDIA H100", device_count=devices, started=at)
         sources = {"experiments/usage.py": "0" * 64, "experiments/jobs.py": "1" * 64} if other.pop("old", False) else {}
         return Run(Path(name), made.model_copy(update={"sources": sources, "started": at} | other), rows=3)
 

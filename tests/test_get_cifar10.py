@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from experiments.store import ROOT
+from experiments.store.files import ROOT
 from tests.cifar10_files import binary_files, put
 
 SCRIPT = ROOT / "tools" / "get_cifar10.py"

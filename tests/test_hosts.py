@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import hosts
-from experiments.hosts import Hosts
-from experiments.usage import UsageError
+from experiments.cli import UsageError
+from experiments.machine import hosts
+from experiments.machine.hosts import Hosts
 from tools import emulate_hosts
 
 SCRIPT = Path(emulate_hosts.__file__)
@@ -328,7 +328,7 @@ def test_where_namespaces_are_forbidden_the_reason_is_told(folder: Path, monkeyp
     fake.write_text("#!/bin/sh\necho 'unshare: unshare failed: Operation not permitted' >&2\nexit 1\n")
     fake.chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(hosts, "tool", lambda name: str(fake))
+    monkeypatch.setattr("experiments.machine.hosts.tool", lambda name: str(fake))
     with pytest.raises(UsageError, match=r"\(unshare: unshare failed: Operation not permitted\).*--privileged"):
         Hosts(ssh=False).__enter__()
     assert list(folder.iterdir()) == [fake]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import jobs, store
-from experiments.usage import UsageError
+from experiments.cli import UsageError
+from experiments.machine import nvidia, supervision
+from experiments.machine.device_names import cpu_name, device_name
 
 
 def fake_driver(folder: Path, listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,23 +23,23 @@ def fake_driver(folder: Path, listed: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_gpus_are_the_visible_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     fake_driver(tmp_path, "GPU 0: Fast\\nGPU 1: Fast\\nGPU 2: Fast\\n", monkeypatch)
-    assert jobs.gpus() == ["0", "1", "2"] and jobs.device_name("gpu") == "Fast GPU"
+    assert nvidia.gpus() == ["0", "1", "2"] and device_name("gpu") == "Fast GPU"
     for visible, expected in (("", []), ("2", ["2"]), ("1,2", ["1", "2"]), ("0,1,2,3", ["0", "1", "2"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert jobs.gpus() == expected
+        assert nvidia.gpus() == expected
     with pytest.raises(UsageError, match="4 learners need as many GPUs, this machine has 3"):
-        jobs.check_gpus(4, oversubscribe=False)
-    jobs.check_gpus(4, oversubscribe=True)
+        nvidia.check_gpus(4, oversubscribe=False)
+    nvidia.check_gpus(4, oversubscribe=True)
     fake_driver(tmp_path, "No devices found.", monkeypatch)
-    assert jobs.gpus() == []
+    assert nvidia.gpus() == []
     with pytest.raises(UsageError, match="this machine has no NVIDIA GPU"):
-        jobs.check_gpus(1, oversubscribe=True)
+        nvidia.check_gpus(1, oversubscribe=True)
     (tmp_path / "nvidia-smi").unlink()
-    assert jobs.gpus() == [] and jobs.device_name("cpu") == store.cpu_name()
+    assert nvidia.gpus() == [] and device_name("cpu") == cpu_name()
 
 
 def test_a_script_starts_itself_in_the_same_interpreter() -> None:
-    command = jobs.command("experiments/p1_horovod.py", "--learners", "2")
+    command = supervision.command("experiments/p1_horovod.py", "--learners", "2")
     assert command[0] == sys.executable and command[-2:] == ["--learners", "2"]
     assert Path(command[-3]).is_absolute() and ("-P" in command) == bool(sys.flags.safe_path)
 
@@ -52,7 +53,7 @@ def test_a_script_starts_itself_in_the_same_interpreter() -> None:
     ],
 )
 def test_the_line_of_an_error_that_says_what_is_wrong(message: str, line: str) -> None:
-    assert jobs.first_line(RuntimeError(message)) == line
+    assert supervision.first_line(RuntimeError(message)) == line
 
 
 @pytest.mark.parametrize(
@@ -70,13 +71,13 @@ def test_the_line_of_an_error_that_says_what_is_wrong(message: str, line: str) -
 )  # fmt: skip
 def test_why_a_job_failed(log: list[str], reason: str) -> None:
     for status, how in ((3, "ended with status 3"), (-signal.SIGABRT, "was killed by signal 6")):
-        failed = jobs.failure("job", "worker 3", status, log)
+        failed = supervision.failure("job", "worker 3", status, log)
         assert str(failed) == f"worker 3 {how}; all others were stopped and nothing was written{reason}"
 
 
 def test_who_was_killed_has_no_last_words() -> None:
     said = ["job: learner 1: too hot", "Connection reset by peer"]
-    failed = jobs.failure("job", "worker 3", -9, said[1:])
+    failed = supervision.failure("job", "worker 3", -9, said[1:])
     assert str(failed) == "worker 3 was killed by signal 9; all others were stopped and nothing was written"
-    assert "reset" not in str(jobs.failure("job", "worker 3", 143, said[1:]))
-    assert str(jobs.failure("job", "worker 3", -9, said)).endswith(" (job: learner 1: too hot)")
+    assert "reset" not in str(supervision.failure("job", "worker 3", 143, said[1:]))
+    assert str(supervision.failure("job", "worker 3", -9, said)).endswith(" (job: learner 1: too hot)")

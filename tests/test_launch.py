@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import launch, processes, stalls
-from experiments.usage import RunError, UsageError
+from experiments.cli import RunError, UsageError
+from experiments.machine import processes, stalls
+from experiments.p1 import horovod_launch
 from tests.processes import started_for
 
 needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs: make horovod")
@@ -35,7 +36,7 @@ time.sleep(0 if sys.argv[3] == "-1" else 60)
 
 
 def test_hosts_and_their_slots() -> None:
-    assert launch.parse_hosts("a:8,b-1.example.org:4", 12) == {"a": 8, "b-1.example.org": 4}
+    assert horovod_launch.parse_hosts("a:8,b-1.example.org:4", 12) == {"a": 8, "b-1.example.org": 4}
 
 
 @pytest.mark.parametrize(
@@ -51,41 +52,41 @@ def test_hosts_and_their_slots() -> None:
 )
 def test_bad_hosts(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        launch.parse_hosts(text, 4)
+        horovod_launch.parse_hosts(text, 4)
 
 
 def test_hosts_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"unknown host no-such-host\.invalid"):
-        launch.check_reachable({"no-such-host.invalid": 1}, "horovodrun")
+        horovod_launch.check_reachable({"no-such-host.invalid": 1}, "horovodrun")
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
-    launch.check_reachable({"localhost": 1}, "none")
-    launch.check_reachable({socket.gethostname(): 1}, "none")
+    horovod_launch.check_reachable({"localhost": 1}, "none")
+    horovod_launch.check_reachable({socket.gethostname(): 1}, "none")
     with pytest.raises(UsageError, match="on this machine only, not on node2"):
-        launch.check_reachable({"localhost": 1, "node2": 1}, "none")
+        horovod_launch.check_reachable({"localhost": 1, "node2": 1}, "none")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UsageError, match="node2 is reached by ssh, which is missing"):
-        launch.check_reachable({"localhost": 1, "node2": 1}, "horovodrun")
-    launch.check_reachable({"node2": 1}, "slurm")
+        horovod_launch.check_reachable({"localhost": 1, "node2": 1}, "horovodrun")
+    horovod_launch.check_reachable({"node2": 1}, "slurm")
 
 
 def test_a_machine_is_named_once() -> None:
     with pytest.raises(UsageError, match=r"-H: localhost and 127\.0\.0\.1 are this same machine; name it once"):
-        launch.check_reachable({"localhost": 2, "127.0.0.1": 2}, "horovodrun")
+        horovod_launch.check_reachable({"localhost": 2, "127.0.0.1": 2}, "horovodrun")
     with pytest.raises(UsageError, match="are this same machine"):
-        launch.check_reachable({socket.gethostname(): 1, "localhost": 1}, "none")
+        horovod_launch.check_reachable({socket.gethostname(): 1, "localhost": 1}, "none")
 
 
 @needs_horovod
 def test_learners_elsewhere_are_told_an_address_that_leads_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "address_towards", {"node2": "10.1.2.3"}.__getitem__)
-    with launch._rendezvous({"localhost": 1, "node2": 1}, 2, None) as variables:
+    monkeypatch.setattr("experiments.p1.horovod_launch.address_towards", {"node2": "10.1.2.3"}.__getitem__)
+    with horovod_launch._rendezvous({"localhost": 1, "node2": 1}, 2, None) as variables:
         assert variables["HOROVOD_GLOO_RENDEZVOUS_ADDR"] == "10.1.2.3" and "HOROVOD_GLOO_IFACE" not in variables
-    with launch._rendezvous({"localhost": 2}, 2, None) as variables:
+    with horovod_launch._rendezvous({"localhost": 2}, 2, None) as variables:
         assert variables["HOROVOD_GLOO_RENDEZVOUS_ADDR"] == "127.0.0.1" and variables["HOROVOD_GLOO_IFACE"] == "lo"
 
 
 def test_an_address_on_the_way_to_a_host() -> None:
-    assert launch.address_towards("127.0.0.2") == "127.0.0.1"
+    assert horovod_launch.address_towards("127.0.0.2") == "127.0.0.1"
 
 
 @pytest.fixture
@@ -105,27 +106,27 @@ def horovod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
 
 def test_horovod_for_other_versions(horovod: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch.metadata, "version", lambda _: "2.13.0+cpu")
+    monkeypatch.setattr(horovod_launch.metadata, "version", lambda _: "2.13.0+cpu")
     horovod('{"pytorch": "2.13.0"}')
-    launch.check_horovod("torch")
+    horovod_launch.check_horovod("torch")
     horovod('{"pytorch": "2.12.1+cpu"}')
     with pytest.raises(UsageError, match=r"built for torch 2.12.1\+cpu, installed is 2.13.0\+cpu; .*make horovod"):
-        launch.check_horovod("torch")
+        horovod_launch.check_horovod("torch")
     horovod('{"tensorflow": "2.21.0"}')
     with pytest.raises(UsageError, match="built without torch; build it with: make horovod"):
-        launch.check_horovod("torch")
+        horovod_launch.check_horovod("torch")
 
 
 def test_a_damaged_horovod(horovod: Callable[[str], None]) -> None:
     horovod('{"pytorch": ')
     with pytest.raises(UsageError, match=r"is damaged \(JSONDecodeError: .*\); build it with: make horovod"):
-        launch.check_horovod("torch")
+        horovod_launch.check_horovod("torch")
 
 
 def test_horovod_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(horovod_launch.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match="Horovod is not installed; build it with: make horovod"):
-        launch.check_horovod("torch")
+        horovod_launch.check_horovod("torch")
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_horovod_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_deaths_that_launchers_tell(line: str, rank: str) -> None:
-    assert [found[1] for pattern in launch.DEATHS if (found := pattern.search(line))] == [rank]
+    assert [found[1] for pattern in horovod_launch.DEATHS if (found := pattern.search(line))] == [rank]
 
 
 @pytest.mark.parametrize("prefix", ["[0]<stdout>:", "[1]<stderr>:", "[1,3]<stdout>:", "3: ", ""])
@@ -176,47 +177,47 @@ def stand_in(folder: Path, kind: str) -> None:
 
 
 @needs_horovod
-@pytest.mark.parametrize("launcher", launch.LAUNCHERS)
+@pytest.mark.parametrize("launcher", horovod_launch.LAUNCHERS)
 def test_every_launcher_starts_learners_and_names_the_one_that_dies(
     launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kind in ("srun", "mpirun"):
         stand_in(tmp_path, kind)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(launch.Path(launch.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(horovod_launch.Path(horovod_launch.__file__).parents[2]))
     script = tmp_path / "learner.py"
     script.write_text(LEARNER)
     said: list[str] = []
     argv = [sys.executable, str(script), "localhost:3", "3"]
-    launch.launch("p1", [*argv, "-1"], 3, launcher, {"localhost": 3}, said.append)
+    horovod_launch.launch("p1", [*argv, "-1"], 3, launcher, {"localhost": 3}, said.append)
     assert sorted(line for line in said if line.startswith("rank")) == [f"rank {i} of 3 host 0" for i in range(3)]
     with pytest.raises(RunError, match=r"^learner 2 "):
-        launch.launch("p1", [*argv, "2"], 3, launcher, {"localhost": 3}, said.append)
+        horovod_launch.launch("p1", [*argv, "2"], 3, launcher, {"localhost": 3}, said.append)
 
 
 @needs_horovod
-@pytest.mark.parametrize("launcher", launch.LAUNCHERS)
+@pytest.mark.parametrize("launcher", horovod_launch.LAUNCHERS)
 def test_a_stopped_learner_ends_the_job_of_every_launcher(
     launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kind in ("srun", "mpirun"):
         stand_in(tmp_path, kind)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(Path(launch.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(horovod_launch.__file__).parents[2]))
     monkeypatch.setenv("SLURM_PROCID", "0")  # as in a batch script, from which launchers have it
     script = tmp_path / "learner.py"
     script.write_text(LEARNER.replace("os.getpid(), 9", "os.getpid(), 19"))
     argv = [sys.executable, str(script), "localhost:3", "3", "2"]
     message = r"^learner 2 \(process \d+\) has been stopped for 1 s; all others were stopped and nothing was written$"
     with pytest.raises(RunError, match=message):
-        launch.launch("p1", argv, 3, launcher, {"localhost": 3}, print, stall_timeout=1.0)
+        horovod_launch.launch("p1", argv, 3, launcher, {"localhost": 3}, print, stall_timeout=1.0)
     assert not list(started_for(script, "localhost:3"))
 
 
 def test_what_mpirun_hands_on_to_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOROVOD_CYCLE_TIME", "OMP_NUM_THREADS", "OMPI_MCA_btl", "HOME", "DLPERF_ALLOCATION"):
         monkeypatch.setenv(name, "1")
-    argv = launch._command("mpirun", "a:1", 1, ["true"], {"HOROVOD_CONTROLLER": "gloo"})
+    argv = horovod_launch._command("mpirun", "a:1", 1, ["true"], {"HOROVOD_CONTROLLER": "gloo"})
     passed = {name for option, name in pairwise(argv) if option == "-x"}
     assert {"HOROVOD_CYCLE_TIME", "OMP_NUM_THREADS", "DLPERF_ALLOCATION", "HOROVOD_CONTROLLER"} <= passed
     assert {stalls.MARK, processes.STARTED} <= passed
@@ -230,19 +231,19 @@ def test_a_launcher_that_names_nobody(tmp_path: Path, monkeypatch: pytest.Monkey
     silent.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(RunError, match=r"^srun ended with status 3; all others were stopped and nothing "):
-        launch.launch("p1", ["true"], 1, "slurm", {"localhost": 1}, print)
+        horovod_launch.launch("p1", ["true"], 1, "slurm", {"localhost": 1}, print)
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs: apt-get install util-linux")
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     """Also when that one is killed, so that it can't end them."""
     script = (
-        "import sys, time; from experiments.launch import Processes\n"
+        "import sys, time; from experiments.machine.processes import Processes\n"
         "with Processes(print) as p:\n"
         "    p.start([sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(100)'], {})\n"
         "    time.sleep(100)\n"
     )
-    root = Path(launch.__file__).parents[1]
+    root = Path(horovod_launch.__file__).parents[2]
     with subprocess.Popen([sys.executable, "-uc", script], cwd=root, stdout=subprocess.PIPE, text=True) as job:
         assert job.stdout is not None
         child = Path(f"/proc/{int(job.stdout.readline())}/stat")
@@ -259,12 +260,12 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
 def test_a_missing_launcher(launcher: str, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UsageError, match=f"--launcher {launcher} needs {program}"):
-        launch.launch("p1", ["true"], 1, launcher, {"localhost": 1}, print)
+        horovod_launch.launch("p1", ["true"], 1, launcher, {"localhost": 1}, print)
 
 
 @needs_horovod
 def test_a_learner_without_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOROVOD_RANK", *launch.RANKS):
+    for name in ("HOROVOD_RANK", *horovod_launch.RANKS):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UsageError, match="without a rank"):
-        launch.join("localhost:1", 1)
+        horovod_launch.join("localhost:1", 1)

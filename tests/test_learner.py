@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import launch, learner, store
-from experiments.usage import RunError
+from experiments.cli import RunError
+from experiments.p1 import frameworks, horovod_launch, learner
+from experiments.store.files import ROOT
 
 needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs: make horovod")
-TINY = learner.Job(
+TINY = frameworks.Job(
     framework="torch",
     network="tiny",
     device="cpu",
@@ -60,26 +61,26 @@ if trained[0].rank == 0:
 """
 
 
-def two_learners(job: learner.Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list, list]:
+def two_learners(job: frameworks.Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list, list]:
     """Reports by rank, and the weights of each rank."""
-    monkeypatch.setenv("PYTHONPATH", str(store.ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     said: list[str] = []
     argv = [sys.executable, "-c", SCRIPT, json.dumps(asdict(job)), str(folder)]
-    launch.launch("learner", argv, 2, "none", {"localhost": 2}, said.append)
+    horovod_launch.launch("learner", argv, 2, "none", {"localhost": 2}, said.append)
     weights = [list(np.load(folder / f"rank{rank}.npz").values()) for rank in range(2)]
     return json.loads((folder / "reports.json").read_text()), weights
 
 
-def by_hand(job: learner.Job) -> list[np.ndarray]:
+def by_hand(job: frameworks.Job) -> list[np.ndarray]:
     """What two learners of the tiny net in PyTorch come to with averaged gradients, in one process without Horovod."""
     torch.manual_seed(job.seed)
     layers = [torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
-    net = torch.nn.Sequential(*layers, torch.nn.Linear(4, learner.CLASSES))
+    net = torch.nn.Sequential(*layers, torch.nn.Linear(4, frameworks.CLASSES))
     batches = []
     for rank in range(2):
         generator = torch.Generator().manual_seed(job.seed + rank)
         images = torch.randn((job.batch_size, 3, job.image_size, job.image_size), generator=generator)
-        batches.append((images, torch.randint(learner.CLASSES, (job.batch_size,), generator=generator)))
+        batches.append((images, torch.randint(frameworks.CLASSES, (job.batch_size,), generator=generator)))
     velocity = [torch.zeros_like(parameter) for parameter in net.parameters()]
     for _ in range(job.warm_up + job.epochs * job.steps_per_epoch):
         both = []
@@ -88,7 +89,7 @@ def by_hand(job: learner.Job) -> list[np.ndarray]:
             both.append(torch.autograd.grad(loss, list(net.parameters())))
         with torch.no_grad():
             for parameter, v, first, second in zip(net.parameters(), velocity, *both, strict=True):
-                v.mul_(learner.MOMENTUM).add_((first + second) / 2)
+                v.mul_(frameworks.MOMENTUM).add_((first + second) / 2)
                 parameter.sub_(job.learning_rate(2) * v)
     return [parameter.detach().numpy() for parameter in net.parameters()]
 
@@ -107,7 +108,7 @@ def test_torch_learners_average_their_gradients(tmp_path: Path, monkeypatch: pyt
         assert (np.diff(np.ravel(report["marks"])) >= 0).all() and report["marks"][0][0] > 0
         assert (np.array(report["waits"]) > 0).all()
         assert (np.array(report["waits"]) <= np.diff(report["marks"])).all()
-        parameters = 4 * 3 * 9 + 4 + 4 * learner.CLASSES + learner.CLASSES
+        parameters = 4 * 3 * 9 + 4 + 4 * frameworks.CLASSES + frameworks.CLASSES
         assert (report["parameters"], report["gradient_bytes"]) == (parameters, 4 * parameters)
 
 
@@ -190,7 +191,7 @@ def test_on_a_gpu_the_wait_is_between_two_events(monkeypatch: pytest.MonkeyPatch
         def step(self) -> None:
             did.append("update")
 
-    one: Any = learner.Torch.__new__(learner.Torch)
+    one: Any = frameworks.Torch.__new__(frameworks.Torch)
     net = torch.nn.Linear(3, 2)
     net.weight.register_hook(lambda _: did.append("backward"))
     one._torch, one._device, one._forward, one._gradients = torch, torch.device("cpu"), net, [torch.zeros(1)]
@@ -232,8 +233,8 @@ class Fake:
     def __init__(self, loss: float, other: str) -> None:
         self.loss, self.other = loss, other
 
-    def step(self) -> learner.Step:
-        return learner.Step(self.loss, None)
+    def step(self) -> frameworks.Step:
+        return frameworks.Step(self.loss, None)
 
     def gather(self, block: np.ndarray) -> np.ndarray:
         if block.size == 1:
@@ -251,13 +252,13 @@ class Fake:
     [(float("nan"), "", "loss is not finite after epoch 1"), (1.0, "ab", "end with different weights")],
 )
 def test_runs_that_prove_nothing_fail(loss: float, other: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(learner.FRAMEWORKS, "torch", lambda job, learners: Fake(loss, other))
+    monkeypatch.setitem(frameworks.FRAMEWORKS, "torch", lambda job, learners: Fake(loss, other))
     with pytest.raises(RuntimeError, match=message):
         learner.train(TINY, 2, 0.0, print)
-    monkeypatch.setitem(learner.FRAMEWORKS, "torch", lambda job, learners: Fake(1.0, ""))
+    monkeypatch.setitem(frameworks.FRAMEWORKS, "torch", lambda job, learners: Fake(1.0, ""))
     assert [report["rank"] for report in learner.train(TINY, 2, 0.0, print)] == [0, 1]
     if other:
-        monkeypatch.setitem(learner.FRAMEWORKS, "torch", lambda job, learners: Fake(1.0, other))
+        monkeypatch.setitem(frameworks.FRAMEWORKS, "torch", lambda job, learners: Fake(1.0, other))
         assert len(learner.train(replace(TINY, allreduce=False), 2, 0.0, print)) == 2
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import ledger, store
-from experiments.ledger import Change
+from experiments.store import ledger, parquet
+from experiments.store.files import ROOT
+from experiments.store.ledger import Change
+from experiments.store.provenance import Provenance, provenance
 
 OLD, NEW, PART = "experiments/p3.py", "experiments/p3/nets.py", "experiments/p3/counts.py"
 FIRST, SECOND = "1" * 64, "2" * 64
@@ -26,15 +28,15 @@ def put(root: Path, path: str, text: str) -> str:
     return ledger.file_hash(root / path)
 
 
-def made_by(source: str, digest: str) -> store.Provenance:
+def made_by(source: str, digest: str) -> Provenance:
     """A run that recorded one source."""
     started = datetime(2026, 1, 2, tzinfo=UTC)
-    made = store.provenance("p3_crosscheck", "a run", {}, seed=0, device="cpu", started=started)
+    made = provenance("p3_crosscheck", "a run", {}, seed=0, device="cpu", started=started)
     return made.model_copy(update={"sources": {source: digest}})
 
 
 def known(monkeypatch: pytest.MonkeyPatch, *changes: Change) -> None:
-    monkeypatch.setattr(ledger, "changes", lambda: changes)
+    monkeypatch.setattr("experiments.store.ledger.changes", lambda: changes)
 
 
 def test_a_chain_of_changes_counts_only_where_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +112,7 @@ def test_the_ledgers_form_is_checked(text: str, said: str, tmp_path: Path) -> No
 
 
 def test_what_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "LEDGER", tmp_path / "ledger.csv")
+    monkeypatch.setattr("experiments.store.ledger.LEDGER", tmp_path / "ledger.csv")
     for rows in ((Change(OLD, FIRST, NEW, SECOND, 'moved: "nets", counts'),), ()):
         ledger.write(rows)
         assert ledger.changes() == rows
@@ -120,8 +122,8 @@ def test_what_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_no_row_is_left_that_no_stored_run_needs() -> None:
-    recorded = {pair for run in store.runs() for pair in run.provenance.sources.items()}
-    unneeded = set(ledger.changes()) - set(ledger.needed(recorded, store.ROOT))
+    recorded = {pair for run in parquet.runs() for pair in run.provenance.sources.items()}
+    unneeded = set(ledger.changes()) - set(ledger.needed(recorded, ROOT))
     assert not unneeded, "run python tools/prove_move.py --prune"
     assert all(len(change.before) == len(change.after) == 64 for change in ledger.changes())
 
@@ -129,6 +131,6 @@ def test_no_row_is_left_that_no_stored_run_needs() -> None:
 def test_no_run_of_problems_3_and_4_is_stale() -> None:
     """Runs that take minutes of a GPU, and none of whose sources is to be changed without a reason in the ledger."""
     kept = {"p3_crosscheck", "p4_cutout", "p4_images", "p4_masked_area", "p4_throughput"}
-    made = [run.provenance for run in store.runs() if run.provenance.experiment in kept]
+    made = [run.provenance for run in parquet.runs() if run.provenance.experiment in kept]
     assert {f"{origin.run_id}: {origin.stale()}" for origin in made if origin.stale()} == set()
     assert {origin.experiment for origin in made} == kept

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments import p1_config, p1_horovod, store
-from experiments.usage import UsageError
+from experiments import p1_horovod
+from experiments.cli import UsageError
+from experiments.p1 import horovod_options
+from experiments.store.provenance import run_id
 
 
-def configs(*arguments: str) -> list[p1_config.Config]:
-    return p1_config.series(p1_horovod.arguments().parse_args(arguments))[0]
+def configs(*arguments: str) -> list[horovod_options.Config]:
+    return horovod_options.series(p1_horovod.arguments().parse_args(arguments))[0]
 
 
 def order(*arguments: str) -> list[tuple[int, int, bool]]:
@@ -20,7 +22,7 @@ def order(*arguments: str) -> list[tuple[int, int, bool]]:
 
 
 def test_one_job_by_default() -> None:
-    assert p1_config.series(p1_horovod.arguments().parse_args([])) == (configs("--learners", "1"), False)
+    assert horovod_options.series(p1_horovod.arguments().parse_args([])) == (configs("--learners", "1"), False)
     assert order() == [(1, 1, True)]
 
 
@@ -43,15 +45,15 @@ def test_a_sweep_is_of_powers_of_two() -> None:
 
 @pytest.mark.parametrize("more", [["--sweep"], ["--learners", "1,2"], ["--repeats", "2"], ["--independent-too"]])
 def test_several_jobs_share_a_seed(more: list[str]) -> None:
-    jobs, several = p1_config.series(p1_horovod.arguments().parse_args(["--seed", "7", *more]))
+    jobs, several = horovod_options.series(p1_horovod.arguments().parse_args(["--seed", "7", *more]))
     assert several and {c.job.seed for c in jobs} == {7}
 
 
 def test_cores_are_counted_where_learners_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(p1_config.cores, "siblings", lambda: {0: 0, 1: 0})
+    monkeypatch.setattr(horovod_options.cores, "siblings", lambda: {0: 0, 1: 0})
 
     def check_devices(hosts: str) -> None:
-        p1_config.check_devices(*configs("--learners", "4", "-H", hosts))
+        horovod_options.check_devices(*configs("--learners", "4", "-H", hosts))
 
     check_devices("node2:4")
     check_devices("node2:2,localhost:2")
@@ -80,7 +82,7 @@ def test_repetitions_and_settings_have_results_of_their_own() -> None:
         ["--compile"],
     ):
         (c,) = configs(*more)
-        names.add(store.run_id(c.slug, c.flat()))
+        names.add(run_id(c.slug, c.flat()))
     assert len(names) == 7
 
 

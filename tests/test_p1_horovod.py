@@ -14,11 +14,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments import allocation, epochs, jobs, launch, p1_config, p1_horovod, store
-from experiments.usage import RunError
+from experiments import p1_horovod
+from experiments.cli import RunError
+from experiments.machine import allocation
+from experiments.p1 import horovod_launch, horovod_options
+from experiments.store import epochs, parquet
+from experiments.store.files import ROOT
 from tests.processes import started_for
 
-SCRIPT = store.ROOT / "experiments" / "p1_horovod.py"
+SCRIPT = ROOT / "experiments" / "p1_horovod.py"
 needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs: make horovod")
 needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs: make horovod")
 TINY = ["--model", "tiny", "--image-size", "32", "--batch-size", "4", "--epochs", "2", "--steps-per-epoch", "3"]
@@ -36,7 +40,7 @@ def run(results: Path, *arguments: str, **environment: str) -> pd.DataFrame:
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.split()[-1])
     assert path.parent == results / "p1_horovod" and path.with_suffix(".log").read_text().count("epoch ") == 2
-    rows = store.read("p1_horovod", results)
+    rows = parquet.read("p1_horovod", results)
     return rows[rows.run_id == path.stem]
 
 
@@ -70,9 +74,11 @@ def test_tensorflow_through_horovodrun(tmp_path: Path) -> None:
     rows = run(tmp_path, "--learners", "2", "--framework", "tensorflow")
     check(rows, 2)
     assert set(rows.effective_batch) == {8} and set(rows.launcher) == {"horovodrun"} and set(rows.model) == {"tiny"}
-    origin = store.runs(tmp_path)[0].provenance
+    origin = parquet.runs(tmp_path)[0].provenance
     assert {"tensorflow", "keras", "horovod"} <= set(origin.versions)
-    assert {"experiments/p1_horovod.py", "experiments/learner.py", "experiments/launch.py"} <= set(origin.sources)
+    assert {"experiments/p1_horovod.py", "experiments/p1/learner.py", "experiments/p1/horovod_launch.py"} <= set(
+        origin.sources
+    )
     assert origin.allocation and origin.run_id.startswith(f"tensorflow-cpu-2-r1-{origin.allocation}-")
     derived = epochs.read("p1_horovod", tmp_path)
     assert len(derived) == 2 * 2 and set(derived.images) == {12} and set(derived.steps) == {3}
@@ -88,7 +94,7 @@ def test_torch_with_and_without_all_reduce_and_finished_runs_are_skipped(
     done = subprocess.run(command(tmp_path, *both), capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.count("\n") == 2, done.stderr
     assert "plan: 2 jobs" in done.stderr
-    rows = store.read("p1_horovod", tmp_path)
+    rows = parquet.read("p1_horovod", tmp_path)
     together, independent = rows[rows.allreduce], rows[~rows.allreduce]
     check(together, 2)
     check(independent, 2)
@@ -106,7 +112,7 @@ def test_an_earlier_allocations_run_stays(tmp_path: Path) -> None:
     """And is no reason to skip a job in another allocation."""
     for token in ("one go", "another"):
         check(run(tmp_path, "--skip-finished", "--launcher", "none", **{allocation.TOKEN: token}), 1)
-    assert len(store.runs(tmp_path)) == 2
+    assert len(parquet.runs(tmp_path)) == 2
 
 
 @needs_horovod
@@ -119,11 +125,11 @@ def test_variables_that_would_place_learners_are_cleared(tmp_path: Path) -> None
         "p1_horovod: taken out of the environment, as learners get their places here: "
         "HOROVOD_LOCAL_RANK, HOROVOD_RANK, HOROVOD_SIZE, OMPI_COMM_WORLD_RANK"
     )
-    rows = store.read("p1_horovod", tmp_path)
+    rows = parquet.read("p1_horovod", tmp_path)
     check(rows, 2)
     losses = rows[rows.phase == "train"].pivot(index=["epoch", "step"], columns="rank", values="loss")
     assert (losses[0] != losses[1]).all()  # of other images
-    assert not {"HOROVOD_RANK", "HOROVOD_SIZE"} & set(store.runs(tmp_path)[0].provenance.settings)
+    assert not {"HOROVOD_RANK", "HOROVOD_SIZE"} & set(parquet.runs(tmp_path)[0].provenance.settings)
 
 
 @needs_horovod
@@ -132,7 +138,7 @@ def test_horovods_settings_reach_the_learners_and_are_recorded(tmp_path: Path) -
     given = {"HOROVOD_CYCLE_TIME": "200", "HOROVOD_FUSION_THRESHOLD": "0"}
     plain = run(tmp_path, "--learners", "2", **same)
     slow = run(tmp_path, "--learners", "2", **same, **given)
-    settings = [stored.provenance.settings for stored in store.runs(tmp_path)]
+    settings = [stored.provenance.settings for stored in parquet.runs(tmp_path)]
     assert plain.run_id.iloc[0] != slow.run_id.iloc[0] and plain.allocation.iloc[0] == slow.allocation.iloc[0]
     assert sorted(given.items() <= recorded.items() for recorded in settings) == [False, True]
     # Horovod looks for tensors to be averaged every 200 ms, so that a step has to wait for the next time.
@@ -145,7 +151,7 @@ def test_cores_are_dealt_out(tmp_path: Path) -> None:
         pytest.skip("one core")
     argv = [word for word in command(tmp_path, "--learners", "2", "--launcher", "none") if word != "--oversubscribe"]
     assert subprocess.run(argv, capture_output=True).returncode == 0
-    cores = store.read("p1_horovod", tmp_path).groupby("rank").cores.first()
+    cores = parquet.read("p1_horovod", tmp_path).groupby("rank").cores.first()
     assert cores.nunique() == 2 and all("," not in core for core in cores)
 
 
@@ -153,7 +159,7 @@ def learners_of(results: Path) -> dict[int, int]:
     """Processes that are learners of a job, pid by rank."""
     found = {}
     for pid, words, settings in started_for(results, "--report"):
-        rank = settings.get(b"HOROVOD_RANK", settings.get(launch.OWN_RANK.encode()))
+        rank = settings.get(b"HOROVOD_RANK", settings.get(horovod_launch.OWN_RANK.encode()))
         if rank is not None and words[0] == sys.executable.encode():
             found[int(rank)] = pid
     return found
@@ -239,7 +245,7 @@ def test_stopping_a_job_stops_its_learners(tmp_path: Path, number: int, status: 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Horovod is not what these tests are about."""
-    monkeypatch.setattr(launch, "check_horovod", lambda framework: None)
+    monkeypatch.setattr("experiments.p1.horovod_launch.check_horovod", lambda framework: None)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +264,7 @@ def test_what_this_machine_lacks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(jobs, "gpus", lambda: [])
+    monkeypatch.setattr("experiments.machine.nvidia.gpus", lambda: [])
     assert p1_horovod.main(["--results", str(tmp_path), *arguments]) == 2
     assert message in capsys.readouterr().err
 
@@ -266,7 +272,7 @@ def test_what_this_machine_lacks(
 def test_a_sweep_ends_with_the_slots(installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
     monkeypatch.setattr(p1_horovod, "run", lambda c, *rest: ran.append(c.learners))
-    monkeypatch.setattr(launch, "check_reachable", lambda slots, launcher: None)
+    monkeypatch.setattr("experiments.p1.horovod_launch.check_reachable", lambda slots, launcher: None)
     assert p1_horovod.main(["--sweep", "-H", "node2:3,node3:3", "--results", str(tmp_path)]) == 0
     assert ran == [1, 2, 4]
 
@@ -276,7 +282,7 @@ def test_a_failed_job_of_several_does_not_keep_the_others_from_running(
 ) -> None:
     ran: list[tuple[int, bool]] = []
 
-    def run(c: p1_config.Config, *rest: object) -> None:
+    def run(c: horovod_options.Config, *rest: object) -> None:
         ran.append((c.learners, c.job.allreduce))
         if len(ran) == 1:
             raise RunError("learner 0 died")
@@ -294,7 +300,7 @@ def test_sizes_that_are_too_large_are_left_out(
     installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[int] = []
-    monkeypatch.setattr(jobs, "gpus", lambda: ["0", "1"])
+    monkeypatch.setattr("experiments.machine.nvidia.gpus", lambda: ["0", "1"])
     monkeypatch.setattr(p1_horovod, "run", lambda c, *rest: ran.append(c.learners))
     assert p1_horovod.main(["--results", str(tmp_path), "--device", "gpu", "--learners", "1,2,4"]) == 0
     assert ran == [1, 2]
@@ -304,7 +310,7 @@ def test_sizes_that_are_too_large_are_left_out(
 def test_more_learners_than_gpus(
     installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(jobs, "gpus", lambda: ["0", "1"])
+    monkeypatch.setattr("experiments.machine.nvidia.gpus", lambda: ["0", "1"])
     assert p1_horovod.main(["--results", str(tmp_path), "--device", "gpu", "--learners", "4"]) == 2
     assert "4 learners need as many GPUs, this machine has 2" in capsys.readouterr().err
 
@@ -312,6 +318,6 @@ def test_more_learners_than_gpus(
 def test_horovod_missing_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launch.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(horovod_launch.util, "find_spec", lambda name: None)
     assert p1_horovod.main(["--results", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "p1_horovod: Horovod is not installed; build it with: make horovod\n"

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import p1_config, p1_horovod, p1_rows, schemas
-from experiments.hosts import Link
-from experiments.usage import RunError
+from experiments import p1_horovod
+from experiments.cli import RunError
+from experiments.machine.link_speed import Link
+from experiments.p1 import horovod_options, learner_rows
+from experiments.store import schemas
 
 
 def report(rank: int, marks: list[list[float]]) -> dict[str, Any]:
@@ -30,14 +32,14 @@ def report(rank: int, marks: list[list[float]]) -> dict[str, Any]:
 
 
 ARGUMENTS = ["--learners", "2", "--batch-size", "4", "--epochs", "2", "--steps-per-epoch", "2"]
-(CONFIG,) = p1_config.series(p1_horovod.arguments().parse_args(ARGUMENTS))[0]
+(CONFIG,) = horovod_options.series(p1_horovod.arguments().parse_args(ARGUMENTS))[0]
 # Two epochs of two steps each; the learners wait for each other between epochs. The job takes 20 seconds.
 FIRST = report(0, [[5.0, 6.0, 8.0], [9.0, 10.0, 11.0]])
 SECOND = report(1, [[5.0, 5.5, 9.0], [9.0, 10.0, 12.0]])
 
 
 def test_phases_cover_the_job() -> None:
-    rows = p1_rows.as_rows(CONFIG, [FIRST, SECOND], None, 20.0)
+    rows = learner_rows.as_rows(CONFIG, [FIRST, SECOND], None, 20.0)
     assert set(rows.columns) == set(schemas.of("p1_horovod").names)
     own = rows[rows["rank"] == 0]
     assert list(zip(own.phase, own.epoch, own.step, own.began, own.seconds, own.images, strict=True)) == [
@@ -57,26 +59,26 @@ def test_phases_cover_the_job() -> None:
 
 def test_where_a_framework_tells_no_wait_there_is_none() -> None:
     reports = [other | {"waits": [[None, None], [None, None]]} for other in (FIRST, SECOND)]
-    rows = p1_rows.as_rows(CONFIG, reports, Link(9.5, 40.0), 20.0)
+    rows = learner_rows.as_rows(CONFIG, reports, Link(9.5, 40.0), 20.0)
     assert rows.wait_seconds.isna().all() and rows.wait_seconds.dtype == float
     assert set(rows.link_gbit) == {9.5} and set(rows.link_round_trip_us) == {40.0}
 
 
 def test_rates_are_of_all_learners_together() -> None:
-    rates = p1_rows.rates(p1_rows.as_rows(CONFIG, [FIRST, SECOND], None, 20.0))
+    rates = learner_rows.rates(learner_rows.as_rows(CONFIG, [FIRST, SECOND], None, 20.0))
     # Eight images each: in epoch 1 in 3 s and in 4 s, in epoch 2 in 2 s and in 3 s.
     assert dict(rates) == pytest.approx({1: 8 / 3 + 8 / 4, 2: 8 / 2 + 8 / 3})
 
 
 def test_a_clock_that_contradicts_the_job_is_an_error() -> None:
     with pytest.raises(RunError, match=r"learner 1 trained from 5\.000 to 12\.000 s of a job of 11\.500 s, .* nothing"):
-        p1_rows.as_rows(CONFIG, [FIRST, SECOND], None, 11.5)
+        learner_rows.as_rows(CONFIG, [FIRST, SECOND], None, 11.5)
     with pytest.raises(RunError, match=r"learner 0 trained from -1\.000"):
-        p1_rows.as_rows(CONFIG, [report(0, [[-1.0, 0.0, 1.0]])], None, 20.0)
+        learner_rows.as_rows(CONFIG, [report(0, [[-1.0, 0.0, 1.0]])], None, 20.0)
 
 
 @pytest.mark.parametrize("ranks", [[0], [1, 0], [0, 0], [0, 1, 2], []])
 def test_learners_that_were_not_planned_are_an_error(ranks: list[int]) -> None:
-    p1_rows.check_ranks(CONFIG, [{"rank": 0}, {"rank": 1}])
+    learner_rows.check_ranks(CONFIG, [{"rank": 0}, {"rank": 1}])
     with pytest.raises(RunError, match=r"2 learners were planned, ranks \[.*\] have reported; nothing was written"):
-        p1_rows.check_ranks(CONFIG, [{"rank": rank} for rank in ranks])
+        learner_rows.check_ranks(CONFIG, [{"rank": rank} for rank in ranks])

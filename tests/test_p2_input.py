@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import p2_input
-from experiments import store
+from experiments import p2_input
+from experiments.store import parquet
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs: make horovod")
@@ -22,13 +22,13 @@ def test_both_contenders_are_timed_and_stored(tmp_path: Path) -> None:
     first, second, verdict, stored = done.stdout.splitlines()
     assert first.startswith("input pipeline: ") and second.startswith("resident batch: ")
     assert ("keeps up" in verdict) == (done.returncode == 0)
-    rows = store.read("p2_input", tmp_path)
-    assert store.run(Path(stored)).rows == len(rows) == 4
+    rows = parquet.read("p2_input", tmp_path)
+    assert parquet.run(Path(stored)).rows == len(rows) == 4
     assert rows.contender.tolist() == ["resident", "fed", "fed", "resident"]  # each goes first once
     assert (rows.images_per_second > 0).all()
     rates = rows.groupby("contender").images_per_second.median()
     assert f"{rates.fed / rates.resident:.1%} of the rate" in verdict
-    assert "experiments/strategy.py" in store.run(Path(stored)).provenance.sources
+    assert "experiments/p2/worker.py" in parquet.run(Path(stored)).provenance.sources
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cores, jobs, p2_options, p2_strategy, store
-from experiments.usage import RunError
+from experiments import p2_strategy
+from experiments.cli import RunError
+from experiments.p2 import strategy_options
+from experiments.store.provenance import run_id
 
 
-def series(given: str) -> list[p2_options.Config]:
+def series(given: str) -> list[strategy_options.Config]:
     """The jobs of a command line."""
-    return p2_options.series(p2_options.arguments("").parse_args(given.split()))
+    return strategy_options.series(strategy_options.arguments("").parse_args(given.split()))
 
 
 pytestmark = pytest.mark.usefixtures("bare_machine")
@@ -87,7 +89,7 @@ def test_what_cannot_be_parsed_is_one_line(arguments: str, message: str, capsys:
 def test_more_learners_than_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(jobs, "gpus", lambda: ["0", "1"])
+    monkeypatch.setattr("experiments.machine.nvidia.gpus", lambda: ["0", "1"])
     assert p2_strategy.main(["--results", str(tmp_path), "--device", "gpu", "--learners", "4"]) == 2
     assert "4 learners need as many GPUs, this machine has 2" in capsys.readouterr().err
 
@@ -107,7 +109,7 @@ def test_settings_have_results_of_their_own() -> None:
     given += ["--image-size 64"]
     for more in given:
         (c,) = series(more)
-        names.add(store.run_id(c.slug, c.flat()))
+        names.add(run_id(c.slug, c.flat()))
     assert len(names) == len(given)
 
 
@@ -139,7 +141,7 @@ def test_lists_make_a_job_of_each_combination_that_makes_sense() -> None:
 
 def test_the_same_batch_by_strong_and_by_weak_scaling_are_two_jobs() -> None:
     weak, strong = series("--scaling weak,strong --base 256")
-    assert weak.job == strong.job and store.run_id("", weak.flat()) != store.run_id("", strong.flat())
+    assert weak.job == strong.job and run_id("", weak.flat()) != run_id("", strong.flat())
 
 
 def test_images_of_another_size_are_named() -> None:
@@ -150,13 +152,13 @@ def test_images_of_another_size_are_named() -> None:
 def test_several_jobs_go_on_after_one_that_failed_and_larger_ones_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(c: p2_options.Config, *_: object) -> Path:
+    def run(c: strategy_options.Config, *_: object) -> Path:
         if c.job.learners == 1:
             raise RunError("no luck")
         return tmp_path / c.slug
 
     monkeypatch.setattr(p2_strategy, "run", run)
-    monkeypatch.setattr(cores, "siblings", lambda: {0: 0, 1: 0})
+    monkeypatch.setattr("experiments.machine.cores.siblings", lambda: {0: 0, 1: 0})
     given = ["--results", str(tmp_path), "--learners", "1,2,4", "--data", "synthetic", "--no-evaluate"]
     assert p2_strategy.main(given) == 1
     printed = capsys.readouterr()

@@ -18,12 +18,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import allocation, epochs, jobs, p2_options, p2_strategy, placement, store
-from experiments.hosts import Link
-from experiments.usage import RunError
+from experiments import p2_strategy
+from experiments.cli import RunError
+from experiments.machine import allocation, supervision
+from experiments.machine.link_speed import Link
+from experiments.p2 import placement, strategy_options
+from experiments.store import epochs, parquet
+from experiments.store.files import ROOT
 from tests.processes import started_for
 
-SCRIPT = store.ROOT / "experiments" / "p2_strategy.py"
+SCRIPT = ROOT / "experiments" / "p2_strategy.py"
 pytestmark = pytest.mark.usefixtures("bare_machine")
 needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs: make horovod")
 TINY = ["--network", "tiny", "--data", "synthetic", "--oversubscribe", "--base", "16"]
@@ -55,7 +59,7 @@ def test_two_workers_write_their_rows_and_are_skipped_once_finished(tmp_path: Pa
 
     assert log.count("set-up: start ") == 1 and ", barrier 0." in log
 
-    rows = store.read("p2_strategy", tmp_path)
+    rows = parquet.read("p2_strategy", tmp_path)
     for column, value in {
         "network": "tiny", "dataset": "synthetic", "learners": 2, "workers": 2, "hosts": 1, "scaling": "weak",
         "effective_batch": 32, "per_learner_batch": 16, "image_size": 32, "communication": "auto",
@@ -95,7 +99,7 @@ def test_two_workers_write_their_rows_and_are_skipped_once_finished(tmp_path: Pa
     # A worker knows its own learners' losses.
     assert found[found.epoch == 2].train_loss.max() < found[found.epoch == 1].train_loss.min()
 
-    origin = store.runs(tmp_path)[0].provenance
+    origin = parquet.runs(tmp_path)[0].provenance
     names = "p2_strategy p2_options strategy placement worker fashion jobs processes cores watch"
     assert {f"experiments/{name}.py" for name in names.split()} <= set(origin.sources)
     assert {"tensorflow", "keras", "numpy"} <= {name.removesuffix("-cpu") for name in origin.versions}
@@ -124,7 +128,7 @@ def report(rank: int, set_up: float) -> dict[str, Any]:
 @pytest.mark.parametrize("assigned", [False, True])
 def test_rows_of_a_report(assigned: bool) -> None:
     given = "--learners 4 --workers 2 --data synthetic --steps-per-epoch 4 --steps-per-execution 2 --epochs 2 --base 8"
-    (c,) = p2_options.series(p2_options.arguments("").parse_args(given.split()))
+    (c,) = strategy_options.series(strategy_options.arguments("").parse_args(given.split()))
     # Worker 1's script was started 3 s after worker 0's, so by its clock, all that both share was 3 s earlier.
     reports = [report(0, 10.0), report(1, 7.0 if assigned else 10.0)]
     done = p2_strategy.Finished(reports, Link(1.5, 80.0), [], 20.0)
@@ -241,7 +245,7 @@ def test_tasks_of_slurm_are_workers_and_the_first_writes(tmp_path: Path) -> None
         pytest.skip("TensorFlow's ports for tasks of Slurm, 8888 and up, are in use")
     assert [worker.returncode for worker in workers] == [0, 0], said
     assert ended[1] == ("", joined(1)), said
-    rows = store.read("p2_strategy", tmp_path)
+    rows = parquet.read("p2_strategy", tmp_path)
     assert sorted(set(rows.worker)) == [0, 1] and set(rows.hosts) == {1}
     # The barrier ends both set-ups at the same moment, whenever their scripts began.
     assert rows[rows.phase == "set-up"].seconds.nunique() == 1
@@ -264,5 +268,5 @@ def test_a_worker_of_its_own_ends_when_asked_to_and_the_other_says_whom_it_lost(
 
 
 def test_headings_of_tensorflow_say_nothing() -> None:
-    assert jobs.first_line(RuntimeError("Graph execution error:\n\n  No OpKernel\nmore")) == "No OpKernel"
-    assert jobs.first_line(RuntimeError("Graph execution error:\n")) == "no reason given"
+    assert supervision.first_line(RuntimeError("Graph execution error:\n\n  No OpKernel\nmore")) == "No OpKernel"
+    assert supervision.first_line(RuntimeError("Graph execution error:\n")) == "no reason given"

@@ -9,7 +9,7 @@ from torch import nn
 
 from derivations import receptive_field
 from experiments import p3_crosscheck as p3
-from experiments import store
+from experiments.store import parquet
 
 TINY = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Flatten(), nn.Linear(100, 3))  # on 5×5 pixels
 
@@ -69,7 +69,7 @@ def test_command_writes_a_run(tmp_path, monkeypatch, capsys):
     arguments = ["--max-layers", "2", "--kernels", "3", "--results", str(tmp_path)]
     assert p3.main(arguments) == 0 and p3.main(arguments) == 0
     assert [path.suffix for path in sorted((tmp_path / "p3_crosscheck").iterdir())] == [".log", ".parquet"]
-    frame = store.read("p3_crosscheck", results=tmp_path)
+    frame = parquet.read("p3_crosscheck", results=tmp_path)
     assert set(frame.counter) == {"derivation", "torch", "torch.flop_counter"}
     assert frame[frame.net == "stack"].layers.notna().all() and frame[frame.net != "stack"].kernel.isna().all()
     said = capsys.readouterr().err
@@ -86,7 +86,7 @@ def test_bad_arguments_are_one_line_and_exit_2():
 
 def committed(**where):
     """Rows of the committed counts as plain dictionaries, those whose columns have the given values."""
-    rows = store.read("p3_crosscheck").to_dict("records")
+    rows = parquet.read("p3_crosscheck").to_dict("records")
     assert rows, "no committed counts: run python experiments/p3_crosscheck.py"
     return [row for row in rows if all(row[name] == value for name, value in where.items())]
 

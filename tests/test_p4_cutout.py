@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import p4_cutout, store
+from experiments import p4_cutout
 from experiments.p4 import cuda_kernels, datasets, plain_engine, training
 from experiments.p4.cifar10_archives import HOW_TO_GET_IT
+from experiments.store import parquet
 from tests.p4_runs import SMALL, STEPS, checkpoint, command, complaint, files, no_space, numbers
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small")
@@ -30,7 +31,7 @@ SCRIPT = Path(p4_cutout.__file__)
 
 
 def test_a_run_writes_tidy_rows_and_its_log(whole: Path) -> None:
-    frame = store.read("p4_cutout", whole / "results")
+    frame = parquet.read("p4_cutout", whole / "results")
     assert frame.epoch.tolist() == [1, 2, 3, 4]
     assert (frame.dataset == "synthetic").all()
     assert (frame.steps == STEPS).all() and (frame.images == STEPS * 16 * 2).all()
@@ -106,7 +107,7 @@ def test_a_gpu_that_is_not_there_gets_one_line(
 
 def test_the_greatest_seed_works(tmp_path: Path) -> None:
     assert p4_cutout.main(command(tmp_path, "--seed", str(2**63 - 1), epochs=1)) == 0
-    assert set(store.read("p4_cutout", tmp_path / "results").seed) == {2**63 - 1}
+    assert set(parquet.read("p4_cutout", tmp_path / "results").seed) == {2**63 - 1}
 
 
 @pytest.mark.parametrize(
@@ -230,17 +231,17 @@ def test_a_disk_full_at_the_end_leaves_earlier_results_as_they_were(
 
 def test_provenance_tells_the_code_that_the_run_started_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commits = iter("ab")
-    monkeypatch.setattr(store, "git_state", lambda: (40 * next(commits), False))
-    monkeypatch.setattr(store, "file_hash", lambda path: "as it was at the start")
+    monkeypatch.setattr("experiments.store.provenance.git_state", lambda: (40 * next(commits), False))
+    monkeypatch.setattr("experiments.store.ledger.file_hash", lambda path: "as it was at the start")
     load = datasets.load
 
     def edited(*arguments: Any) -> Any:
-        monkeypatch.setattr(store, "file_hash", lambda path: "edited")
+        monkeypatch.setattr("experiments.store.ledger.file_hash", lambda path: "edited")
         return load(*arguments)
 
     monkeypatch.setattr(datasets, "load", edited)
     assert p4_cutout.main(command(tmp_path, epochs=1)) == 0
-    (run,) = store.runs(tmp_path / "results")
+    (run,) = parquet.runs(tmp_path / "results")
     assert run.provenance.git_commit == 40 * "a"
     assert set(run.provenance.sources.values()) == {"as it was at the start"}
     assert {"experiments/p4_cutout.py", "experiments/p4/plain_engine.py"} < set(run.provenance.sources)

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from derivations import cutout
-from experiments import p4_images, store
+from experiments import p4_images
 from experiments.p4 import augment, cifar10, datasets
 from experiments.p4.synthetic import synthetic
+from experiments.store import parquet
 
 SMALL = synthetic(train=10, test=6)
 
@@ -59,9 +60,9 @@ def test_the_script_writes_both_results(
     command = ["--data", "synthetic", "--images", "0", "2", "--draws", "2", "--results", str(tmp_path)]
     assert p4_images.main(command) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
-    assert set(store.read("p4_images", tmp_path).dataset) == {"synthetic"}
-    assert store.read("p4_images", tmp_path)["index"].tolist() == [0, 0, 0, 2, 2, 2]
-    assert len(store.read("p4_masked_area", tmp_path)) == 1
+    assert set(parquet.read("p4_images", tmp_path).dataset) == {"synthetic"}
+    assert parquet.read("p4_images", tmp_path)["index"].tolist() == [0, 0, 0, 2, 2, 2]
+    assert len(parquet.read("p4_masked_area", tmp_path)) == 1
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,6 @@ def test_provenance_tells_the_code_that_the_script_started_with(
     monkeypatch.setattr(p4_images, "STEPS", 2)
     monkeypatch.setattr(p4_images, "INSTANCES", 100)
     commits = iter("abc")
-    monkeypatch.setattr(store, "git_state", lambda: (40 * next(commits), False))
+    monkeypatch.setattr("experiments.store.provenance.git_state", lambda: (40 * next(commits), False))
     assert p4_images.main(["--data", "synthetic", "--images", "0", "--draws", "1", "--results", str(tmp_path)]) == 0
-    assert [run.provenance.git_commit for run in store.runs(tmp_path)] == [40 * "a"] * 2
+    assert [run.provenance.git_commit for run in parquet.runs(tmp_path)] == [40 * "a"] * 2

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from derivations import roofline
-from experiments import p4_throughput, store
+from experiments import p4_throughput
 from experiments.p4 import conventional_loop, datasets, training
 from experiments.p4.resnet import seeded
 from experiments.p4.synthetic import synthetic
+from experiments.store import parquet
 
 SMALL = ["--M", "2", "--batch-size", "8", "--windows", "2", "--seconds", "0.04", "--device", "cpu", "--workers", "0"]
 
@@ -72,14 +73,14 @@ def test_contenders_are_measured_in_alternating_order_and_stored(
     arguments = [*SMALL, "--data", "synthetic", "--write", "--results", str(tmp_path)]
     assert p4_throughput.main(arguments, lines.append) == 0
     assert len(lines) == 6  # device, header, three contenders, file
-    stored = store.read("p4_throughput", tmp_path)
+    stored = parquet.read("p4_throughput", tmp_path)
     forth = ["ours", "eager", "conventional"]
     assert stored["contender"].tolist() == [name for name in forth + forth[::-1] for _ in range(2)]
     assert (stored["images_per_second"] > 0).all() and (stored["copy_bandwidth"] > 0).all()
     assert stored["setup_seconds"].isna().equals(stored["contender"] == "conventional")
     assert set(stored["dataset"]) == {"synthetic"} and set(stored["M"]) == {2}
     assert p4_throughput.main(arguments, lines.append) == 0
-    (run,) = store.runs(tmp_path)  # the same command replaces its run
+    (run,) = parquet.runs(tmp_path)  # the same command replaces its run
     assert {"experiments/p4/conventional_loop.py", "experiments/p4_throughput.py"} < set(run.provenance.sources)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cores, jobs, p2_options, p2_strategy, placement
-from experiments.placement import AssignedWorker
-from experiments.usage import RunError, UsageError
+from experiments import p2_strategy
+from experiments.cli import RunError, UsageError
+from experiments.p2 import placement, strategy_options
+from experiments.p2.placement import AssignedWorker
 
 pytestmark = pytest.mark.usefixtures("bare_machine")
 
@@ -93,14 +94,14 @@ def test_bad_input_of_a_worker_of_its_own_is_one_line(
 def test_a_worker_of_its_own_has_a_part_of_its_host(
     rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started: list[tuple[p2_options.Config, AssignedWorker]] = []
+    started: list[tuple[strategy_options.Config, AssignedWorker]] = []
 
-    def launch(c: p2_options.Config, report: Path, argv: list[str], stall_timeout: float, own: AssignedWorker):  # type: ignore[no-untyped-def]
+    def launch(c: strategy_options.Config, report: Path, argv: list[str], stall_timeout: float, own: AssignedWorker):  # type: ignore[no-untyped-def]
         started.append((c, own))
         raise RunError("enough")
 
     monkeypatch.setattr(p2_strategy, "launch", launch)
-    monkeypatch.setattr(cores, "siblings", lambda: {4: 0, 5: 0})
+    monkeypatch.setattr("experiments.machine.cores.siblings", lambda: {4: 0, 5: 0})
     here, there = placement.free_addresses(2)
     addresses = [here, "127.0.0.2:" + there.partition(":")[2], there.replace("127.0.0.1", "localhost")]
     monkeypatch.setenv("TF_CONFIG", placement.as_tf_config(addresses, rank))
@@ -114,14 +115,14 @@ def test_a_worker_of_its_own_has_a_part_of_its_host(
 
 
 def test_gpus_that_a_worker_of_its_own_was_given_are_its_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "gpus", lambda: ["3"])
+    monkeypatch.setattr("experiments.machine.nvidia.gpus", lambda: ["3"])
     monkeypatch.setenv("TF_CONFIG", placement.as_tf_config(placement.free_addresses(2), 1))
-    (c,) = p2_options.series(p2_options.arguments("").parse_args(["--device", "gpu", "--learners", "2"]))
+    (c,) = strategy_options.series(strategy_options.arguments("").parse_args(["--device", "gpu", "--learners", "2"]))
     with pytest.raises(UsageError, match="2 learners need as many GPUs, this machine has 1"):
         placement.assigned_worker(c.job, "local", False)  # both would take the only one
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     assert placement.assigned_worker(c.job, "local", False).devices == {"CUDA_VISIBLE_DEVICES": "3"}
-    monkeypatch.setattr(jobs, "gpus", lambda: ["3", "5"])
+    monkeypatch.setattr("experiments.machine.nvidia.gpus", lambda: ["3", "5"])
     assert placement.assigned_worker(c.job, "local", False).devices == {"CUDA_VISIBLE_DEVICES": "5"}
 
 

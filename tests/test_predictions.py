@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import store
 from experiments.scaling import predictions, published, series
+from experiments.store import parquet
+from experiments.store.provenance import provenance
 from tests.measured_runs import Epochs
 
 
@@ -103,7 +104,7 @@ def test_the_homeworks_sixteen_k80_match_the_published_cluster(predicted: pd.Dat
 
 
 def test_committed_projections_are_what_the_published_curves_give_today(predicted: pd.DataFrame) -> None:
-    stored = store.read("scaling_fit")
+    stored = parquet.read("scaling_fit")
     stored = stored[stored.source != "measured"].reset_index(drop=True)
     assert list(stored.series) == list(predicted.series), "run python experiments/scaling_fit.py again"
     assert stored.predicted.to_numpy() == pytest.approx(predicted.predicted.to_numpy())
@@ -119,10 +120,8 @@ def test_gpus_are_predicted_from_one_and_the_link_alone(measured: Epochs, tmp_pa
     rows = [
         {"backend": "nccl", "hosts": 1, "learners": 2, "bytes": n, "seconds": 2 * (1e-6 + n / 2 / 1e9)} for n in sizes
     ]
-    origin = store.provenance(
-        "allreduce", "link", {}, seed=None, device="a GPU", started=datetime(2026, 1, 2, tzinfo=UTC)
-    )
-    store.write(pd.DataFrame(rows), origin, results=tmp_path)
+    origin = provenance("allreduce", "link", {}, seed=None, device="a GPU", started=datetime(2026, 1, 2, tzinfo=UTC))
+    parquet.write(pd.DataFrame(rows), origin, results=tmp_path)
     made, runs = predictions.by_link(tmp_path)
     frame = pd.DataFrame(made).set_index("method")
     assert set(frame.learners) == {2} and set(frame.observed) == {200}

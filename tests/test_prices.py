@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.cli import UsageError
 from experiments.scaling import prices
-from experiments.usage import UsageError
 
 HEAD = "device,region,price_usd_per_hour,date,source\n"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import ledger, store
-from experiments.ledger import Change
+from experiments.store import ledger
+from experiments.store.files import ROOT
+from experiments.store.ledger import Change
 from tools import prove_move
 from tools.prove_move import MoveError, Names, places, prove
 
@@ -18,7 +19,7 @@ TEXT = '''"""Images."""
 import numpy as np
 from pathlib import Path
 from experiments import resnet
-from experiments.usage import UsageError
+from experiments.cli import UsageError
 
 # Of an image, in pixels.
 SIDE = 28
@@ -170,7 +171,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / OLD).write_text(TEXT)
     (tmp_path / "experiments" / "table.csv").write_text("a,b\n")
     commit(tmp_path)
-    monkeypatch.setattr(ledger, "LEDGER", tmp_path / "ledger.csv")
+    monkeypatch.setattr("experiments.store.ledger.LEDGER", tmp_path / "ledger.csv")
     ledger.write([])
     return tmp_path
 
@@ -253,11 +254,11 @@ def test_pruning_keeps_what_stored_runs_need(checkout: Path, capsys: pytest.Capt
 
 
 def test_every_recorded_move_is_proved_again() -> None:
-    if not (store.ROOT / ".git").exists():
+    if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    if prove_move.git(store.ROOT, "rev-parse", "--is-shallow-repository") == b"true\n":
+    if prove_move.git(ROOT, "rev-parse", "--is-shallow-repository") == b"true\n":
         pytest.skip("a shallow clone lacks the texts of old files")
-    read = prove_move.History(store.ROOT)
+    read = prove_move.History(ROOT)
     known = prove_move.recorded(read)
     for old, rows in prove_move.moves().items():
         assert len({row.reason for row in rows}) == 1

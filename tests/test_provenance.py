@@ -11,15 +11,17 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from experiments import epochs, ledger, schemas, store
 from experiments.scaling import published
 from experiments.scaling.predictions import predictions
 from experiments.scaling.series import POINTS
+from experiments.store import epochs, ledger, parquet, schemas
+from experiments.store.files import ROOT
+from experiments.store.provenance import Provenance, provenance, run_id
 from report import show
 from report.figures import horovod_costs, horovod_runs, strategy_beyond, strategy_runs
 
 REPORT = Path(show.__file__).parent
-READERS = [epochs.read, store.runs, horovod_runs.load, horovod_costs.load_sums, strategy_runs.load]
+READERS = [epochs.read, parquet.runs, horovod_runs.load, horovod_costs.load_sums, strategy_runs.load]
 READERS += [strategy_beyond.load_input]
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -28,7 +30,7 @@ def run(chapter: str, results: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[s
     """The Markdown that the chapter's cells display, and their variables."""
     texts: list[str] = []
     monkeypatch.setattr(show, "display", lambda data, raw: texts.append(data.get("text/markdown", f"{list(data)}")))
-    monkeypatch.setattr(store.read, "__defaults__", (results, None))
+    monkeypatch.setattr(parquet.read, "__defaults__", (results, None))
     for reader in READERS:
         monkeypatch.setattr(reader, "__defaults__", (results,))
     monkeypatch.delenv("QUARTO_EXECUTE_INFO", raising=False)
@@ -41,7 +43,7 @@ def run(chapter: str, results: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[s
     return "\n\n".join(texts), names
 
 
-def write(results: Path, monkeypatch: pytest.MonkeyPatch, epochs: int = 2, **changes: Any) -> store.Provenance:
+def write(results: Path, monkeypatch: pytest.MonkeyPatch, epochs: int = 2, **changes: Any) -> Provenance:
     """A run of p4_cutout whose error halves with every epoch."""
     monkeypatch.setenv("DLPERF_COMMIT", "0123456789abcdef0123456789abcdef01234567")
     text = {"dataset": "cifar10", "augment": "cutout", "precision": "fp32", "engine": "plain", "schedule": "authors"}
@@ -52,9 +54,9 @@ def write(results: Path, monkeypatch: pytest.MonkeyPatch, epochs: int = 2, **cha
     config = {k: values[k] for k in ("dataset", "augment", "M", "epochs_planned", "schedule", "precision")}
     config |= {"depth": depth, "seed": seed}
     rows = [values | {"epoch": e, "val_error": 0.2 / 2**e, "wall_seconds": 10.0 * e} for e in range(1, epochs + 1)]
-    name = store.run_id("run", config)
-    origin = store.provenance("p4_cutout", name, config, seed=seed, device="a device", started=STARTED)
-    store.write(pd.DataFrame(rows), origin, results=results)
+    name = run_id("run", config)
+    origin = provenance("p4_cutout", name, config, seed=seed, device="a device", started=STARTED)
+    parquet.write(pd.DataFrame(rows), origin, results=results)
     return origin
 
 
@@ -83,10 +85,10 @@ def test_provenance_names_all_of_a_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_changes_that_leave_numbers_are_told_with_their_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "experiments/p4_cutout.py"
-    now = ledger.file_hash(store.ROOT / source)
+    now = ledger.file_hash(ROOT / source)
     known = (ledger.Change(source, "0" * 64, source, now, "clearer words"),)
-    monkeypatch.setattr(ledger, "changes", lambda: known)
-    monkeypatch.setattr(store, "loaded_sources", lambda: {source: "0" * 64})
+    monkeypatch.setattr("experiments.store.ledger.changes", lambda: known)
+    monkeypatch.setattr("experiments.store.provenance.loaded_sources", lambda: {source: "0" * 64})
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     write(tmp_path, monkeypatch)
     text, _ = run("provenance.qmd", tmp_path, monkeypatch)
@@ -95,7 +97,7 @@ def test_changes_that_leave_numbers_are_told_with_their_reason(tmp_path: Path, m
 
 
 def test_provenance_says_which_sources_are_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "loaded_sources", lambda: {"experiments/p4_cutout.py": "0" * 64})
+    monkeypatch.setattr("experiments.store.provenance.loaded_sources", lambda: {"experiments/p4_cutout.py": "0" * 64})
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     write(tmp_path, monkeypatch)
     text, _ = run("provenance.qmd", tmp_path, monkeypatch)
@@ -121,9 +123,9 @@ def test_the_scaling_chapter_fits_the_links_of_all_reduces(tmp_path: Path, monke
             rates = {"algorithm_bandwidth": size / seconds, "bus_bandwidth": 2 * (p - 1) / p * size / seconds}
             rows.append(same | timed | rates)
         config = {"learners": p}
-        name = store.run_id("gloo", config)
-        origin = store.provenance("allreduce", name, config, seed=None, device="a device", started=STARTED)
-        store.write(pd.DataFrame(rows).astype({"gbit": float}), origin, results=tmp_path)
+        name = run_id("gloo", config)
+        origin = provenance("allreduce", name, config, seed=None, device="a device", started=STARTED)
+        parquet.write(pd.DataFrame(rows).astype({"gbit": float}), origin, results=tmp_path)
     text, _ = run("scaling-model.qmd", tmp_path, monkeypatch)
     plain = text.replace("\u00a0", " ")
     assert re.search(r"\| Gloo, a device, 2 hosts, 10 Gbit/s +\| +4 \| +200 \| +1 \| +0\.999 \| 781 KiB", plain)
@@ -136,9 +138,9 @@ def test_the_scaling_chapter_tells_measured_from_published(tmp_path: Path, monke
     own = {"series": "Horovod on a device", "setting": "here", "network": "ResNet-50", "source": "measured"}
     extra = pd.DataFrame([own | {"learners": p, "images_per_second": 100.0 * p**0.9} for p in (1, 2, 4, 8)])
     rows = predictions(published.load(), extra.reindex(columns=POINTS), draws=100)
-    name = store.run_id("fit", {})
-    origin = store.provenance("scaling_fit", name, {}, seed=0, device="cpu", started=STARTED, kind="projected")
-    store.write(pd.DataFrame(rows).astype({"freedom": "Int64"}), origin, results=tmp_path)
+    name = run_id("fit", {})
+    origin = provenance("scaling_fit", name, {}, seed=0, device="cpu", started=STARTED, kind="projected")
+    parquet.write(pd.DataFrame(rows).astype({"freedom": "Int64"}), origin, results=tmp_path)
     text, names = run("scaling-model.qmd", tmp_path, monkeypatch)
     assert list(names["late"].learners) == [8] and not names["held"].series.str.startswith("Horovod on").any()
     assert "Published curves only" not in text and "Horovod on a device" in text.replace("\u00a0", " ")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.cli import UsageError
 from experiments.scaling import published
-from experiments.usage import UsageError
 
 HEAD = "series,framework,network,machine,precision,node_learners,link_gbit_per_second,learners,per_learner_batch"
 FEW = f"""{HEAD},unit,value,source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from derivations import imagenet_resnet as derivation
-from experiments.resnet50 import Bottleneck, ResNet50
+from experiments.p1.torch_resnet50 import Bottleneck, ResNet50
 
 
 def test_it_has_as_many_parameters_as_derived() -> None:

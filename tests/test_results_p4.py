@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import ledger, store
 from experiments.p4 import training
+from experiments.store import ledger, parquet
+from experiments.store.files import RESULTS
+from experiments.store.provenance import run_id
 
-FOLDER = store.RESULTS / training.EXPERIMENT
-RUNS = [run for run in store.runs() if run.provenance.experiment == training.EXPERIMENT]
+FOLDER = RESULTS / training.EXPERIMENT
+RUNS = [run for run in parquet.runs() if run.provenance.experiment == training.EXPERIMENT]
 TRAINED, TESTED = 50_000, 10_000
 
 EPOCH = re.compile(
@@ -26,10 +28,10 @@ each_run = pytest.mark.parametrize("run", RUNS, ids=lambda run: run.path.stem)
 
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
-    return store.read(training.EXPERIMENT)
+    return parquet.read(training.EXPERIMENT)
 
 
-def rows(frame: pd.DataFrame, run: store.Run) -> pd.DataFrame:
+def rows(frame: pd.DataFrame, run: parquet.Run) -> pd.DataFrame:
     return frame[frame.run_id == run.provenance.run_id]
 
 
@@ -42,10 +44,10 @@ def test_every_run_has_its_log_and_nothing_else_lies_there() -> None:
 
 
 @each_run
-def test_the_rows_are_those_of_the_configuration(run: store.Run, frame: pd.DataFrame) -> None:
+def test_the_rows_are_those_of_the_configuration(run: parquet.Run, frame: pd.DataFrame) -> None:
     origin, mine = run.provenance, rows(frame, run)
     config = training.Config(**origin.config)
-    assert origin.run_id == store.run_id(config.slug, origin.config, origin.settings)
+    assert origin.run_id == run_id(config.slug, origin.config, origin.settings)
     assert origin.seed == config.seed
     assert config.dataset == "cifar10" and config.depth == 44 and config.epochs <= 100
     assert mine.epoch.tolist() == list(range(1, config.epochs + 1))
@@ -59,7 +61,7 @@ def test_the_rows_are_those_of_the_configuration(run: store.Run, frame: pd.DataF
 
 
 @each_run
-def test_errors_are_shares_of_whole_images(run: store.Run, frame: pd.DataFrame) -> None:
+def test_errors_are_shares_of_whole_images(run: parquet.Run, frame: pd.DataFrame) -> None:
     mine = rows(frame, run)
     for error, images in ((mine.val_error, TESTED), (mine.train_error, mine.images)):
         counts = error * images
@@ -68,7 +70,7 @@ def test_errors_are_shares_of_whole_images(run: store.Run, frame: pd.DataFrame) 
 
 
 @each_run
-def test_times_add_up_and_fit_into_the_run(run: store.Run, frame: pd.DataFrame) -> None:
+def test_times_add_up_and_fit_into_the_run(run: parquet.Run, frame: pd.DataFrame) -> None:
     origin, mine = run.provenance, rows(frame, run)
     assert (mine.train_seconds > 0).all() and (mine.val_seconds > 0).all()
     np.testing.assert_allclose(mine.wall_seconds, (mine.train_seconds + mine.val_seconds).cumsum())
@@ -78,7 +80,7 @@ def test_times_add_up_and_fit_into_the_run(run: store.Run, frame: pd.DataFrame) 
 
 
 @each_run
-def test_the_raw_log_tells_the_same(run: store.Run, frame: pd.DataFrame) -> None:
+def test_the_raw_log_tells_the_same(run: parquet.Run, frame: pd.DataFrame) -> None:
     origin, mine = run.provenance, rows(frame, run)
     lines = run.path.with_suffix(".log").read_text().splitlines()
     starts = [found for line in lines if (found := START.fullmatch(line))]
@@ -115,7 +117,7 @@ def today(sources: dict[str, str]) -> set[str]:
 
 
 @each_run
-def test_provenance_names_the_code_that_ran(run: store.Run) -> None:
+def test_provenance_names_the_code_that_ran(run: parquet.Run) -> None:
     origin = run.provenance
     needed = {"p4_cutout.py", "p4/training.py", "p4/augment.py", "p4/cifar10.py", "p4/resnet.py"}
     needed |= {"p4/fused_engine.py" if origin.config["engine"] == "fused" else "p4/plain_engine.py"}

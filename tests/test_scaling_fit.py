@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import scaling_fit, store
+from experiments import scaling_fit
+from experiments.store import parquet
 from tests.measured_runs import Epochs
 
 HEAD = "series,framework,network,machine,precision,node_learners,link_gbit_per_second,learners,per_learner_batch"
@@ -28,19 +29,19 @@ def test_command_writes_projected_rows_and_names_its_inputs(
     source.write_text(FEW + "B,F,N,other,FP32,,,1,,images/s,100,me\n")
     arguments = ["--references", str(source), "--draws", "100", "--results", str(results)]
     assert scaling_fit.main(arguments) == 0
-    before = store.read("scaling_fit", results)
+    before = parquet.read("scaling_fit", results)
     source.write_text(FEW)
     assert scaling_fit.main([*arguments, "--seed", "1"]) == 0  # another setting stays beside it
     assert len(list((results / "scaling_fit").glob("*.parquet"))) == 2
-    next(run for run in store.runs(results) if run.provenance.seed == 1).path.unlink()
+    next(run for run in parquet.runs(results) if run.provenance.seed == 1).path.unlink()
     assert scaling_fit.main(arguments) == 0  # other inputs, which replace the earlier ones
-    frame = store.read("scaling_fit", results)
+    frame = parquet.read("scaling_fit", results)
     assert set(frame.kind) == {"projected"} and frame.run_id.nunique() == before.run_id.nunique() == 1
     own = frame[frame.series == "A"]
     assert list(own.role) == ["fitted"] * 3 + ["held out"] and own.low.notna().sum() == 1
     horovod = frame[frame.series.str.startswith("Horovod")]
     assert list(horovod.role) == ["fitted", "fitted", "held out"] and set(horovod.source) == {"measured"}
-    (run,) = [run for run in store.runs(results) if run.provenance.experiment == "scaling_fit"]
+    (run,) = [run for run in parquet.runs(results) if run.provenance.experiment == "scaling_fit"]
     assert (
         "p1-4-1-True" in run.provenance.config["measured_runs"]
         and len(run.provenance.config["references_sha256"]) == 64

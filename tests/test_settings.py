@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments import settings, store
+from experiments.machine import settings
+from experiments.store.provenance import run_id
 
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [*settings.recorded(), "HOROVOD_RANK"]:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(settings, "FILES", ("~/.keras/keras.json", "~/.nccl.conf"))
+    monkeypatch.setattr("experiments.machine.settings.FILES", ("~/.keras/keras.json", "~/.nccl.conf"))
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
@@ -27,11 +28,11 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
      "TF_VAR_region"],
 )  # fmt: skip
 def test_what_libraries_read_is_recorded_and_makes_another_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = store.run_id("job", {"learners": 2})
+    plain = run_id("job", {"learners": 2})
     monkeypatch.setenv(name, "7")
     known = not name.startswith(("TF32_", "TF_CLI_", "TF_VAR_"))  # the last two are Terraform's
     assert (settings.recorded() == {name: "7"}) == known
-    assert (store.run_id("job", {"learners": 2}) != plain) == known
+    assert (run_id("job", {"learners": 2}) != plain) == known
     assert settings.clear() == []
 
 
@@ -39,9 +40,9 @@ def test_what_libraries_read_is_recorded_and_makes_another_run(name: str, monkey
     "name", ["CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "TF_CONFIG", "NCCL_DEBUG", "TRITON_CACHE_DIR", "CUDA_HOME"]
 )
 def test_place_and_printing_are_recorded_but_make_no_other_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = store.run_id("job", {})
+    plain = run_id("job", {})
     monkeypatch.setenv(name, "1")
-    assert settings.recorded() == {name: "1"} and store.run_id("job", {}) == plain
+    assert settings.recorded() == {name: "1"} and run_id("job", {}) == plain
 
 
 @pytest.mark.parametrize(
@@ -56,10 +57,10 @@ def test_a_place_in_another_job_and_foreign_pinning_are_cleared(name: str, monke
 
 
 def test_files_count_without_their_comments(tmp_path: Path) -> None:
-    plain = store.run_id("job", {})
+    plain = run_id("job", {})
     (tmp_path / ".nccl.conf").write_text("# nothing set\n\n")
     assert settings.recorded() == {}
     (tmp_path / ".nccl.conf").write_text("# for tests\nNCCL_ALGO=Ring\n")
     assert settings.recorded() == {"~/.nccl.conf": "NCCL_ALGO=Ring"}
-    assert store.run_id("job", {}) != plain
-    assert store.run_id("job", {}, given={}) == plain
+    assert run_id("job", {}) != plain
+    assert run_id("job", {}, given={}) == plain

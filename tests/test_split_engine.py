@@ -14,11 +14,11 @@ import torch
 
 pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only")
 
-from experiments import store
 from experiments.p4 import augment
 from experiments.p4.fused_engine import FusedEngine
 from experiments.p4.plain_engine import PlainEngine
 from experiments.p4.resnet import seeded
+from experiments.store.files import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,7 +71,7 @@ def after_two_steps(kind: Any, batch: int = SAMPLES * INSTANCES) -> list[np.ndar
 
 def together(kind: str, folder: Path) -> list[list[np.ndarray]]:
     """What two learners end with."""
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(store.ROOT)}
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     started = [
         subprocess.Popen(
             [sys.executable, "-c", LEARNER, kind, str(rank), str(folder)],

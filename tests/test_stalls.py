@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import processes, stalls
-from experiments.usage import RunError
+from experiments.cli import RunError
+from experiments.machine import processes, stalls
 from tests.processes import started_for
 
 SLEEP = "import sys, time; print('up', flush=True); time.sleep(600)"
@@ -78,7 +78,7 @@ class Clock:
 def stopped(monkeypatch: pytest.MonkeyPatch) -> list[stalls.Process]:
     """The processes that are found to be stopped."""
     found: list[stalls.Process] = []
-    monkeypatch.setattr(stalls, "of_job", lambda mark, state: list(found))
+    monkeypatch.setattr("experiments.machine.stalls.of_job", lambda mark, state: list(found))
     return found
 
 
@@ -177,7 +177,7 @@ def test_a_process_knows_its_jobs_start() -> None:
     said: list[str] = []
     before = time.perf_counter()
     with processes.Processes(said.append) as job:
-        job.start([sys.executable, "-c", say], {"PYTHONPATH": str(Path(processes.__file__).parents[1])})
+        job.start([sys.executable, "-c", say], {"PYTHONPATH": str(Path(processes.__file__).parents[2])})
         assert job.wait() is None
         assert 0 < job.seconds <= time.perf_counter() - before
     assert 0 < float(said[0]) < job.seconds

@@ -20,8 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import schemas, store
-from experiments.usage import UsageError
+from experiments.cli import UsageError
+from experiments.machine.device_names import short_name
+from experiments.store import parquet, schemas
+from experiments.store.files import RESULTS, ROOT, check_writable, write_atomically
+from experiments.store.ledger import file_hash
+from experiments.store.provenance import Provenance, git_state, provenance, run_id
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -46,10 +50,10 @@ def counts(*values: int) -> pd.DataFrame:
     )
 
 
-def origin(config: dict[str, Any] | None = None, **changes: Any) -> store.Provenance:
+def origin(config: dict[str, Any] | None = None, **changes: Any) -> Provenance:
     config = {"nets": ["AlexNet"]} if config is None else config
-    run = store.run_id("all", config)
-    made = store.provenance("p3_crosscheck", run, config, seed=0, device="cpu", started=STARTED)
+    run = run_id("all", config)
+    made = provenance("p3_crosscheck", run, config, seed=0, device="cpu", started=STARTED)
     return made.model_copy(update=changes)
 
 
@@ -66,19 +70,19 @@ def epochs(dataset: str, run: int = 2) -> pd.DataFrame:
 
 def test_round_trip(tmp_path: Path) -> None:
     made = origin()
-    path = store.write(counts(7, 8), made, log="one\ntwo\n", results=tmp_path)
+    path = parquet.write(counts(7, 8), made, log="one\ntwo\n", results=tmp_path)
     assert path == tmp_path / "p3_crosscheck" / f"{made.run_id}.parquet"
     assert path.with_suffix(".log").read_text() == "one\ntwo\n"
-    read = store.read("p3_crosscheck", tmp_path)
+    read = parquet.read("p3_crosscheck", tmp_path)
     assert read["value"].tolist() == [7, 8]
     assert read["layers"].isna().all() and read["kernel"].tolist() == [3, 3]
     assert set(read["run_id"]) == {made.run_id} and set(read["kind"]) == {"measured"}
     assert set(read["device"]) == {"cpu"} and set(read["seed"]) == {0}
-    assert [(run.path, run.provenance, run.rows) for run in store.runs(tmp_path)] == [(path, made, 2)]
+    assert [(run.path, run.provenance, run.rows) for run in parquet.runs(tmp_path)] == [(path, made, 2)]
 
 
 def test_units_and_meanings_travel_in_the_file(tmp_path: Path) -> None:
-    schema = pq.read_schema(store.write(counts(1), origin(), results=tmp_path))
+    schema = pq.read_schema(parquet.write(counts(1), origin(), results=tmp_path))
     assert schema.field("value").metadata[b"unit"] == b"count"
     for field in schema:
         assert field.metadata[b"unit"] and field.metadata[b"doc"]
@@ -92,47 +96,47 @@ def test_every_column_of_every_schema_has_a_unit_and_a_meaning() -> None:
 
 def test_columns_may_come_in_any_order(tmp_path: Path) -> None:
     frame = counts(5)
-    store.write(frame[frame.columns[::-1]], origin(), results=tmp_path)
-    assert store.read("p3_crosscheck", tmp_path)["value"].tolist() == [5]
+    parquet.write(frame[frame.columns[::-1]], origin(), results=tmp_path)
+    assert parquet.read("p3_crosscheck", tmp_path)["value"].tolist() == [5]
 
 
 def test_running_again_replaces_and_another_configuration_adds(tmp_path: Path) -> None:
-    store.write(counts(1, 2, 3), origin(), results=tmp_path)
-    store.write(counts(4), origin(started=datetime.now(UTC), git_commit="f" * 40), results=tmp_path)
-    assert store.read("p3_crosscheck", tmp_path)["value"].tolist() == [4]
-    store.write(counts(5), origin({"nets": ["VGG"]}), results=tmp_path)
-    assert sorted(store.read("p3_crosscheck", tmp_path)["value"]) == [4, 5]
-    assert len(store.runs(tmp_path)) == 2
+    parquet.write(counts(1, 2, 3), origin(), results=tmp_path)
+    parquet.write(counts(4), origin(started=datetime.now(UTC), git_commit="f" * 40), results=tmp_path)
+    assert parquet.read("p3_crosscheck", tmp_path)["value"].tolist() == [4]
+    parquet.write(counts(5), origin({"nets": ["VGG"]}), results=tmp_path)
+    assert sorted(parquet.read("p3_crosscheck", tmp_path)["value"]) == [4, 5]
+    assert len(parquet.runs(tmp_path)) == 2
 
 
 def test_without_results_the_frame_is_empty_but_has_all_columns(tmp_path: Path) -> None:
-    read = store.read("p4_cutout", tmp_path)
+    read = parquet.read("p4_cutout", tmp_path)
     assert read.empty
     assert set(schemas.SCHEMAS["p4_cutout"].names) < set(read.columns)
     assert {"run_id", "kind", "device", "started"} < set(read.columns)
-    assert store.runs(tmp_path) == []
+    assert parquet.runs(tmp_path) == []
 
 
 def test_empty_and_full_frames_have_the_same_columns(tmp_path: Path) -> None:
-    empty = store.read("p3_crosscheck", tmp_path)
-    store.write(counts(1), origin(), results=tmp_path)
-    assert list(store.read("p3_crosscheck", tmp_path).columns) == list(empty.columns)
+    empty = parquet.read("p3_crosscheck", tmp_path)
+    parquet.write(counts(1), origin(), results=tmp_path)
+    assert list(parquet.read("p3_crosscheck", tmp_path).columns) == list(empty.columns)
 
 
 def test_projected_runs_can_be_told_from_measured_ones(tmp_path: Path) -> None:
-    store.write(counts(1), origin(), results=tmp_path)
-    store.write(counts(2), origin({"nodes": 8}, kind="projected"), results=tmp_path)
-    read = store.read("p3_crosscheck", tmp_path)
+    parquet.write(counts(1), origin(), results=tmp_path)
+    parquet.write(counts(2), origin({"nodes": 8}, kind="projected"), results=tmp_path)
+    read = parquet.read("p3_crosscheck", tmp_path)
     assert dict(zip(read["value"], read["kind"], strict=True)) == {1: "measured", 2: "projected"}
 
 
 def test_synthetic_data_can_be_told_from_cifar10(tmp_path: Path) -> None:
     for dataset in ("cifar10", "synthetic"):
         config = {"dataset": dataset, "M": 1}
-        run = store.run_id("m1", config)
-        made = store.provenance("p4_cutout", run, config, seed=0, device="cpu", started=STARTED)
-        store.write(epochs(dataset), made, results=tmp_path)
-    read = store.read("p4_cutout", tmp_path)
+        run = run_id("m1", config)
+        made = provenance("p4_cutout", run, config, seed=0, device="cpu", started=STARTED)
+        parquet.write(epochs(dataset), made, results=tmp_path)
+    read = parquet.read("p4_cutout", tmp_path)
     assert read.groupby("dataset")["run_id"].nunique().to_dict() == {"cifar10": 1, "synthetic": 1}
     assert not schemas.SCHEMAS["p4_cutout"].field("dataset").nullable
 
@@ -157,25 +161,25 @@ def test_synthetic_data_can_be_told_from_cifar10(tmp_path: Path) -> None:
 )
 def test_rows_that_break_the_schema(tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], match: str) -> None:
     made = origin()
-    with pytest.raises(store.SchemaError, match=match) as caught:
-        store.write(change(counts(1)), made, results=tmp_path)
+    with pytest.raises(parquet.SchemaError, match=match) as caught:
+        parquet.write(change(counts(1)), made, results=tmp_path)
     assert made.run_id in str(caught.value)
     assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_float_columns_refuse_nan_in_a_measurement(tmp_path: Path) -> None:
     """A loss that became NaN must not turn into an empty cell."""
-    made = store.provenance("p4_cutout", "m1-x", {}, seed=0, device="cpu", started=STARTED)
-    with pytest.raises(store.SchemaError, match="train_loss"):
-        store.write(epochs("cifar10").assign(train_loss=float("nan")), made, results=tmp_path)
+    made = provenance("p4_cutout", "m1-x", {}, seed=0, device="cpu", started=STARTED)
+    with pytest.raises(parquet.SchemaError, match="train_loss"):
+        parquet.write(epochs("cifar10").assign(train_loss=float("nan")), made, results=tmp_path)
 
 
 def test_unknown_experiments(tmp_path: Path) -> None:
     made = origin(experiment="p9_unknown")
-    with pytest.raises(store.SchemaError, match="no schema for experiment 'p9_unknown'"):
-        store.write(counts(1), made, results=tmp_path)
-    with pytest.raises(store.SchemaError, match="no schema for experiment 'p9_unknown'"):
-        store.read("p9_unknown", tmp_path)
+    with pytest.raises(parquet.SchemaError, match="no schema for experiment 'p9_unknown'"):
+        parquet.write(counts(1), made, results=tmp_path)
+    with pytest.raises(parquet.SchemaError, match="no schema for experiment 'p9_unknown'"):
+        parquet.read("p9_unknown", tmp_path)
 
 
 # ---- atomic writing ------------------------------------------------------------------------------------------------
@@ -186,7 +190,7 @@ def test_a_full_disk_leaves_the_earlier_run_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     made = origin()
-    path = store.write(counts(1), made, log="first", results=tmp_path)
+    path = parquet.write(counts(1), made, log="first", results=tmp_path)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
     def full(*_: Any) -> None:
@@ -211,7 +215,7 @@ def test_a_full_disk_leaves_the_earlier_run_and_nothing_else(
         opened = Path.open
         monkeypatch.setattr(Path, "open", lambda self, *a, **k: Full(opened(self, *a, **k)))
     with pytest.raises(OSError, match="No space left"):
-        store.write(counts(2), made, log="second", results=tmp_path)
+        parquet.write(counts(2), made, log="second", results=tmp_path)
     monkeypatch.undo()
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert path in before
@@ -219,16 +223,16 @@ def test_a_full_disk_leaves_the_earlier_run_and_nothing_else(
 
 def test_a_real_full_disk(tmp_path: Path) -> None:
     """The kernel's own refusal, by a limit on file sizes, in a process of its own."""
-    path = store.write(counts(1), origin(), results=tmp_path)
+    path = parquet.write(counts(1), origin(), results=tmp_path)
     before = path.read_bytes()
     script = f"""
         import resource, signal, sys
         from pathlib import Path
-        sys.path.insert(0, {str(store.ROOT)!r})
-        from experiments import store
+        sys.path.insert(0, {str(ROOT)!r})
+        from experiments.store.files import write_atomically
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        store.write_atomically(Path({str(path)!r}), bytes(100_000))
+        write_atomically(Path({str(path)!r}), bytes(100_000))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
     assert done.returncode == 1 and "File too large" in done.stderr
@@ -241,11 +245,11 @@ def test_a_killed_writer_leaves_one_whole_version(tmp_path: Path) -> None:
     script = f"""
         import sys
         from pathlib import Path
-        sys.path.insert(0, {str(store.ROOT)!r})
-        from experiments import store
+        sys.path.insert(0, {str(ROOT)!r})
+        from experiments.store.files import write_atomically
         k = 0
         while True:
-            store.write_atomically(Path({str(path)!r}), bytes([k % 256]) * 3_000_000)
+            write_atomically(Path({str(path)!r}), bytes([k % 256]) * 3_000_000)
             k += 1
             if k == 1:
                 print("writing", flush=True)
@@ -263,10 +267,10 @@ def test_a_killed_writer_leaves_one_whole_version(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_killed_writer_are_not_read(tmp_path: Path) -> None:
-    path = store.write(counts(1), origin(), results=tmp_path)
+    path = parquet.write(counts(1), origin(), results=tmp_path)
     (path.parent / f".{path.name}.99.tmp").write_bytes(b"half")
-    assert len(store.runs(tmp_path)) == 1
-    assert store.read("p3_crosscheck", tmp_path)["value"].tolist() == [1]
+    assert len(parquet.runs(tmp_path)) == 1
+    assert parquet.read("p3_crosscheck", tmp_path)["value"].tolist() == [1]
 
 
 def test_the_next_writer_removes_leftovers_of_killed_ones(tmp_path: Path) -> None:
@@ -276,7 +280,7 @@ def test_the_next_writer_removes_leftovers_of_killed_ones(tmp_path: Path) -> Non
     names = [f".{path.name}.{done.pid}.tmp", f".{path.name}.{os.getppid()}.tmp", f".b.ckpt.{done.pid}.tmp"]
     for name in names:
         (tmp_path / name).touch()
-    store.write_atomically(path, b"new")
+    write_atomically(path, b"new")
     assert set(os.listdir(tmp_path)) == {path.name, *names[1:]}  # a live writer's and another target's stay
 
 
@@ -284,7 +288,7 @@ def test_a_log_that_cannot_be_written_leaves_the_earlier_run_and_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = origin()
-    store.write(counts(1), made, log="first", results=tmp_path)
+    parquet.write(counts(1), made, log="first", results=tmp_path)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     opened = Path.open
     for suffix in (".log", ".parquet"):
@@ -297,24 +301,24 @@ def test_a_log_that_cannot_be_written_leaves_the_earlier_run_and_its_log(
         with monkeypatch.context() as patch:
             patch.setattr(Path, "open", full)
             with pytest.raises(OSError, match="No space left"):
-                store.write(counts(2), made, log="second", results=tmp_path)
+                parquet.write(counts(2), made, log="second", results=tmp_path)
         assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 def test_a_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
-    store.check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        store.check_writable(tmp_path / "file")
+        check_writable(tmp_path / "file")
 
 
 # ---- bad files stop with their name --------------------------------------------------------------------------------
 
 
 def stopped(path: Path, match: str) -> None:
-    for reading in (lambda: store.read("p3_crosscheck", path.parents[1]), lambda: store.runs(path.parents[1])):
-        with pytest.raises(store.SchemaError, match=match) as caught:
+    for reading in (lambda: parquet.read("p3_crosscheck", path.parents[1]), lambda: parquet.runs(path.parents[1])):
+        with pytest.raises(parquet.SchemaError, match=match) as caught:
             reading()
         assert str(path) in str(caught.value)
 
@@ -324,13 +328,13 @@ def rewritten(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 
 def with_origin(table: pa.Table, **changes: Any) -> pa.Table:
-    kept = json.loads(table.schema.metadata[store.METADATA_KEY])
-    return table.replace_schema_metadata({store.METADATA_KEY: json.dumps(kept | changes).encode()})
+    kept = json.loads(table.schema.metadata[parquet.METADATA_KEY])
+    return table.replace_schema_metadata({parquet.METADATA_KEY: json.dumps(kept | changes).encode()})
 
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    return store.write(counts(*range(50)), origin(), results=tmp_path)
+    return parquet.write(counts(*range(50)), origin(), results=tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.05, 0.5, 0.99])
@@ -355,8 +359,8 @@ def test_flipped_bytes_never_end_in_another_error(stored: Path) -> None:
     for position in range(0, len(content), max(1, len(content) // 150)):
         stored.write_bytes(content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :])
         try:
-            store.read("p3_crosscheck", stored.parents[1])
-        except store.SchemaError as error:
+            parquet.read("p3_crosscheck", stored.parents[1])
+        except parquet.SchemaError as error:
             assert str(stored) in str(error)
             found += 1
     assert found > 20
@@ -370,8 +374,8 @@ def test_flipped_bytes_never_end_in_another_error(stored: Path) -> None:
         (lambda t: t.set_column(3, "value", t["value"].cast(pa.float64())), "columns or types break the schema"),
         (lambda t: t.select(t.column_names[::-1]), "columns or types break the schema"),
         (lambda t: t.replace_schema_metadata(None), "has no provenance"),
-        (lambda t: t.replace_schema_metadata({store.METADATA_KEY: b"{"}), "cannot be read"),
-        (lambda t: t.replace_schema_metadata({store.METADATA_KEY: b"{}"}), "cannot be read"),
+        (lambda t: t.replace_schema_metadata({parquet.METADATA_KEY: b"{"}), "cannot be read"),
+        (lambda t: t.replace_schema_metadata({parquet.METADATA_KEY: b"{}"}), "cannot be read"),
         (lambda t: with_origin(t, git_commit="main"), "cannot be read"),
         (lambda t: with_origin(t, host_cores=0), "cannot be read"),
         (lambda t: with_origin(t, kind="guessed"), "cannot be read"),
@@ -389,7 +393,7 @@ def test_files_that_break_the_schema(stored: Path, change: Callable[[pa.Table], 
 def test_the_rewriting_itself_is_harmless(stored: Path) -> None:
     """So that the test above can fail for nothing but its change."""
     rewritten(stored, with_origin)
-    assert len(store.read("p3_crosscheck", stored.parents[1])) == 50
+    assert len(parquet.read("p3_crosscheck", stored.parents[1])) == 50
 
 
 def test_empty_cells_in_required_columns(stored: Path) -> None:
@@ -407,8 +411,8 @@ def test_results_of_an_unknown_experiment(tmp_path: Path, stored: Path) -> None:
     folder = tmp_path / "p9_unknown"
     folder.mkdir()
     (folder / stored.name).write_bytes(stored.read_bytes())
-    with pytest.raises(store.SchemaError, match=r"p9_unknown.*no schema"):
-        store.runs(tmp_path)
+    with pytest.raises(parquet.SchemaError, match=r"p9_unknown.*no schema"):
+        parquet.runs(tmp_path)
 
 
 # ---- provenance ----------------------------------------------------------------------------------------------------
@@ -416,15 +420,15 @@ def test_results_of_an_unknown_experiment(tmp_path: Path, stored: Path) -> None:
 
 def test_run_ids_depend_on_the_configuration_alone() -> None:
     base = {"M": 4, "seed": 0, "augment": "cutout"}
-    assert store.run_id("m4", base) == store.run_id("m4", dict(reversed(base.items())))
+    assert run_id("m4", base) == run_id("m4", dict(reversed(base.items())))
     different = [{**base, "M": 8}, {**base, "seed": 1}, {**base, "more": None}, {"M": "4", "seed": 0}]
-    assert len({store.run_id("m4", config) for config in [base, *different]}) == 5
-    assert store.run_id("m4", base).startswith("m4-")
+    assert len({run_id("m4", config) for config in [base, *different]}) == 5
+    assert run_id("m4", base).startswith("m4-")
 
 
 def test_run_ids_are_the_same_in_every_process() -> None:
-    script = f"import sys; sys.path.insert(0, {str(store.ROOT)!r}); from experiments import store; "
-    script += "print(store.run_id('m4', {'M': 4, 'augment': 'cutout'}))"
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from experiments.store.provenance import run_id; "
+    script += "print(run_id('m4', {'M': 4, 'augment': 'cutout'}))"
     seen = {
         subprocess.run(
             [sys.executable, "-c", script],
@@ -435,7 +439,7 @@ def test_run_ids_are_the_same_in_every_process() -> None:
         ).stdout.strip()
         for k in ("1", "2")
     }
-    assert seen == {store.run_id("m4", {"M": 4, "augment": "cutout"})}
+    assert seen == {run_id("m4", {"M": 4, "augment": "cutout"})}
 
 
 def test_what_provenance_holds() -> None:
@@ -446,7 +450,7 @@ def test_what_provenance_holds() -> None:
     assert made.versions["python"] == ".".join(map(str, sys.version_info[:3]))
     assert made.command.startswith("python ")
     assert made.device_count == 1 and made.seed == 0
-    assert store.Provenance.model_validate_json(made.model_dump_json()) == made
+    assert Provenance.model_validate_json(made.model_dump_json()) == made
 
 
 @pytest.mark.parametrize(("given", "commit", "dirty"), [(COMMIT, COMMIT, False), (f"{COMMIT}-dirty", COMMIT, True)])
@@ -465,7 +469,7 @@ def test_bad_commits_from_the_environment(monkeypatch: pytest.MonkeyPatch, given
 
 def test_commit_from_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DLPERF_COMMIT")
-    monkeypatch.setattr(store, "ROOT", tmp_path)
+    monkeypatch.setattr("experiments.store.provenance.ROOT", tmp_path)
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -479,20 +483,20 @@ def test_commit_from_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     git("add", ".")
     git("commit", "--quiet", "-m", "first")
     head = git("rev-parse", "HEAD")
-    assert store.git_state() == (head, False)
+    assert git_state() == (head, False)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "run.parquet").write_text("new")
-    assert store.git_state() == (head, False)  # writing a run does not make the next one dirty
+    assert git_state() == (head, False)  # writing a run does not make the next one dirty
     (tmp_path / "code.py").write_text("2")
-    assert store.git_state() == (head, True)
+    assert git_state() == (head, True)
 
 
 def test_no_commit_to_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DLPERF_COMMIT")
-    monkeypatch.setattr(store, "ROOT", tmp_path)
+    monkeypatch.setattr("experiments.store.provenance.ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(UsageError, match="DLPERF_COMMIT"):
-        store.git_state()
+        git_state()
 
 
 def test_sources_that_changed_since_are_told(tmp_path: Path) -> None:
@@ -500,7 +504,7 @@ def test_sources_that_changed_since_are_told(tmp_path: Path) -> None:
     source = tmp_path / "experiments" / "p3.py"
     source.write_text("a = 1\n")
     gone = "experiments/gone.py"
-    made = origin(sources={"experiments/p3.py": store.file_hash(source)})
+    made = origin(sources={"experiments/p3.py": file_hash(source)})
     assert made.stale(tmp_path) == []
     source.write_text("a = 2\n")
     assert made.stale(tmp_path) == ["experiments/p3.py"]
@@ -509,23 +513,23 @@ def test_sources_that_changed_since_are_told(tmp_path: Path) -> None:
 
 
 def test_short_names_of_devices() -> None:
-    assert store.short_name("Intel(R) Xeon(R) Processor") == "Intel Xeon"
-    assert store.short_name("NVIDIA H100 80GB HBM3") == "NVIDIA H100"
-    assert store.short_name("AMD EPYC") == "AMD EPYC"
+    assert short_name("Intel(R) Xeon(R) Processor") == "Intel Xeon"
+    assert short_name("NVIDIA H100 80GB HBM3") == "NVIDIA H100"
+    assert short_name("AMD EPYC") == "AMD EPYC"
 
 
 def test_sources_are_those_that_ran() -> None:
     """In a process of its own: the modules that were imported, and their SOURCE, whose change could change numbers."""
     script = f"""
         import os, sys
-        sys.path.insert(0, {str(store.ROOT)!r})
+        sys.path.insert(0, {str(ROOT)!r})
         from datetime import UTC, datetime
-        from experiments import store
         from experiments.p4 import conventional_loop, cuda_kernels
-        code = store.Code.now()
-        from experiments import cores
+        from experiments.store.provenance import Code, provenance
+        code = Code.now()
+        from experiments.machine import cores
         from experiments.p4 import augment
-        made = store.provenance("p4_cutout", "x", {{}}, seed=0, device="cpu", started=datetime.now(UTC), code=code)
+        made = provenance("p4_cutout", "x", {{}}, seed=0, device="cpu", started=datetime.now(UTC), code=code)
         print(*sorted(code.sources))
         print(*sorted(made.sources.keys() - code.sources.keys()))
         print(made.stale())
@@ -534,7 +538,7 @@ def test_sources_are_those_that_ran() -> None:
     assert done.stdout.splitlines() == [
         "experiments/p4/cifar10.py experiments/p4/conventional_loop.py experiments/p4/cuda_kernels.cu "
         "experiments/p4/cuda_kernels.py experiments/p4/resnet.py",
-        "experiments/cores.py experiments/p4/augment.py",
+        "experiments/machine/cores.py experiments/p4/augment.py",
         "[]",
     ]
 
@@ -543,20 +547,20 @@ def test_sources_are_those_that_ran() -> None:
 
 
 def test_committed_results_read_cleanly() -> None:
-    found = store.runs()
-    assert len(found) == len(list(store.RESULTS.rglob("*.parquet")))
+    found = parquet.runs()
+    assert len(found) == len(list(RESULTS.rglob("*.parquet")))
     for run in found:
         assert run.provenance.started < run.provenance.ended
         assert run.provenance.sources and run.provenance.command.startswith("python ")
-        assert run.provenance.run_id.endswith(store.run_id("", run.provenance.config, run.provenance.settings))
+        assert run.provenance.run_id.endswith(run_id("", run.provenance.config, run.provenance.settings))
     for experiment in sorted({run.provenance.experiment for run in found}):
         versions = range(1, schemas.version(experiment) + 1)
-        frame = pd.concat([store.read(experiment, version=version) for version in versions])
+        frame = pd.concat([parquet.read(experiment, version=version) for version in versions])
         assert len(frame) == sum(run.rows for run in found if run.provenance.experiment == experiment)
 
 
 def test_committed_cutout_runs_are_of_real_data() -> None:
-    frame = store.read("p4_cutout")
+    frame = parquet.read("p4_cutout")
     assert set(frame["dataset"]) <= {"cifar10"}
     for _, run in frame.groupby("run_id"):
         assert run["epoch"].tolist() == list(range(1, len(run) + 1))

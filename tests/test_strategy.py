@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import placement, store, strategy
+from experiments.p2 import placement, worker_job
+from experiments.store.files import ROOT
 
 needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs: make horovod")
-TINY = strategy.Job(
+TINY = worker_job.Job(
     network="tiny",
     image_size=32,
     device="cpu",
@@ -41,13 +42,15 @@ TINY = strategy.Job(
 SCRIPT = """
 import json, sys, time
 import numpy as np
-from experiments import fashion, strategy
-from experiments.watch import Watch
-job, rank, folder = strategy.Job(**json.loads(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
-watch = Watch(100, [], "")
-data = fashion.synthetic()
+from experiments.p2 import fashion_mnist
+from experiments.p2.join_timeout import JoinTimeout
+from experiments.p2.worker import Worker
+from experiments.p2.worker_job import Job
+job, rank, folder = Job(**json.loads(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
+watch = JoinTimeout(100, [], "")
+data = fashion_mnist.synthetic()
 began = time.perf_counter()
-worker = strategy.Worker(job, data, rank, watch, lambda: time.perf_counter() - began)
+worker = Worker(job, data, rank, watch, lambda: time.perf_counter() - began)
 before = worker.digest()
 laps = worker.laps
 def late(lap):  # the last worker is late for the barrier
@@ -71,14 +74,14 @@ json.dump(report, open(f"{folder}/{rank}.json", "w"))
 @pytest.mark.parametrize(("learners", "workers"), [(1, 1), (4, 1), (4, 2), (4, 4)])
 def test_every_example_of_an_epoch_is_taken_once(learners: int, workers: int) -> None:
     job = replace(TINY, learners=learners, workers=workers, effective_batch=8, steps=12, steps_per_execution=1)
-    parts = [strategy.order(job, 100, worker) for worker in range(workers)]
+    parts = [worker_job.order(job, 100, worker) for worker in range(workers)]
     assert all(part.shape == (2 * 12 * job.local, job.per_learner_batch) for part in parts)
     # By epoch, step and learner, the workers side by side.
     joined = np.stack([part.reshape(2, 12, -1) for part in parts], axis=2)
     for epoch in joined:
         assert len(set(epoch.ravel())) == 96
     assert not np.array_equal(np.sort(joined[0].ravel()), np.sort(joined[1].ravel()))  # others are left out
-    alone = strategy.order(replace(job, learners=1, workers=1), 100, 0)
+    alone = worker_job.order(replace(job, learners=1, workers=1), 100, 0)
     assert np.array_equal(joined.reshape(alone.shape), alone)  # the same effective batches for any number of learners
 
 
@@ -87,18 +90,18 @@ def test_every_test_image_is_tested_once(learners: int, workers: int, images: in
     job = replace(TINY, learners=learners, workers=workers)
     seen: list[int] = []
     for worker in range(workers):
-        index, real = strategy.shares(job, images, worker)
-        assert index.shape == real.shape and index.max() < images and index.shape[1] <= strategy.EVALUATION_BATCH
+        index, real = worker_job.shares(job, images, worker)
+        assert index.shape == real.shape and index.max() < images and index.shape[1] <= worker_job.EVALUATION_BATCH
         seen += list(index[real])
     assert sorted(seen) == list(range(images))
 
 
-def trained(job: strategy.Job, folder: Path) -> tuple[list[list[np.ndarray]], list[dict]]:
+def trained(job: worker_job.Job, folder: Path) -> tuple[list[list[np.ndarray]], list[dict]]:
     """Each worker's weights, and what it counted."""
     folder.mkdir()
     addresses, started = placement.free_addresses(job.workers), []
     for rank in range(job.workers):
-        environment = os.environ | {"PYTHONPATH": str(store.ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
         if job.workers > 1:
             task = {"type": "worker", "index": rank}
             environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
@@ -171,12 +174,12 @@ def test_images_are_padded_or_resized_bilinearly(tmp_path: Path) -> None:
     script = """
 import sys
 import numpy as np
-from experiments import fashion, strategy
-images = fashion.synthetic().train_images[:2]
+from experiments.p2 import fashion_mnist
+images = fashion_mnist.synthetic().train_images[:2]
 np.savez(sys.argv[1], images=images, padded=strategy.sized(images, 32), doubled=strategy.sized(images, 56))
 """
     file = tmp_path / "sizes.npz"
-    environment = os.environ | {"PYTHONPATH": str(store.ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
     subprocess.run([sys.executable, "-c", script, str(file)], env=environment, check=True, capture_output=True)
     found = np.load(file)
     images, padded, doubled = (found[name].astype(float) for name in ("images", "padded", "doubled"))

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from experiments import allocation, store, sweep
-from experiments.usage import RunError, UsageError
+from experiments.cli import RunError, UsageError
+from experiments.machine import allocation, sweep
+from experiments.store import parquet
+from experiments.store.provenance import provenance, timed_id
 
 EXPERIMENT = "p4_masked_area"  # a small schema
 
@@ -39,11 +41,11 @@ def stored(job: Job, results: Path, seconds: float = 30) -> Path:
     import pandas as pd
 
     row = {"length": 16, "side": 32, "draws": 2, "mean_share": 0.5, "standard_error": 0.1}
-    name = store.timed_id(job.slug, job.flat())
+    name = timed_id(job.slug, job.flat())
     ended = datetime.now(UTC)
-    origin = store.provenance(EXPERIMENT, name, job.flat(), seed=0, device="cpu", started=ended)
+    origin = provenance(EXPERIMENT, name, job.flat(), seed=0, device="cpu", started=ended)
     origin = origin.model_copy(update={"started": ended - timedelta(seconds=seconds), "ended": ended})
-    return store.write(pd.DataFrame([row]), origin, results=results)
+    return parquet.write(pd.DataFrame([row]), origin, results=results)
 
 
 def at_most(most: int):  # type: ignore[no-untyped-def]

@@ -10,16 +10,18 @@ import time
 
 import pytest
 
-from experiments import store
-from experiments.usage import RunError, UsageError, exit_status
+from experiments.cli import RunError, UsageError, exit_status
+from experiments.store import parquet
+from experiments.store.files import ROOT
+from experiments.store.provenance import CommitError
 
 
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
         (UsageError("give --M a\nnumber"), 2, "me: give --M a number\n"),
-        (store.SchemaError("x.parquet: torn"), 2, "me: x.parquet: torn\n"),
-        (store.CommitError("no commit"), 2, "me: no commit\n"),
+        (parquet.SchemaError("x.parquet: torn"), 2, "me: x.parquet: torn\n"),
+        (CommitError("no commit"), 2, "me: no commit\n"),
         (
             FileNotFoundError(2, "No such file", "x"),
             2,
@@ -47,7 +49,7 @@ def test_what_is_no_error_of_the_user_is_not_hidden() -> None:
 def test_a_terminated_script_cleans_up(number: signal.Signals) -> None:
     script = """
         import time
-        from experiments.usage import exit_status
+        from experiments.cli import exit_status
         def work():
             try:
                 print("ready", flush=True)
@@ -57,7 +59,7 @@ def test_a_terminated_script_cleans_up(number: signal.Signals) -> None:
         raise SystemExit(exit_status("me", work))
     """
     lines = "\n".join(line[8:] for line in script.splitlines())
-    process = subprocess.Popen([sys.executable, "-c", lines], cwd=store.ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", lines], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     began = time.monotonic()
     os.kill(process.pid, number)

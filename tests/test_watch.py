@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import placement, store, watch
+from experiments.p2 import join_timeout, placement
+from experiments.store.files import ROOT
 
 
 @contextmanager
@@ -25,20 +26,23 @@ def listener(host: str = "127.0.0.1", family: socket.AddressFamily = socket.AF_I
 def test_silent_peers_are_found() -> None:
     (nobody,) = placement.free_addresses(1)
     with listener() as answers:
-        assert watch.silent_peers([nobody, answers, "no-such-host.invalid:1"]) == [nobody, "no-such-host.invalid:1"]
+        assert join_timeout.silent_peers([nobody, answers, "no-such-host.invalid:1"]) == [
+            nobody,
+            "no-such-host.invalid:1",
+        ]
 
 
 @pytest.mark.skipif(not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
 def test_a_peer_of_an_ipv6_address_answers() -> None:
     with listener("::1", socket.AF_INET6) as answers:
-        assert answers.startswith("[::1]:") and not watch.silent_peers([answers])
+        assert answers.startswith("[::1]:") and not join_timeout.silent_peers([answers])
 
 
 # Holds the interpreter's lock, as TensorFlow does.
 WAITS = """
 import ctypes, sys
-from experiments.watch import Watch
-with Watch(0.5, sys.argv[2:], "worker 0: "):
+from experiments.p2.join_timeout import JoinTimeout
+with JoinTimeout(0.5, sys.argv[2:], "worker 0: "):
     ctypes.PyDLL(None).usleep(int(sys.argv[1]))
 ctypes.PyDLL(None).usleep(800_000)
 print("on")
@@ -47,7 +51,7 @@ print("on")
 
 def waits(microseconds: int, *addresses: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", WAITS, str(microseconds), *addresses]
-    return subprocess.run(command, cwd=store.ROOT, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
 
 
 def test_a_watch_ends_the_process_and_names_who_is_missing() -> None:
@@ -70,8 +74,9 @@ def test_a_watch_leaves_alone_who_is_in_time() -> None:
 
 
 def test_a_watch_ends_with_the_process_it_watches() -> None:
-    script = "import os, sys\nfrom experiments.watch import Watch\nWatch(20, [], sys.argv[1]).__enter__()\nos._exit(0)"
+    script = "import os, sys\nfrom experiments.p2.join_timeout import JoinTimeout\n"
+    script += "JoinTimeout(20, [], sys.argv[1]).__enter__()\nos._exit(0)"
     began = time.monotonic()
     # Its output ends only when the watch has ended, too.
-    done = subprocess.run([sys.executable, "-c", script, ""], cwd=store.ROOT, capture_output=True, timeout=15)
+    done = subprocess.run([sys.executable, "-c", script, ""], cwd=ROOT, capture_output=True, timeout=15)
     assert done.returncode == 0 and not done.stdout and time.monotonic() - began < 10

@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments.hosts import Hosts
-from experiments.usage import UsageError, exit_status
+from experiments.cli import UsageError, exit_status
+from experiments.machine.hosts import Hosts
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments import fashion
-from experiments.usage import exit_status
+from experiments.cli import exit_status
+from experiments.p2 import fashion_mnist
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,9 +25,9 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> int:
         if a.download:
-            fashion.download(a.download)
-        data = fashion.load(a.download or a.data_dir)
-        for name in fashion.FILES:
+            fashion_mnist.download(a.download)
+        data = fashion_mnist.load(a.download or a.data_dir)
+        for name in fashion_mnist.FILES:
             print(f"{name:<13} {getattr(data, name).shape}")
         return 0
 

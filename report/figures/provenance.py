@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 
-from experiments import store
-from experiments.store import Run
+from experiments.machine.device_names import short_name
+from experiments.store.parquet import Run
 from report import show
 
 STATES = ["current", "same numbers", "stale"]
@@ -57,7 +57,7 @@ def tbl_provenance(runs: list[Run]) -> str:
 def _devices(members: Iterable[Run]) -> str:
     most: dict[str, int] = {}
     for run in members:
-        name = store.short_name(run.provenance.device).removeprefix("NVIDIA ")
+        name = short_name(run.provenance.device).removeprefix("NVIDIA ")
         most[name] = max(most.get(name, 0), run.provenance.device_count)
     return ", ".join(f"{count} × {name}" for name, count in sorted(most.items()))
 

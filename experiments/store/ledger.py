@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.usage import UsageError
+from experiments.cli import UsageError
 
 LEDGER = Path(__file__).with_name("same_numbers.csv")
 

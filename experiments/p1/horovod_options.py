@@ -9,18 +9,20 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from experiments import cores, jobs, launch, learner, stalls, store, sweep
-from experiments.usage import UsageError
+from experiments.cli import UsageError
+from experiments.machine import cores, nvidia, stalls, sweep
+from experiments.p1 import frameworks, horovod_launch
+from experiments.store.files import RESULTS
 
 SWEEP = [1, 2, 4, 8, 16]
-JOB_FIELDS = [field.name for field in fields(learner.Job)]
+JOB_FIELDS = [field.name for field in fields(frameworks.Job)]
 
 
 @dataclass(frozen=True)
 class Config:
     """A job and where it runs; equal configurations are the same run."""
 
-    job: learner.Job
+    job: frameworks.Job
     learners: int
     launcher: str
     slots: dict[str, int]  # learners by host, in order
@@ -63,8 +65,8 @@ def arguments(description: str) -> argparse.ArgumentParser:
     p.add_argument("--sweep", action="store_true", help="1, 2, 4, 8, 16 learners, as far as cores or GPUs go")
     p.add_argument("--repeats", type=int, default=1, help="repetitions of every job (default 1)")
     p.add_argument("--independent-too", action="store_true", help="after each job the same one without all-reduce")
-    p.add_argument("--framework", choices=list(learner.FRAMEWORKS), default="tensorflow")
-    p.add_argument("--launcher", choices=launch.LAUNCHERS, help="default horovodrun, on emulated hosts none")
+    p.add_argument("--framework", choices=list(frameworks.FRAMEWORKS), default="tensorflow")
+    p.add_argument("--launcher", choices=horovod_launch.LAUNCHERS, help="default horovodrun, on emulated hosts none")
     p.add_argument("-H", dest="spec", metavar="HOST:SLOTS,…", help="hosts and their slots (default: this machine)")
     p.add_argument("--hosts", type=int, default=1, help="emulate so many hosts on this machine (needs root)")
     p.add_argument("--gbit", type=float, help="Gbit/s that an emulated host may send (default: no limit)")
@@ -94,7 +96,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
         metavar="S",
         help="end a job whose learner on this machine has been stopped (SIGSTOP) for so long (default %(default)g s)",
     )
-    p.add_argument("--results", type=Path, default=store.RESULTS, help="folder for results")
+    p.add_argument("--results", type=Path, default=RESULTS, help="folder for results")
     p.add_argument("--report", type=Path, help=argparse.SUPPRESS)  # this process is a learner; rank 0 reports there
     p.add_argument("--pin", choices=["rank", "local"], default="local", help=argparse.SUPPRESS)
     return p
@@ -128,9 +130,9 @@ def configure(a: argparse.Namespace, learners: int, repeat: int | None = None, a
         each = -(-learners // a.hosts)
         slots = {f"host{i}": each for i in range(1, a.hosts + 1)}
     else:
-        slots = {"localhost": learners} if a.spec is None else launch.parse_hosts(a.spec, learners)
+        slots = {"localhost": learners} if a.spec is None else horovod_launch.parse_hosts(a.spec, learners)
     given = {name: getattr(a, name) for name in JOB_FIELDS}
-    job = learner.Job(**given | ({} if allreduce is None else {"allreduce": allreduce}))
+    job = frameworks.Job(**given | ({} if allreduce is None else {"allreduce": allreduce}))
     launcher = a.launcher or ("none" if emulated else "horovodrun")
     return Config(job, learners, launcher, slots, emulated, a.gbit, a.oversubscribe, repeat)
 
@@ -148,7 +150,7 @@ def sizes(a: argparse.Namespace) -> list[int]:
         return numbers
     if a.learners:
         raise UsageError("--sweep has its own numbers of learners; leave out --learners, or --sweep")
-    slots = max(SWEEP) if a.spec is None else sum(launch.parse_hosts(a.spec, 1).values())
+    slots = max(SWEEP) if a.spec is None else sum(horovod_launch.parse_hosts(a.spec, 1).values())
     numbers = [learners for learners in SWEEP if a.hosts <= learners <= slots]
     if not numbers:
         raise UsageError(f"--sweep has no size with {a.hosts} hosts; its sizes are {SWEEP}")
@@ -173,11 +175,11 @@ def series(a: argparse.Namespace) -> tuple[list[Config], bool]:
 
 def check_devices(c: Config) -> None:
     """Raise UsageError when this machine has too few cores or GPUs for the learners that it gets."""
-    own = [count for host, count in zip(c.slots, c.placed(), strict=True) if launch.is_own(host)]
+    own = [count for host, count in zip(c.slots, c.placed(), strict=True) if horovod_launch.is_own(host)]
     here = c.learners if c.emulated else sum(own)
     if not here:
         return  # learners check their own machines
     if c.job.device == "cpu":
         cores.core_sets(here, c.job.threads, c.oversubscribe)
     else:
-        jobs.check_gpus(here, c.oversubscribe)
+        nvidia.check_gpus(here, c.oversubscribe)

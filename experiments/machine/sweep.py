@@ -11,8 +11,10 @@ from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from experiments import allocation, store
-from experiments.usage import RunError, UsageError
+from experiments.cli import RunError, UsageError
+from experiments.machine import allocation
+from experiments.store import parquet
+from experiments.store.provenance import timed_id
 
 
 class Config(Protocol):
@@ -71,7 +73,7 @@ def estimate(experiment: str, configs: Sequence[Config], results: Path) -> float
     """Seconds that the jobs will take, by the median of earlier runs that differ in the repetition at most; None when
     not all of them have one."""
     known: dict[str, list[float]] = {}
-    for origin in store.origins(experiment, results):
+    for origin in parquet.origins(experiment, results):
         key = json.dumps(origin.config | {"repeat": 0}, sort_keys=True)
         known.setdefault(key, []).append((origin.ended - origin.started).total_seconds())
     keys = [json.dumps(_plain(config.flat()) | {"repeat": 0}, sort_keys=True) for config in configs]
@@ -98,8 +100,8 @@ def run_all(
         tqdm.write(line, file=sys.stderr)
 
     def done(config: C) -> bool:
-        path = store.path_of(experiment, store.timed_id(config.slug, config.flat()), results)
-        return store.finished(path, config.flat())
+        path = parquet.path_of(experiment, timed_id(config.slug, config.flat()), results)
+        return parquet.finished(path, config.flat())
 
     todo = [config for config in configs if not (skip_finished and done(config))]
     for config in configs:
@@ -107,7 +109,7 @@ def run_all(
             say(f"{config.slug}: finished before, skipped")
     if skip_finished:
         here, wanted = allocation.current(), [_plain(config.flat()) for config in todo]
-        others = [o for o in store.origins(experiment, results) if o.where != here and o.config in wanted]
+        others = [o for o in parquet.origins(experiment, results) if o.where != here and o.config in wanted]
         if others:
             say(
                 f"{len(others)} of these jobs were run in another allocation; times are compared within one only, "

@@ -1,7 +1,7 @@
 """Does Problem 2's input pipeline keep up? Its training step fed by the pipeline, against the same step on one batch
 that stays on the device, in one process, in alternating windows.
 
-    python benchmarks/p2_input.py --device gpu --per-learner-batch 256 --write
+    python experiments/p2_input.py --device gpu --per-learner-batch 256 --write
 
 --write stores the windows in results/p2_input/.
 """
@@ -20,9 +20,14 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments import fashion, jobs, store, strategy
-from experiments.usage import UsageError, exit_status
-from experiments.watch import Watch
+from experiments.cli import UsageError, exit_status
+from experiments.machine.device_names import device_name
+from experiments.p2 import fashion_mnist, worker_job
+from experiments.p2.join_timeout import JoinTimeout
+from experiments.p2.worker import Worker
+from experiments.store import parquet
+from experiments.store.files import RESULTS, check_writable
+from experiments.store.provenance import Code, provenance, run_id
 
 EXPERIMENT = "p2_input"
 GOAL = 0.95  # of the rate without a pipeline
@@ -41,7 +46,7 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--data", choices=["fashion", "synthetic"], default="fashion")
     p.add_argument("--data-dir", type=Path, help="folder with Fashion-MNIST (default: the one that DLPERF_DATA names)")
     p.add_argument("--write", action="store_true", help="store the windows")
-    p.add_argument("--results", type=Path, default=store.RESULTS, help="where --write stores (default results/)")
+    p.add_argument("--results", type=Path, default=RESULTS, help="where --write stores (default results/)")
     return p
 
 
@@ -59,17 +64,17 @@ def measure(a: argparse.Namespace) -> int:
         if getattr(a, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(a, name)}")
     started = datetime.now(UTC)
-    code = store.Code.now() if a.write else None
+    code = Code.now() if a.write else None
     if a.write:
-        store.check_writable(a.results / EXPERIMENT)
-    data = fashion.load(a.data_dir, a.data)
+        check_writable(a.results / EXPERIMENT)
+    data = fashion_mnist.load(a.data_dir, a.data)
     if a.per_learner_batch > len(data.train_images):
         raise UsageError(f"--per-learner-batch is more than the {len(data.train_images):,} images")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     steps = len(data.train_images) // a.per_learner_batch
-    job = strategy.Job(
+    job = worker_job.Job(
         network=a.network,
-        image_size=strategy.PADDED,
+        image_size=worker_job.PADDED,
         device=a.device,
         strategy="mirrored",
         all_reduce="default",
@@ -88,7 +93,7 @@ def measure(a: argparse.Namespace) -> int:
         seed=0,
     )
     began = time.perf_counter()
-    worker = strategy.Worker(job, data, 0, Watch(60, [], "p2_input: "), lambda: time.perf_counter() - began)
+    worker = Worker(job, data, 0, JoinTimeout(60, [], "p2_input: "), lambda: time.perf_counter() - began)
     worker.warm_up()
     contenders = {"fed": worker.fed(), "resident": worker.resident()}
     for step in contenders.values():
@@ -119,16 +124,16 @@ def measure(a: argparse.Namespace) -> int:
         }
         config = common | {"windows": a.windows}
         xla = "-xla" if job.jit_compile else ""
-        origin = store.provenance(
+        origin = provenance(
             EXPERIMENT,
-            store.run_id(f"{job.device}-{a.per_learner_batch}{xla}", config),
+            run_id(f"{job.device}-{a.per_learner_batch}{xla}", config),
             config,
             seed=job.seed,
-            device=jobs.device_name(job.device),
+            device=device_name(job.device),
             started=started,
             code=code,
         )
-        print(store.write(frame.assign(**common), origin, log="\n".join(log) + "\n", results=a.results))
+        print(parquet.write(frame.assign(**common), origin, log="\n".join(log) + "\n", results=a.results))
     return 0 if ratio >= GOAL else 1
 
 

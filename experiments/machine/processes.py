@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from experiments import stalls
-from experiments.usage import RunError, UsageError
+from experiments.cli import RunError, UsageError
+from experiments.machine import stalls
 
 LINGER = 15.0  # s from SIGTERM to SIGKILL; horovodrun takes up to 5 to end what it started
 OWN_RANK = "DLPERF_RANK"  # the rank of a process that the job's script starts itself, in its environment

@@ -12,75 +12,18 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from experiments import fashion
-from experiments.watch import Watch
+from experiments.p2 import fashion_mnist
+from experiments.p2.join_timeout import JoinTimeout
+from experiments.p2.worker_job import NO_CLASS, PADDED, Job, order, shares
 
-PADDED = 32  # pixels; 28 with two zeros on each side, ResNet-50's least. Larger images are resized
 MOMENTUM = 0.9
-EVALUATION_BATCH = 250  # images a learner takes at once, at most
-NO_CLASS = 255  # label of what pads the last batch of an evaluation
 WARM_UP = 2  # executions before the first epoch, whose updates are taken back
 BLOCK = 1 << 16  # bytes that a worker tells the others at once
 HEADER = 8  # bytes before its message, with the message's length
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all workers of a job do."""
-
-    network: str  # resnet50 | tiny, a net for tests
-    image_size: int  # pixels that the network sees, PADDED or more
-    device: str  # cpu | gpu
-    strategy: str  # mirrored | multiworker
-    all_reduce: str  # mirrored: default | nccl | hierarchical | one-device
-    communication: str  # multiworker: auto | nccl | ring
-    learners: int
-    workers: int
-    effective_batch: int
-    epochs: int
-    steps: int  # per epoch
-    steps_per_execution: int
-    threads: int  # per learner on CPUs
-    precision: str  # float32 | mixed_bfloat16
-    jit_compile: bool
-    learning_rate: float
-    evaluate: bool
-    seed: int
-
-    @property
-    def local(self) -> int:
-        """Learners of one worker."""
-        return self.learners // self.workers
-
-    @property
-    def per_learner_batch(self) -> int:
-        """Images that a learner takes per step."""
-        return self.effective_batch // self.learners
-
-
-def order(job: Job, samples: int, worker: int) -> np.ndarray:
-    """Which training images the worker's learners take, (epochs · steps · local learners, per-learner batch).
-
-    An epoch is a permutation of all images, the same for all workers, cut into effective batches; what is left over
-    after the last whole one is dropped, another part in each epoch. Learner i takes the i-th part of every batch.
-    """
-    kept = job.steps * job.effective_batch
-    epochs = [np.random.default_rng((job.seed, epoch)).permutation(samples)[:kept] for epoch in range(job.epochs)]
-    batches = np.stack(epochs).reshape(-1, job.workers, job.local, job.per_learner_batch)
-    return batches[:, worker].reshape(-1, job.per_learner_batch).astype(np.int32)
-
-
-def shares(job: Job, images: int, worker: int) -> tuple[np.ndarray, np.ndarray]:
-    """Test images for the worker's learners, (batches · local learners, batch), and which of them are not padding."""
-    batch = min(EVALUATION_BATCH, -(-images // job.learners))
-    batches = -(-images // (batch * job.learners))
-    index = np.arange(batches * job.learners * batch).reshape(batches, job.workers, job.local, batch)[:, worker]
-    return np.minimum(index, images - 1).reshape(-1, batch).astype(np.int32), (index < images).reshape(-1, batch)
 
 
 def _strategy(job: Job) -> Any:
@@ -122,10 +65,10 @@ def _network(job: Job) -> Any:
     shape = (job.image_size, job.image_size, 3)
     if job.network == "resnet50":
         return keras.applications.ResNet50(
-            weights=None, input_shape=shape, classes=fashion.CLASSES, classifier_activation=None
+            weights=None, input_shape=shape, classes=fashion_mnist.CLASSES, classifier_activation=None
         )
     layers = [keras.layers.Input(shape), keras.layers.Conv2D(4, 3, strides=4, activation="relu")]
-    return keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(fashion.CLASSES)])
+    return keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(fashion_mnist.CLASSES)])
 
 
 def sized(images: Any, size: int) -> Any:
@@ -133,7 +76,7 @@ def sized(images: Any, size: int) -> Any:
     import tensorflow as tf
 
     if size == PADDED:
-        margin = (PADDED - fashion.SIDE) // 2
+        margin = (PADDED - fashion_mnist.SIDE) // 2
         return tf.pad(images, [[0, 0], [margin, margin], [margin, margin]])[..., None]
     # As floats: TensorFlow resizes bytes on the CPU only.
     return tf.image.resize(tf.cast(images[..., None], tf.float32), [size, size], method="bilinear")
@@ -161,7 +104,9 @@ class Worker:
     `clock` gives seconds since the job's start.
     """
 
-    def __init__(self, job: Job, data: fashion.Fashion, rank: int, watch: Watch, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, job: Job, data: fashion_mnist.Fashion, rank: int, watch: JoinTimeout, clock: Callable[[], float]
+    ) -> None:
         os.environ["KERAS_BACKEND"] = "tensorflow"
         self.laps = Laps(clock)
         self.laps("start")

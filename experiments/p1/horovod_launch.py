@@ -3,7 +3,7 @@
 `horovodrun` is Horovod's own launcher; it reaches other hosts by ssh. The others only start processes: learners then
 meet at a rendezvous server in this process, which Horovod's launcher would run otherwise, and each finds its place
 among them by the rank that its launcher gave it (`join`). `none` starts the processes itself, on this machine, or on
-emulated hosts (experiments/hosts.py), `mpirun` and `slurm` leave that to Open MPI and to srun.
+emulated hosts (experiments/machine/hosts.py), `mpirun` and `slurm` leave that to Open MPI and to srun.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import jobs, settings, stalls
-from experiments.hosts import INTERFACE, Hosts
-from experiments.processes import OWN_RANK, STARTED, Processes
-from experiments.usage import UsageError
+from experiments.cli import UsageError
+from experiments.machine import settings, stalls, supervision
+from experiments.machine.hosts import INTERFACE, Hosts
+from experiments.machine.processes import OWN_RANK, STARTED, Processes
 
 LAUNCHERS = ("horovodrun", "mpirun", "slurm", "none")
 INSTALL = "build it with: make horovod"
@@ -241,5 +241,5 @@ def launch(
     if failed is not None:
         index, status = failed
         starter = f"{f'learner {dead[0]} died, and ' if dead else ''}{program or launcher}"
-        raise jobs.failure(experiment, f"learner {index}" if launcher == "none" else starter, status, log)
+        raise supervision.failure(experiment, f"learner {index}" if launcher == "none" else starter, status, log)
     return Finished(log, processes.seconds)

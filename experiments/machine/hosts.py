@@ -18,20 +18,17 @@ import os
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from experiments.usage import UsageError
+from experiments.cli import UsageError
+from experiments.machine.link_speed import Link, rate_after_round_trips
 
 T = TypeVar("T")
 INTERFACE = "eth0"
@@ -85,14 +82,6 @@ MaxStartups 1000
 SSHD_ROOT = Path("/run/sshd")  # sshd wants this empty folder; the package's service makes it, too
 MTU = 1500  # bytes
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
-
-
-@dataclass(frozen=True)
-class Link:
-    """What a link was seen to do: TCP payload in Gbit/s (10⁹ bits), median round trip of one byte in µs."""
-
-    gbit: float
-    round_trip_us: float
 
 
 def tool(name: str) -> str:
@@ -228,7 +217,7 @@ class Hosts:
             receiver, _ = listener.accept()
             with receiver:
                 receiver.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return Link(*_rate_after_round_trips(sender, receiver, seconds, rounds))
+                return Link(*rate_after_round_trips(sender, receiver, seconds, rounds))
 
     def _pid_of(self, host: str) -> int:
         if host not in self.names:
@@ -294,34 +283,3 @@ class Hosts:
     def _net(self, name: str, program: str, words: str) -> None:
         enter = [tool("nsenter"), f"--target={self._pid[name]}", "--net", "--"]
         _checked([*enter, tool(program), *words.split()], f"set up the network with '{program} {words}'")
-
-
-def _rate_after_round_trips(
-    sender: socket.socket, receiver: socket.socket, seconds: float, rounds: int
-) -> tuple[float, float]:
-    """Gbit/s and µs, see Link."""
-    trips = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        sender.sendall(b"?")
-        receiver.recv(1)
-        receiver.sendall(b"!")
-        sender.recv(1)
-        trips.append(time.perf_counter() - start)
-
-    def send() -> None:
-        block, end = bytes(1 << 20), time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            sender.sendall(block)
-        sender.shutdown(socket.SHUT_WR)
-
-    sending = threading.Thread(target=send)
-    sending.start()
-    buffer = bytearray(1 << 20)
-    receiver.recv_into(buffer)
-    start, received = time.perf_counter(), 0
-    while size := receiver.recv_into(buffer):
-        received += size
-    elapsed = time.perf_counter() - start
-    sending.join()
-    return 8e-9 * received / elapsed, 1e6 * statistics.median(trips)

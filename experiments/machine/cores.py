@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.usage import UsageError
+from experiments.cli import UsageError
 
 CPUS = Path("/sys/devices/system/cpu")
 

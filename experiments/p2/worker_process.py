@@ -17,9 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments import fashion, jobs, processes, store, strategy
-from experiments.placement import PINNED, cluster
-from experiments.watch import Watch
+from experiments.machine import processes, supervision
+from experiments.p2 import fashion_mnist, worker_job
+from experiments.p2.join_timeout import JoinTimeout
+from experiments.p2.placement import PINNED, cluster
+from experiments.p2.worker import Worker
+from experiments.store.files import write_atomically
+from experiments.store.provenance import library_versions, loaded_sources
 
 
 def job_clock() -> Callable[[], float]:
@@ -29,19 +33,19 @@ def job_clock() -> Callable[[], float]:
 
 
 def train(
-    job: strategy.Job,
-    data: fashion.Fashion,
+    job: worker_job.Job,
+    data: fashion_mnist.Fashion,
     rank: int,
-    watch: Watch,
+    watch: JoinTimeout,
     clock: Callable[[], float],
     say: Callable[[str], None],
-) -> tuple[strategy.Worker, float, list[dict[str, Any]]]:
+) -> tuple[Worker, float, list[dict[str, Any]]]:
     """Train to the end; the worker, when its set-up ended, and its epochs.
 
     Times are of the `clock`. `say` gets a line on the set-up and one after each epoch. Raises RuntimeError when the
     loss is not finite.
     """
-    worker = strategy.Worker(job, data, rank, watch, clock)
+    worker = Worker(job, data, rank, watch, clock)
     say("joined")
     worker.warm_up()
     set_up = clock()
@@ -54,19 +58,19 @@ def train(
             raise RuntimeError(f"the loss is not finite after epoch {number}")
         epochs.append(epoch)
         rate = job.steps * job.effective_batch / seconds
-        say(f"{jobs.EPOCH_LINE}{number} of {job.epochs}: loss {loss:.4f}, {rate:,.1f} images/s")
+        say(f"{supervision.EPOCH_LINE}{number} of {job.epochs}: loss {loss:.4f}, {rate:,.1f} images/s")
     return worker, set_up, epochs
 
 
 def run_worker(
-    experiment: str, job: strategy.Job, dataset: str, data_dir: Path | None, join_timeout: float, report: Path
+    experiment: str, job: worker_job.Job, dataset: str, data_dir: Path | None, join_timeout: float, report: Path
 ) -> int:
     """Do one worker's part; its exit status. Worker 0 writes the report. Raises UsageError."""
     clock = job_clock()
     if PINNED in os.environ:  # before TensorFlow is loaded, so that all its threads inherit it
         os.sched_setaffinity(0, map(int, os.environ[PINNED].split(",")))
     addresses, rank = cluster(os.environ["TF_CONFIG"], job.workers) if "TF_CONFIG" in os.environ else ([""], 0)
-    data = fashion.load(data_dir, dataset)
+    data = fashion_mnist.load(data_dir, dataset)
 
     def say(line: str) -> None:
         if line == "joined":
@@ -75,7 +79,7 @@ def run_worker(
             print(line, flush=True)
 
     others = [address for i, address in enumerate(addresses) if i != rank]
-    watch = Watch(join_timeout, others, f"{experiment}: worker {rank}: ")
+    watch = JoinTimeout(join_timeout, others, f"{experiment}: worker {rank}: ")
     try:
         worker, set_up, epochs = train(job, data, rank, watch, clock, say)
         mine = {"rank": rank, "digest": worker.digest(), "set_up": set_up, "epochs": epochs}
@@ -88,11 +92,12 @@ def run_worker(
         # What TensorFlow raises for a lost peer says only that somebody else is gone.
         lost = type(error).__name__ in {"UnavailableError", "AbortedError", "CancelledError"}
         print(
-            f"{'' if lost else experiment + ': '}worker {rank}: {type(error).__name__}: {jobs.first_line(error)}",
+            f"{'' if lost else experiment + ': '}worker {rank}: {type(error).__name__}: "
+            f"{supervision.first_line(error)}",
             flush=True,
         )
         return 1
     if rank == 0:
-        reports[0] |= {"versions": store.library_versions(), "sources": store.loaded_sources()}
-        store.write_atomically(report, json.dumps(reports).encode())
+        reports[0] |= {"versions": library_versions(), "sources": loaded_sources()}
+        write_atomically(report, json.dumps(reports).encode())
     return 0

@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.usage import UsageError
+from experiments.cli import UsageError
 
 TOKEN = "DLPERF_ALLOCATION"
 EARLIER = Path(__file__).with_name("allocations.csv")

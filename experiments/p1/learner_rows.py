@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.hosts import Link
-from experiments.p1_config import Config
-from experiments.usage import RunError
+from experiments.cli import RunError
+from experiments.machine.link_speed import Link
+from experiments.p1.horovod_options import Config
 
 
 def check_ranks(c: Config, reports: list[dict[str, Any]]) -> None:

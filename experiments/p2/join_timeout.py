@@ -34,7 +34,7 @@ def silent_peers(addresses: list[str]) -> list[str]:
     return silent
 
 
-class Watch:
+class JoinTimeout:
     """Kills this process when its block, in which the workers meet, takes more than so many seconds.
 
     Before that, a line on standard output names the addresses, host:port, where nobody answers; `who` is its prefix.

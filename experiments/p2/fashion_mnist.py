@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import store
-from experiments.usage import UsageError
+from experiments.cli import UsageError
+from experiments.store.files import write_atomically
 
 URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"  # where Keras takes it from
 FOLDERS = ("", "fashion-mnist", "FashionMNIST/raw", "dataset-fashion-mnist")  # of data folders in use
@@ -158,4 +158,4 @@ def download(folder: Path, url: str = URL) -> None:
         except (OSError, HTTPException, ValueError) as error:
             raise DataError(f"{url}{file}.gz: cannot be downloaded ({' '.join(str(error).split())})") from error
         decode(content, name, f"{url}{file}.gz", compressed=True)
-        store.write_atomically(target, content)
+        write_atomically(target, content)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import schemas, store
+from experiments.store import parquet, schemas
+from experiments.store.files import RESULTS
 
 # What tells the members of a job apart, and a step of its timeline.
 MEMBER = {"p1_horovod": "rank", "p2_strategy": "worker"}
@@ -22,18 +23,18 @@ CONSTANT: dict[str, dict[str, Any]] = {"p1_horovod": {"compiled": False}, "p2_st
 ADDED = ["began", "wait_seconds", "job_seconds"]
 
 
-def read(experiment: str, results: Path = store.RESULTS) -> pd.DataFrame:
+def read(experiment: str, results: Path = RESULTS) -> pd.DataFrame:
     """Epochs of p1_horovod or p2_strategy, in the columns of version 1 and those of version 2 that hold for a job.
 
     Adds `began` (s from the job's start to the epoch's), `wait_seconds` (sum over its steps) and `job_seconds`, from
     the job's start to its end: by its rows, of earlier runs by their provenance. `setup_seconds` goes from the job's
     start to the end of the warm-up; in earlier runs from the learner's, a second or two later. Raises SchemaError.
     """
-    earlier = store.read(experiment, results, version=1).assign(**CONSTANT[experiment])
+    earlier = parquet.read(experiment, results, version=1).assign(**CONSTANT[experiment])
     earlier["job_seconds"] = (
         (pd.to_datetime(earlier.ended) - pd.to_datetime(earlier.started)).dt.total_seconds().astype(float)
     )
-    newer = derive(store.read(experiment, results), experiment)
+    newer = derive(parquet.read(experiment, results), experiment)
     whole = [frame for frame in (earlier, newer) if len(frame)]
     columns = list(dict.fromkeys([*earlier.columns, *newer.columns, *ADDED]))
     return (pd.concat(whole, ignore_index=True) if whole else newer).reindex(columns=columns)
@@ -79,4 +80,4 @@ def derive(rows: pd.DataFrame, experiment: str) -> pd.DataFrame:
 
 def columns(experiment: str) -> list[str]:
     """The columns that `read` gives at least."""
-    return [*schemas.of(experiment, 1).names, *store.ORIGIN, *ADDED]
+    return [*schemas.of(experiment, 1).names, *parquet.ORIGIN, *ADDED]

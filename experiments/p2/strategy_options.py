@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from experiments import fashion, stalls, store, strategy, sweep
-from experiments.usage import UsageError
+from experiments.cli import UsageError
+from experiments.machine import stalls, sweep
+from experiments.p2 import fashion_mnist, worker_job
+from experiments.store.files import RESULTS
 
 EXPERIMENT = "p2_strategy"
 SWEEP = {"mirrored": [1, 2, 4, 8], "multiworker": [1, 2, 4, 8, 16]}
@@ -22,7 +24,7 @@ RATE_AT_256 = 0.05  # learning rate of an effective batch of 256; proportional t
 class Config:
     """A job and where it runs; equal configurations are the same run."""
 
-    job: strategy.Job
+    job: worker_job.Job
     scaling: str
     base: int  # weak: images per learner; strong: the effective batch
     dataset: str
@@ -42,7 +44,7 @@ class Config:
         """The readable part of the run's name."""
         j = self.job
         how = j.all_reduce if j.strategy == "mirrored" else j.communication
-        size = "" if j.image_size == strategy.PADDED else f"-{j.image_size}px"
+        size = "" if j.image_size == worker_job.PADDED else f"-{j.image_size}px"
         where = f"-{self.hosts}hosts" + (f"-{self.gbit:g}gbit" if self.gbit else "") if self.hosts > 1 else ""
         what = f"{j.device}-{self.scaling}-{j.learners}x{j.per_learner_batch}{size}"
         return f"{what}-{j.strategy}-{how}{where}-r{self.repeat}"
@@ -102,7 +104,7 @@ def arguments(description: str | None) -> Parser:
     p.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     p.add_argument("--base", type=int, default=64, help="weak scaling: images per learner and step (default 64)")
     p.add_argument("--effective-batch", type=int, default=256, help="strong scaling: images per step (default 256)")
-    p.add_argument("--image-size", type=int, default=strategy.PADDED, help="pixels, resized (default 32, padded)")
+    p.add_argument("--image-size", type=int, default=worker_job.PADDED, help="pixels, resized (default 32, padded)")
     p.add_argument("--epochs", type=int, default=10, help="default 10")
     p.add_argument("--steps-per-epoch", type=int, help="fewer than all images make, for timing (default: all)")
     p.add_argument("--evaluate", action=argparse.BooleanOptionalAction, default=True, help="test after every epoch")
@@ -132,7 +134,7 @@ def arguments(description: str | None) -> Parser:
     p.add_argument(
         "--skip-finished", action="store_true", help="do nothing where the results are there; several jobs do so"
     )
-    p.add_argument("--results", type=Path, default=store.RESULTS, help="folder for results")
+    p.add_argument("--results", type=Path, default=RESULTS, help="folder for results")
     p.add_argument("--job", help=argparse.SUPPRESS)  # what a worker that was started here does, in JSON
     p.add_argument("--report", type=Path, help=argparse.SUPPRESS)  # where worker 0 writes its report
     return p
@@ -145,8 +147,8 @@ def check(a: argparse.Namespace) -> None:
     for name, value in [*values, *([("workers", a.workers)] if a.workers is not None else [])]:
         if value < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-    if a.image_size < strategy.PADDED:
-        raise UsageError(f"--image-size must be at least {strategy.PADDED}, ResNet-50's least, not {a.image_size}")
+    if a.image_size < worker_job.PADDED:
+        raise UsageError(f"--image-size must be at least {worker_job.PADDED}, ResNet-50's least, not {a.image_size}")
     if not 0 <= a.seed < 2**31:
         raise UsageError(f"--seed must be 0 to {2**31 - 1}, not {a.seed}")
     for option, seconds in (("--join-timeout", a.join_timeout), ("--stall-timeout", a.stall_timeout)):
@@ -176,14 +178,18 @@ def configure(a: argparse.Namespace, scaling: str, distribution: str, how: str, 
         raise UsageError(f"--effective-batch {effective} can't be divided by {learners} learners")
     if a.hosts > workers:
         raise UsageError(f"--hosts {a.hosts} is more than the {workers} workers")
-    samples = fashion.FILES["train_images"][1][0] if a.data == "fashion" else len(fashion.synthetic().train_images)
+    samples = (
+        fashion_mnist.FILES["train_images"][1][0]
+        if a.data == "fashion"
+        else len(fashion_mnist.synthetic().train_images)
+    )
     most = samples // effective
     steps = most // a.steps_per_execution * a.steps_per_execution if a.steps_per_epoch is None else a.steps_per_epoch
     if not 1 <= steps <= most:
         raise UsageError(f"--steps-per-epoch must be 1 to {most} with {samples:,} images and batches of {effective}")
     if steps % a.steps_per_execution:
         raise UsageError(f"--steps-per-epoch {steps} is no multiple of --steps-per-execution {a.steps_per_execution}")
-    job = strategy.Job(
+    job = worker_job.Job(
         network=a.network,
         image_size=a.image_size,
         device=a.device,

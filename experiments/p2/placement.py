@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from experiments import cores, jobs
-from experiments.strategy import Job
-from experiments.usage import RunError, UsageError
-from experiments.watch import host_and_port, silent_peers
+from experiments.cli import RunError, UsageError
+from experiments.machine import cores, nvidia, supervision
+from experiments.p2.join_timeout import host_and_port, silent_peers
+from experiments.p2.worker_job import Job
 
 PINNED = "DLPERF_CORES"  # in the environment of a worker process: which logical CPUs it has
 
@@ -26,8 +26,8 @@ def devices(job: Job, workers: int, oversubscribe: bool) -> list[dict[str, str]]
     if job.device == "cpu":
         sets = cores.core_sets(workers, job.threads * local, oversubscribe)
         return [{PINNED: ",".join(map(str, cpus))} for cpus in sets]
-    jobs.check_gpus(workers * local, oversubscribe=False)
-    gpus = jobs.gpus()
+    nvidia.check_gpus(workers * local, oversubscribe=False)
+    gpus = nvidia.gpus()
     return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i * local : (i + 1) * local])} for i in range(workers)]
 
 
@@ -184,4 +184,4 @@ def assigned_failure(experiment: str, assigned: AssignedWorker, status: int, log
                 said = [f"{who} lost {', '.join(silent)}, which no longer answer{'s' if one else ''}"]
                 break
             time.sleep(0.5)
-    return RunError(f"{[*said, *raised, f'{who} {jobs.ended(status)}'][0]}; nothing was written")
+    return RunError(f"{[*said, *raised, f'{who} {supervision.ended(status)}'][0]}; nothing was written")

@@ -1,49 +1,17 @@
-"""What the scripts that start learners share: this machine's GPUs, how a job's script starts itself again as a learner,
-and what to say of one that failed."""
+"""How a script starts itself again as a learner, and what to say of a learner that failed."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from experiments import store
-from experiments.usage import RunError, UsageError
+from experiments.cli import RunError
 
 EPOCH_LINE = "epoch "  # how the progress of a job's first process starts
 LOG_LINES = 400  # of a job's output, what is kept at most
-
-
-def gpus() -> list[str]:
-    """This machine's GPUs by number, or as CUDA_VISIBLE_DEVICES names them; none without a driver."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
-    all_of_them = [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return all_of_them if visible is None else [name for name in visible.split(",") if name][: len(all_of_them)]
-
-
-def check_gpus(learners: int, oversubscribe: bool) -> None:
-    """Raise UsageError when this machine has too few GPUs for so many learners."""
-    there = len(gpus())
-    if not there:
-        raise UsageError("--device gpu: this machine has no NVIDIA GPU; use --device cpu")
-    if learners > there and not oversubscribe:
-        raise UsageError(f"{learners} learners need as many GPUs, this machine has {there}; use fewer")
-
-
-def device_name(kind: str) -> str:
-    """The name of this machine's processor, or of its first GPU."""
-    if kind == "cpu":
-        return store.cpu_name()
-    names = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
-    return names.stdout.splitlines()[0].strip()
 
 
 def command(script: str, *arguments: str) -> list[str]:
