@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from experiments.store.files import ROOT
 from report.answers import Answer
 
-REPORT = Path(__file__).resolve().parents[1] / "report"
+REPORT = ROOT / "report"
 CHAPTERS = {"p3-architectures.qmd": "architectures", "p4-batch-augmentation.qmd": "augmentation"}
 SHOWN = ("fig_", "tbl_", "answer_", "text_", "calculation_", "proof_", "formula_", "sum_")
 # A chapter's parts of the homework, then what goes beyond it.

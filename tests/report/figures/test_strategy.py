@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from experiments.store.files import ROOT
 from report.answers import Answer, Missing
 from report.figures import (
     strategy,
@@ -27,7 +27,7 @@ from tests.p1_runs import data, lines, text
 from tests.p2_runs import BOTH, CORES, GPUS, K80, NONE, TWO_HOSTS, VERSION_1, core, job, repeated, runs, ten
 
 MODULES = [strategy, strategy_beyond, strategy_costs, strategy_efficiency, strategy_reductions]
-CHAPTER = (Path(__file__).resolve().parents[1] / "report" / "p2-strategy.qmd").read_text(encoding="utf-8")
+CHAPTER = (ROOT / "report" / "p2-strategy.qmd").read_text(encoding="utf-8")
 CELLS = re.findall(r"^```\{python\}\n(.*?)^```$", CHAPTER, re.DOTALL | re.MULTILINE)
 
 

@@ -25,7 +25,7 @@ from report.figures import (
 from report.figures.augmentation_runs import finished
 from tests.frames import H100, H200
 from tests.p1_runs import data, lines
-from tests.test_provenance import write
+from tests.report.test_chapters import write
 
 NO_EPOCHS = augmentation.load().iloc[:0]
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import inspect
 import re
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from experiments.store.files import ROOT
 from report.answers import Answer, Missing
 from report.figures import horovod, horovod_costs, horovod_gpu, horovod_hosts, horovod_runs
 from tests.frames import H100, p1
 from tests.p1_runs import BOTH, NO_SUMS, NONE, TWO_HOSTS, cores, data, gpus, lines, runs, text, two_hosts
 
 MODULES = [horovod, horovod_costs, horovod_gpu, horovod_hosts, horovod_runs]
-CHAPTER = (Path(__file__).resolve().parents[1] / "report" / "p1-horovod.qmd").read_text(encoding="utf-8")
+CHAPTER = (ROOT / "report" / "p1-horovod.qmd").read_text(encoding="utf-8")
 CELLS = re.findall(r"^```\{python\}\n(.*?)^```$", CHAPTER, re.DOTALL | re.MULTILINE)
 # ---- the chapter ---------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ LEARNER = """
 import sys
 import torch, torch.distributed as dist
 from experiments.p4 import split_engine
-from tests.test_split_engine import after_two_steps, np
+from tests.experiments.p4.test_split_engine import after_two_steps, np
 kind, rank, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)

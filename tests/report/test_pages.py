@@ -3,16 +3,15 @@
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from derivations import scaling
+from experiments.store.files import ROOT
 from report import whatif
 from report.engine import Book, render
 
-ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = Book.read(ROOT).chapters
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]

@@ -18,7 +18,7 @@ from experiments import allreduce
 from experiments.cli import RunError, UsageError
 from experiments.scaling import allreduce_learner
 from experiments.store import parquet
-from tests.test_hosts import makes_hosts
+from tests.experiments.machine.test_hosts import makes_hosts
 
 SCRIPT = Path(allreduce.__file__)
 TINY = ["--backend", "gloo", "--oversubscribe", "--windows", "2", "--window-seconds", "0.01"]

@@ -10,6 +10,7 @@ import pytest
 
 from experiments.cli import UsageError
 from experiments.scaling import published
+from experiments.store.files import ROOT
 
 HEAD = "series,framework,network,machine,precision,node_learners,link_gbit_per_second,learners,per_learner_batch"
 FEW = f"""{HEAD},unit,value,source
@@ -70,7 +71,7 @@ def test_bad_tables(tmp_path: Path, text: str | None, message: str) -> None:
 
 
 def test_the_report_needs_no_scipy() -> None:
-    chapter = Path(__file__).parents[1] / "report" / "scaling-model.qmd"
+    chapter = ROOT / "report" / "scaling-model.qmd"
     cell = chapter.read_text().split("```{python}\n")[1].split("```")[0]
     imports = "\n".join(line for line in cell.splitlines() if line.startswith(("import", "from")))
     code = f"import sys\nsys.modules['scipy'] = None\n{imports}"
