@@ -37,9 +37,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 from tqdm import tqdm
 
 from experiments.cli import RunError, exit_status
-from experiments.machine import cores, nvidia, processes, settings, supervision, sweep
+from experiments.machine import cores, nvidia, settings, supervision, sweep
 from experiments.machine.device_names import device_name
 from experiments.machine.hosts import Hosts
+from experiments.machine.job_clock import job_start
 from experiments.machine.link_speed import Link
 from experiments.p1 import horovod_launch, horovod_options, learner
 from experiments.p1.horovod_options import Config, check_devices, configure
@@ -59,7 +60,7 @@ def arguments() -> argparse.ArgumentParser:
 def be_learner(c: Config, report: Path, pin: str) -> int:
     """Do one learner's part in a process that a launcher started; its exit status. Raises UsageError."""
     horovod_launch.join(horovod_launch.spec(c.slots), c.learners)
-    began = processes.job_start()
+    began = job_start()
     rank, local = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_LOCAL_RANK"])
     place, all_here = (rank, c.learners) if pin == "rank" else (local, int(os.environ["HOROVOD_LOCAL_SIZE"]))
     if c.job.device == "cpu":

@@ -13,23 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from experiments.cli import RunError, UsageError
+from experiments.cli import RunError
 from experiments.machine import stalls
+from experiments.machine.job_clock import STARTED
 
 LINGER = 15.0  # s from SIGTERM to SIGKILL; horovodrun takes up to 5 to end what it started
 OWN_RANK = "DLPERF_RANK"  # the rank of a process that the job's script starts itself, in its environment
-STARTED = "DLPERF_JOB_STARTED"  # when the job's first process was started, in seconds since 1970
 PREFIX = re.compile(r"^(\[[\d,]+\]<std(out|err)>: ?|\d+: )")  # what launchers put before a learner's lines
-
-
-def job_start() -> float:
-    """In a process that `Processes` started: the job's start on this process's time.perf_counter. Raises UsageError.
-
-    Other hosts' clocks are taken to agree with that of the starting one.
-    """
-    if STARTED not in os.environ:
-        raise UsageError("a process of a job that doesn't know the job's start; start the job without --report")
-    return time.perf_counter() - (time.time() - float(os.environ[STARTED]))
 
 
 class Processes:

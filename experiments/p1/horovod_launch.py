@@ -23,7 +23,8 @@ from typing import NamedTuple
 from experiments.cli import UsageError
 from experiments.machine import settings, stalls, supervision
 from experiments.machine.hosts import INTERFACE, Hosts
-from experiments.machine.processes import OWN_RANK, STARTED, Processes
+from experiments.machine.job_clock import STARTED
+from experiments.machine.processes import OWN_RANK, Processes
 
 LAUNCHERS = ("horovodrun", "mpirun", "slurm", "none")
 INSTALL = "build it with: make horovod"

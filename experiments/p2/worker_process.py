@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.machine import processes, supervision
+from experiments.machine import supervision
+from experiments.machine.job_clock import job_start
 from experiments.p2 import fashion_mnist, worker_job
 from experiments.p2.join_timeout import JoinTimeout
 from experiments.p2.placement import PINNED, cluster
@@ -28,7 +29,7 @@ from experiments.store.provenance import library_versions, loaded_sources
 
 def job_clock() -> Callable[[], float]:
     """Seconds since the job's start. Raises UsageError in a process that was started by hand."""
-    began = processes.job_start()
+    began = job_start()
     return lambda: time.perf_counter() - began
 
 

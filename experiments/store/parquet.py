@@ -87,27 +87,35 @@ def _check_nulls(table: pa.Table) -> None:
             raise ValueError(f"column '{field.name}' has empty values")
 
 
-def _load(path: Path) -> tuple[pa.Table, Provenance]:
-    """Read and validate one file; SchemaError names it."""
+def _open(path: Path) -> tuple[pq.ParquetFile, Run]:
+    """A file whose footer was read and validated, and its run; SchemaError names the file."""
     _schema(path.parent.name, path)  # an unknown experiment is the first thing to say
     try:
-        table = pq.read_table(path, partitioning=None)
-        origin = Provenance.model_validate_json((table.schema.metadata or {})[METADATA_KEY])
+        file = pq.ParquetFile(path)
+        origin = Provenance.model_validate_json((file.schema_arrow.metadata or {})[METADATA_KEY])
     except KeyError:
         raise SchemaError(f"{path}: has no provenance; remove it or run the experiment again") from None
     except (pa.ArrowException, OSError, ValidationError) as error:
         raise SchemaError(f"{path}: cannot be read ({error}); remove it or run the experiment again") from error
-    if not table.schema.equals(_schema(path.parent.name, path, origin.schema_version)):
+    if not file.schema_arrow.equals(_schema(path.parent.name, path, origin.schema_version)):
         raise SchemaError(f"{path}: columns or types break the schema of '{path.parent.name}'; run it again")
     if (origin.experiment, origin.run_id) != (path.parent.name, path.stem):
         raise SchemaError(f"{path}: its provenance names another run, {origin.experiment}/{origin.run_id}")
-    if not table.num_rows:
+    if not file.metadata.num_rows:
         raise SchemaError(f"{path}: has no rows")
+    return file, Run(path, origin, file.metadata.num_rows)
+
+
+def _rows(path: Path, file: pq.ParquetFile) -> pa.Table:
+    """The rows of an open file; SchemaError names it."""
     try:
+        table = file.read()
         _check_nulls(table)
+    except (pa.ArrowException, OSError) as error:
+        raise SchemaError(f"{path}: cannot be read ({error}); remove it or run the experiment again") from error
     except ValueError as error:
         raise SchemaError(f"{path}: {error}") from error
-    return table, origin
+    return table
 
 
 def origins(experiment: str, results: Path = RESULTS) -> list[Provenance]:
@@ -120,9 +128,10 @@ def origins(experiment: str, results: Path = RESULTS) -> list[Provenance]:
 
 
 def run(path: Path) -> Run:
-    """The stored run of one file. Raises SchemaError on a bad one, or none."""
-    table, origin = _load(path)
-    return Run(path, origin, table.num_rows)
+    """The stored run of one file, by its footer. Raises SchemaError on a bad one, or none."""
+    file, found = _open(path)
+    file.close()
+    return found
 
 
 def finished(path: Path, config: Mapping[str, Any]) -> bool:
@@ -138,7 +147,7 @@ def finished(path: Path, config: Mapping[str, Any]) -> bool:
 
 
 def runs(results: Path = RESULTS) -> list[Run]:
-    """All stored runs, ordered by experiment and run id. Raises SchemaError on a bad file."""
+    """All stored runs, by their files' footers, ordered by experiment and run id. Raises SchemaError on a bad one."""
     return [run(path) for path in sorted(results.glob("*/*.parquet"))]
 
 
@@ -167,12 +176,14 @@ def read(experiment: str, results: Path = RESULTS, version: int | None = None) -
     wanted = _schema(experiment, results / experiment, version)
     frames = []
     for path in sorted((results / experiment).glob("*.parquet")):
-        table, origin = _load(path)
-        if table.schema.equals(wanted):
+        file, found = _open(path)
+        origin = found.provenance
+        if file.schema_arrow.equals(wanted):
             outside = json.dumps(settings.identity(origin.settings), sort_keys=True)
             derived = {"allocation": origin.where, "environment": outside}
             known = {name: derived[name] if name in derived else getattr(origin, name) for name in ORIGIN}
-            frames.append(table.to_pandas().assign(**known))
+            frames.append(_rows(path, file).to_pandas().assign(**known))
+        file.close()
     if frames:
         return pd.concat(frames, ignore_index=True)
     return wanted.empty_table().to_pandas().reindex(columns=[*wanted.names, *ORIGIN])

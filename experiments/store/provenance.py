@@ -24,26 +24,9 @@ from experiments.machine import allocation, settings
 from experiments.machine.device_names import cpu_name
 from experiments.store import ledger, schemas
 from experiments.store.files import ROOT
-from experiments.store.ledger import file_hash
+from experiments.store.ledger import NO_NUMBERS, file_hash
 
 GPU_LIBRARY = re.compile(r"lib(cublas|cudart|cudnn|nccl)\.so\.")
-# The project's modules that every script loads and that no number depends on.
-NO_NUMBERS = {
-    ROOT / "experiments" / path
-    for path in (
-        "cli.py",
-        "machine/allocation.py",
-        "machine/device_names.py",
-        "machine/settings.py",
-        "store/files.py",
-        "store/ledger.py",
-        "store/parquet.py",
-        "store/provenance.py",
-        "store/schemas.py",
-        "store.py",  # former names, in early runs
-        "usage.py",
-    )
-}
 
 
 class CommitError(UsageError, RuntimeError):
@@ -85,8 +68,8 @@ class Provenance(BaseModel):
     def changes(self, root: Path = ROOT) -> dict[str, list[str]]:
         """The sources that have changed, moved, or are gone since the run; with each why the run's numbers stay as they
         are, the reasons of all changes on the way to what the source is now, or none where that isn't known."""
-        # Early runs list sources that no number depends on.
-        numbers = {path: digest for path, digest in sorted(self.sources.items()) if ROOT / path not in NO_NUMBERS}
+        # Earlier runs list some that no number depends on.
+        numbers = {path: digest for path, digest in sorted(self.sources.items()) if path not in NO_NUMBERS}
         changed = {path: digest for path, digest in numbers.items() if file_hash(root / path) != digest}
         return {path: ledger.reasons(path, digest, root) for path, digest in changed.items()}
 
@@ -101,10 +84,11 @@ def loaded_sources() -> dict[str, str]:
     Those are its loaded modules and any file that a module names as its SOURCE, such as kernels in another language.
     """
     named = [getattr(m, name, None) for m in list(sys.modules.values()) for name in ("__file__", "SOURCE")]
-    files = {Path(f).resolve() for f in named if isinstance(f, str | Path)} - NO_NUMBERS
+    files = {Path(f).resolve() for f in named if isinstance(f, str | Path)}
     own = [f for f in files if f.is_relative_to(ROOT) and f.name != "__init__.py"]
     kept = [f for f in own if f.relative_to(ROOT).parts[0] in {"experiments", "derivations"}]
-    return {f.relative_to(ROOT).as_posix(): file_hash(f) for f in sorted(kept)}
+    recorded = {f.relative_to(ROOT).as_posix(): file_hash(f) for f in sorted(kept)}
+    return {path: digest for path, digest in recorded.items() if path not in NO_NUMBERS}
 
 
 def git_state() -> tuple[str, bool]:

@@ -170,20 +170,3 @@ def test_a_job_that_ends_is_no_longer_watched() -> None:
         job.start(["sh", "-c", "(sleep 1; kill -CONT $$)& kill -STOP $$; exit 3"], {processes.OWN_RANK: "0"})
         job.unwatch()
         assert job.wait() == (0, 3)
-
-
-def test_a_process_knows_its_jobs_start() -> None:
-    say = "from experiments import processes; import time; print(time.perf_counter() - processes.job_start())"
-    said: list[str] = []
-    before = time.perf_counter()
-    with processes.Processes(said.append) as job:
-        job.start([sys.executable, "-c", say], {"PYTHONPATH": str(Path(processes.__file__).parents[2])})
-        assert job.wait() is None
-        assert 0 < job.seconds <= time.perf_counter() - before
-    assert 0 < float(said[0]) < job.seconds
-
-
-def test_a_process_that_no_job_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(processes.STARTED, raising=False)
-    with pytest.raises(ValueError, match="doesn't know the job's start; start the job without --report"):
-        processes.job_start()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import RunError, UsageError
-from experiments.machine import processes, stalls
+from experiments.machine import job_clock, processes, stalls
 from experiments.p1 import horovod_launch
 from tests.processes import started_for
 
@@ -24,8 +24,8 @@ needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, 
 # A learner without a framework: says its place, and fails where it is told to.
 LEARNER = """
 import os, sys, time
-from experiments import launch, processes, stalls
-launch.join(sys.argv[1], int(sys.argv[2]))
+from experiments.p1 import horovod_launch
+horovod_launch.join(sys.argv[1], int(sys.argv[2]))
 rank = int(os.environ["HOROVOD_RANK"])
 line = f"rank {rank} of {os.environ['HOROVOD_SIZE']} host {os.environ['HOROVOD_CROSS_RANK']}\\n"
 os.write(1, line.encode())  # at once: learners of a stand-in share a pipe
@@ -220,7 +220,7 @@ def test_what_mpirun_hands_on_to_other_hosts(monkeypatch: pytest.MonkeyPatch) ->
     argv = horovod_launch._command("mpirun", "a:1", 1, ["true"], {"HOROVOD_CONTROLLER": "gloo"})
     passed = {name for option, name in pairwise(argv) if option == "-x"}
     assert {"HOROVOD_CYCLE_TIME", "OMP_NUM_THREADS", "DLPERF_ALLOCATION", "HOROVOD_CONTROLLER"} <= passed
-    assert {stalls.MARK, processes.STARTED} <= passed
+    assert {stalls.MARK, job_clock.STARTED} <= passed
     assert not {"OMPI_MCA_btl", "HOME"} & passed  # the first one mpirun hands on anyway
 
 

@@ -40,11 +40,12 @@ TINY = frameworks.Job(
 SCRIPT = """
 import json, sys
 import numpy as np
-from experiments import launch, learner, processes
-launch.join("localhost:2", 2)
-job, folder = learner.Job(**json.loads(sys.argv[1])), sys.argv[2]
+from experiments.machine.job_clock import job_start
+from experiments.p1 import frameworks, horovod_launch, learner
+horovod_launch.join("localhost:2", 2)
+job, folder = frameworks.Job(**json.loads(sys.argv[1])), sys.argv[2]
 trained, hooked = [], []
-make = learner.FRAMEWORKS[job.framework]
+make = frameworks.FRAMEWORKS[job.framework]
 def made(job, learners):
     trained.append(make(job, learners))
     if job.framework == "torch" and job.allreduce:
@@ -52,8 +53,8 @@ def made(job, learners):
         synchronize = optimizer.synchronize
         optimizer.synchronize = lambda: (hooked.append(len(optimizer._handles)), synchronize())
     return trained[0]
-learner.FRAMEWORKS[job.framework] = made
-reports = learner.train(job, 2, processes.job_start(), print)
+frameworks.FRAMEWORKS[job.framework] = made
+reports = learner.train(job, 2, job_start(), print)
 reports[0]["hooked"] = hooked
 np.savez(f"{folder}/rank{trained[0].rank}.npz", *trained[0].weights())
 if trained[0].rank == 0:

@@ -175,8 +175,9 @@ def test_images_are_padded_or_resized_bilinearly(tmp_path: Path) -> None:
 import sys
 import numpy as np
 from experiments.p2 import fashion_mnist
+from experiments.p2.worker import sized
 images = fashion_mnist.synthetic().train_images[:2]
-np.savez(sys.argv[1], images=images, padded=strategy.sized(images, 32), doubled=strategy.sized(images, 56))
+np.savez(sys.argv[1], images=images, padded=sized(images, 32), doubled=sized(images, 56))
 """
     file = tmp_path / "sizes.npz"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
