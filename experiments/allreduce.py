@@ -14,16 +14,11 @@ import argparse
 import json
 import math
 import os
-import select
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,10 +30,12 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from experiments.cli import RunError, UsageError, exit_status
+from experiments.cli import UsageError, exit_status
+from experiments.machine import supervision
 from experiments.machine.cores import core_sets
 from experiments.machine.device_names import cpu_name
 from experiments.machine.hosts import INTERFACE, Hosts
+from experiments.machine.processes import OWN_RANK, Processes
 from experiments.scaling.allreduce_learner import ITEM, MOST_LEARNERS, Config, learn
 from experiments.store import parquet
 from experiments.store.files import RESULTS, check_writable
@@ -47,7 +44,8 @@ from experiments.store.provenance import Code, provenance, timed_id
 EXPERIMENT = "allreduce"
 LEARNER = "--learner"  # the launcher's word for: be one
 GIB = 1 << 30
-LAST_WORDS_SECONDS = 2.0  # a learner that loses another may be noticed before the one that it lost
+WINDOW = "window "  # how a learner's lines start that tell of one
+LINGER = 1.0  # s until learners are killed; they leave nothing behind
 ENVIRONMENT = ("NCCL_", "TORCH_NCCL_", "GLOO_")
 
 
@@ -68,22 +66,18 @@ def arguments() -> argparse.ArgumentParser:
     return p
 
 
-def learner(config: dict[str, Any], rank: int, rendezvous: str, pipe: int) -> int:
-    """A learner's process: it reports through the pipe, and ends when its launcher does."""
-
-    def end_with_launcher() -> None:
-        os.read(0, 1)  # returns when the launcher's end is closed
-        os._exit(1)
+def learner(config: dict[str, Any], rank: int, rendezvous: str) -> int:
+    """A learner's process; rank 0 prints a line for each window."""
 
     def say(message: dict[str, Any]) -> None:
-        os.write(pipe, (json.dumps(message) + "\n").encode())
+        print(WINDOW + json.dumps(message), flush=True)
 
-    threading.Thread(target=end_with_launcher, daemon=True).start()
     try:
         learn(Config(**config), rank, rendezvous, say)
-    except Exception as error:  # whatever it is, the launcher must tell it
-        text = str(error).partition("\nException raised from")[0]  # what follows is a stack of C++
-        say({"rank": rank, "error": " ".join(text.split())[:1000] or type(error).__name__})
+    except Exception as error:
+        text = " ".join(str(error).partition("\nException raised from")[0].split())  # what follows is a stack of C++
+        lost = "by peer" in text  # somebody else has failed
+        print(f"{'' if lost else EXPERIMENT + ': '}learner {rank}: {text[:1000] or type(error).__name__}", flush=True)
         os._exit(1)  # destructors may wait for other learners
     return 0
 
@@ -152,81 +146,34 @@ def available_memory() -> int:
     return int(lines["MemAvailable"].split()[0]) * 1024
 
 
-@contextmanager
-def learners(c: Config) -> Iterator[tuple[list[subprocess.Popen[bytes]], int]]:
-    """The learners' processes and the pipe that they report through; none is left behind. Raises UsageError."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="allreduce-"))
-        hosts = None if c.gbit is None else stack.enter_context(Hosts(c.hosts, c.gbit, ssh=False))
-        reading, writing = os.pipe()
-        stack.callback(os.close, reading)
-        processes = []
-        try:
-            for rank in range(c.learners):
-                job = {"config": vars(c), "rank": rank, "rendezvous": f"{folder}/rendezvous", "pipe": writing}
-                command = [sys.executable, "-P", str(Path(__file__).resolve()), LEARNER, json.dumps(job)]
-                if hosts:
-                    command = hosts.command(hosts.names[rank % c.hosts], command)
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # a learner tells its errors through the pipe
-                    pass_fds=[writing],
-                    env=os.environ | c.environment,
-                    start_new_session=True,  # Ctrl-C is for the launcher
-                )
-                stack.callback(end, process)
-                processes.append(process)
-        finally:
-            os.close(writing)
-        yield processes, reading
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process if it still runs, and wait until it is gone."""
-    process.kill()
-    process.communicate()
-
-
-def failure(codes: Sequence[int | None], said: Sequence[dict[str, Any]]) -> str | None:
-    """What went wrong with which learner; one that was killed comes first, as others may only have lost it."""
-    for rank, code in enumerate(codes):
-        if code is not None and code < 0:
-            return f"learner {rank} of {len(codes)} was ended by {signal.Signals(-code).name}"
-    for message in said:
-        if "error" in message:
-            return f"learner {message['rank']} of {len(codes)} failed: {message['error']}"
-    for rank, code in enumerate(codes):
-        if code:
-            return f"learner {rank} of {len(codes)} ended with status {code}"
-    return None
-
-
 def collect(c: Config, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Run the learners to their end; what rank 0 said of each window. Raises UsageError; RunError when one fails."""
-    said: list[dict[str, Any]] = []
-    bar = tqdm(total=len(c.sizes) * c.windows, desc="windows", leave=False, disable=None)
-    with bar, learners(c) as (processes, pipe):
-        rest, patience = b"", math.inf
-        while True:
-            got = b""
-            if readable := bool(select.select([pipe], [], [], 0.1)[0]):
-                got = os.read(pipe, 1 << 16)
-                *lines, rest = (rest + got).split(b"\n")
-                for message in map(json.loads, lines):
-                    said.append(message)
-                    bar.update("window" in message)
-                    if message.get("window") == c.windows:
-                        say(summary(c, [m for m in said if m.get("bytes") == message["bytes"]]))
-            over = readable and not got  # all learners have closed the pipe, so they end
-            codes = [process.wait() if over else process.poll() for process in processes]
-            if wrong := failure(codes, said):
-                patience = min(patience, time.monotonic() + LAST_WORDS_SECONDS)
-                if over or time.monotonic() > patience:
-                    raise RunError(f"{wrong}; nothing was written")
-            elif over:
-                return said
+    said, log = list[dict[str, Any]](), list[str]()
+
+    def listen(line: str) -> None:
+        if not line.startswith(WINDOW):
+            log.append(line)
+            return
+        said.append(json.loads(line.removeprefix(WINDOW)))
+        bar.update()
+        if said[-1]["window"] == c.windows:
+            say(summary(c, said[-c.windows :]))
+
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=len(c.sizes) * c.windows, desc="windows", leave=False, disable=None))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-"))
+        hosts = None if c.gbit is None else stack.enter_context(Hosts(c.hosts, c.gbit, ssh=False))
+        processes = stack.enter_context(Processes(listen, LINGER))
+        for rank in range(c.learners):
+            job = {"config": vars(c), "rank": rank, "rendezvous": f"{folder}/rendezvous"}
+            command = supervision.command(__file__, LEARNER, json.dumps(job))
+            if hosts:
+                command = hosts.command(hosts.names[rank % c.hosts], command)
+            processes.start(command, c.environment | {OWN_RANK: str(rank)})
+        failed = processes.wait()
+    if failed is not None:
+        raise supervision.failure(EXPERIMENT, f"learner {failed[0]}", failed[1], log)
+    return said
 
 
 def bus_bandwidth(learners: int, size: Any, seconds: Any) -> Any:

@@ -123,7 +123,9 @@ def test_a_killed_learner_is_named_and_ends_the_run(long_run: Any, tmp_path: Pat
     os.kill(ranks[1], signal.SIGKILL)
     _, stderr = launcher.communicate(timeout=SECONDS)
     assert launcher.returncode == 1
-    assert stderr.splitlines()[1:] == ["allreduce: learner 1 of 2 was ended by SIGKILL; nothing was written"]
+    assert stderr.splitlines()[1:] == [
+        "allreduce: learner 1 was killed by signal 9; all others were stopped and nothing was written"
+    ]
     assert left_behind(ranks, tmp_path) == []
     assert not list(tmp_path.glob("allreduce-*"))
 
@@ -135,14 +137,25 @@ def test_learners_end_with_their_launcher(long_run: Any, tmp_path: Path) -> None
     assert left_behind(ranks, tmp_path) == []
 
 
-def test_who_failed() -> None:
-    lost = {"rank": 0, "error": "Connection closed by peer"}
-    assert allreduce.failure([None, None], [{"bytes": 4}]) is None
-    assert allreduce.failure([0, 0], []) is None
-    assert allreduce.failure([1, -9], [lost]) == "learner 1 of 2 was ended by SIGKILL"
-    wrong = {"rank": 1, "error": "a wrong sum"}
-    assert allreduce.failure([1, 1], [wrong, lost]) == "learner 1 of 2 failed: a wrong sum"
-    assert allreduce.failure([None, 3], []) == "learner 1 of 2 ended with status 3"
+def test_a_learner_says_why_it_failed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def exit_now(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", exit_now)
+    config = vars(allreduce.configure(allreduce.arguments().parse_args([*TINY, "--max-bytes", "1024"])))
+    for message, line in {
+        "a wrong sum": "allreduce: learner 1: a wrong sum\n",
+        "Connection closed by peer\nException raised from x.cc:1": "learner 1: Connection closed by peer\n",
+        "": "allreduce: learner 1: RuntimeError\n",
+    }.items():
+
+        def learn(*_: object, message: str = message) -> None:
+            raise RuntimeError(message)
+
+        monkeypatch.setattr(allreduce, "learn", learn)
+        with pytest.raises(SystemExit, match="1"):
+            allreduce.learner(config, 1, "/nowhere")
+        assert capsys.readouterr().out == line
 
 
 @pytest.mark.parametrize("learners", [2, 3])
