@@ -16,15 +16,13 @@ import functools
 import hashlib
 import os
 import platform
-import re
 import secrets
-import shutil
-import subprocess
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from experiments.cli import UsageError
+from experiments.machine import nvidia
 
 TOKEN = "DLPERF_ALLOCATION"
 EARLIER = Path(__file__).with_name("allocations.csv")
@@ -41,18 +39,6 @@ class Window(NamedTuple):
     last: datetime
 
 
-@functools.cache
-def physical_gpus() -> tuple[str, ...]:
-    """The UUIDs of all GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says; none without a driver.
-
-    Asked once a process: a sweep names its allocation several times a job, and the driver can take a second to answer.
-    """
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
-    return tuple(re.findall(r"UUID: (GPU-[0-9a-f-]+)", listed.stdout))
-
-
 def token() -> str:
     """The token of this go: the one handed on in the environment, or a new one, which child processes get.
 
@@ -67,7 +53,7 @@ def token() -> str:
 def current() -> str:
     """This allocation: 8 hex digits that depend on the boot, the host's name, its GPUs and the token."""
     boot = BOOT.read_text().strip() if BOOT.exists() else ""
-    parts = [boot, platform.node(), *physical_gpus(), token()]
+    parts = [boot, platform.node(), *nvidia.physical_gpus(), token()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 

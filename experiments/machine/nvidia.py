@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
 import subprocess
 
 from experiments.cli import UsageError
 
 
+@functools.cache
+def physical_gpus() -> tuple[str, ...]:
+    """The UUIDs of all GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says; none without a driver.
+
+    Asked once a process: a sweep names its allocation several times a job, and the driver can take a second to answer.
+    """
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
+    return tuple(re.findall(r"UUID: (GPU-[0-9a-f-]+)", listed.stdout))
+
+
 def gpus() -> list[str]:
     """This machine's GPUs by number, or as CUDA_VISIBLE_DEVICES names them; none without a driver."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
-    all_of_them = [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
+    all_of_them = [str(i) for i in range(len(physical_gpus()))]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return all_of_them if visible is None else [name for name in visible.split(",") if name][: len(all_of_them)]
 

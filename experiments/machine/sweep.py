@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol, TypeVar
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from experiments.cli import RunError, UsageError
 from experiments.machine import allocation
 from experiments.store import parquet
-from experiments.store.provenance import timed_id
+from experiments.store.provenance import Provenance, timed_id
 
 
 class Config(Protocol):
@@ -69,15 +69,39 @@ def fitting(configs: Sequence[C], check: Callable[[C], None]) -> list[C]:
     return fit
 
 
-def estimate(experiment: str, configs: Sequence[Config], results: Path) -> float | None:
+def estimate(configs: Sequence[Config], earlier: Iterable[Provenance]) -> float | None:
     """Seconds that the jobs will take, by the median of earlier runs that differ in the repetition at most; None when
     not all of them have one."""
     known: dict[str, list[float]] = {}
-    for origin in parquet.origins(experiment, results):
+    for origin in earlier:
         key = json.dumps(origin.config | {"repeat": 0}, sort_keys=True)
         known.setdefault(key, []).append((origin.ended - origin.started).total_seconds())
     keys = [json.dumps(_plain(config.flat()) | {"repeat": 0}, sort_keys=True) for config in configs]
     return sum(median(known[key]) for key in keys) if all(key in known for key in keys) else None
+
+
+def _announce(
+    configs: Sequence[Config],
+    todo: Sequence[Config],
+    earlier: Sequence[Provenance],
+    skip_finished: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Say which jobs will be run, for how long, and whether some of them were run before in another allocation."""
+    if skip_finished:
+        here, wanted = allocation.current(), [_plain(config.flat()) for config in todo]
+        others = sum(origin.where != here and origin.config in wanted for origin in earlier)
+        if others:
+            say(
+                f"{others} of these jobs were run in another allocation; times are compared within one only, "
+                "so the series starts anew"
+            )
+    if len(configs) > 1:
+        seconds = estimate(todo, earlier) if todo else 0.0
+        took = "of unknown length" if seconds is None else f"about {max(1, round(seconds / 60))} min"
+        say(f"plan: {len(todo)} jobs, {took}; to go on after a stop: {allocation.TOKEN}={allocation.token()}")
+        for config in todo:
+            say(f"  {config.slug}")
 
 
 def run_all(
@@ -107,20 +131,7 @@ def run_all(
     for config in configs:
         if config not in todo:
             say(f"{config.slug}: finished before, skipped")
-    if skip_finished:
-        here, wanted = allocation.current(), [_plain(config.flat()) for config in todo]
-        others = [o for o in parquet.origins(experiment, results) if o.where != here and o.config in wanted]
-        if others:
-            say(
-                f"{len(others)} of these jobs were run in another allocation; times are compared within one only, "
-                "so the series starts anew"
-            )
-    if len(configs) > 1:
-        seconds = estimate(experiment, todo, results) if todo else 0.0
-        took = "of unknown length" if seconds is None else f"about {max(1, round(seconds / 60))} min"
-        say(f"plan: {len(todo)} jobs, {took}; to go on after a stop: {allocation.TOKEN}={allocation.token()}")
-        for config in todo:
-            say(f"  {config.slug}")
+    _announce(configs, todo, parquet.origins(experiment, results), skip_finished, say)
     failed: list[str] = []
     for config in tqdm(todo, desc="jobs", unit="job", disable=True if len(todo) < 2 else None):
         try:

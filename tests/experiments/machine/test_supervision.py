@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,20 @@ def fake_driver(folder: Path, listed: str, monkeypatch: pytest.MonkeyPatch) -> N
     script.write_text(f"#!/bin/sh\n[ $1 = --list-gpus ] && printf '{listed}' || printf 'Fast GPU \\nFast GPU\\n'\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    nvidia.physical_gpus.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def asked_again() -> Iterator[None]:
+    yield
+    nvidia.physical_gpus.cache_clear()
 
 
 def test_gpus_are_the_visible_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    fake_driver(tmp_path, "GPU 0: Fast\\nGPU 1: Fast\\nGPU 2: Fast\\n", monkeypatch)
+    fake_driver(
+        tmp_path, "GPU 0: Fast (UUID: GPU-a)\\nGPU 1: Fast (UUID: GPU-b)\\nGPU 2: Fast (UUID: GPU-c)\\n", monkeypatch
+    )
     assert nvidia.gpus() == ["0", "1", "2"] and device_name("gpu") == "Fast GPU"
     for visible, expected in (("", []), ("2", ["2"]), ("1,2", ["1", "2"]), ("0,1,2,3", ["0", "1", "2"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -35,6 +45,7 @@ def test_gpus_are_the_visible_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UsageError, match="this machine has no NVIDIA GPU"):
         nvidia.check_gpus(1, oversubscribe=True)
     (tmp_path / "nvidia-smi").unlink()
+    nvidia.physical_gpus.cache_clear()
     assert nvidia.gpus() == [] and device_name("cpu") == cpu_name()
 
 

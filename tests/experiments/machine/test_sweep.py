@@ -106,10 +106,10 @@ def test_the_plan_comes_first_with_an_estimate_from_earlier_repetitions(
     assert "  job-1-r2\n  job-2-r2\n" in said[0]
     stored(Job(1), tmp_path, seconds=100)
     stored(Job(2), tmp_path, seconds=200)
-    assert sweep.estimate(EXPERIMENT, jobs, tmp_path) == pytest.approx(300)
+    assert sweep.estimate(jobs, parquet.origins(EXPERIMENT, tmp_path)) == pytest.approx(300)
     stored(Job(2, 3), tmp_path, seconds=260)
-    assert sweep.estimate(EXPERIMENT, jobs, tmp_path) == pytest.approx(100 + 230)
-    assert sweep.estimate(EXPERIMENT, [*jobs, Job(4)], tmp_path) is None
+    assert sweep.estimate(jobs, parquet.origins(EXPERIMENT, tmp_path)) == pytest.approx(100 + 230)
+    assert sweep.estimate([*jobs, Job(4)], parquet.origins(EXPERIMENT, tmp_path)) is None
 
 
 def test_a_failed_job_is_named_and_the_others_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
