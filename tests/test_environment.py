@@ -22,11 +22,12 @@ ENVIRONMENT: dict[str, Any] = yaml.safe_load((ROOT / "environment.yml").read_tex
 CONDA_NAMES = {
     "playwright": "playwright-python",
     "pypandoc-binary": "pypandoc",
+    "quarto-cli": "quarto",
     "torch": "pytorch",
     "typst": "typst-py",
 }
-# What pip can't install, or what conda needs beside pypandoc, whose conda package has no pandoc inside.
-CONDA_ONLY = {"quarto": ">=1.10", "pandoc": ">=3.6", "pip": ""}
+# What conda needs beside pypandoc, whose conda package has no pandoc inside.
+CONDA_ONLY = {"pandoc": ">=3.6", "pip": ""}
 # TensorFlow's package depends on the machine, so pyproject.toml leaves it to the Makefile.
 CONDA_ONLY |= {"tensorflow": ">=2.18"}
 
