@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import sys
@@ -30,7 +29,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from experiments.cli import UsageError, exit_status
+from experiments.cli import UsageError, check_at_least, check_positive, exit_status
 from experiments.machine import supervision
 from experiments.machine.cores import core_sets
 from experiments.machine.device_names import cpu_name
@@ -97,11 +96,8 @@ def configure(a: argparse.Namespace) -> Config:
             )
     if a.min_bytes > a.max_bytes:
         raise UsageError(f"--min-bytes {a.min_bytes} is more than --max-bytes {a.max_bytes}")
-    for name in ("windows", "threads", "repeat"):
-        if getattr(a, name) < 1:
-            raise UsageError(f"--{name} must be at least 1, not {getattr(a, name)}")
-    if not 0 < a.window_seconds < math.inf:
-        raise UsageError(f"--window-seconds must be positive and finite, not {a.window_seconds}")
+    check_at_least(1, a, "windows", "threads", "repeat")
+    check_positive(a, "window_seconds")
     if a.backend == "nccl":
         if a.gbit is not None or a.oversubscribe or a.threads != 1:
             raise UsageError("--gbit, --threads and --oversubscribe are for --backend gloo; NCCL's learners have GPUs")

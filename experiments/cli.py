@@ -1,10 +1,13 @@
-"""What a script says to the person who typed its command line."""
+"""What scripts share of their command lines: readers and checks of options, errors, and the exit status."""
 
 from __future__ import annotations
 
+import argparse
+import math
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 
 class UsageError(ValueError):
@@ -13,6 +16,60 @@ class UsageError(ValueError):
 
 class RunError(RuntimeError):
     """The command was fine, the run failed; the message says how. Exit code 1."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line that names the script."""
+
+    def __init__(self, script: str, description: str | None) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self._script = script
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and exit with status 2."""
+        self.exit(2, f"{self._script}: {message}\n")
+
+
+def listed(*choices: str) -> Callable[[str], list[Any]]:
+    """A reader of comma-separated choices, or of whole numbers where there are none; each once."""
+
+    def read(text: str) -> list[Any]:
+        found: list[Any] = []
+        for part in text.split(","):
+            if choices and part not in choices:
+                raise argparse.ArgumentTypeError(f"'{part}' is none of {', '.join(choices)}")
+            try:
+                value = part if choices else int(part)
+            except ValueError:
+                raise argparse.ArgumentTypeError(f"'{part}' is no whole number") from None
+            if value in found:
+                raise argparse.ArgumentTypeError(f"{part} is named twice")
+            found.append(value)
+        return found
+
+    return read
+
+
+def _given(options: object, name: str) -> list[Any]:
+    """An option's values: those of a list, or one, or none where it was left out."""
+    value = getattr(options, name)
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def check_at_least(low: int, options: object, *names: str) -> None:
+    """Raise UsageError unless all values of these options are at least so large."""
+    for name in names:
+        for value in _given(options, name):
+            if value < low:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least {low}, not {value}")
+
+
+def check_positive(options: object, *names: str) -> None:
+    """Raise UsageError unless all values of these options are positive and finite."""
+    for name in names:
+        for value in _given(options, name):
+            if not 0 < value < math.inf:
+                raise UsageError(f"--{name.replace('_', '-')} must be positive and finite, not {value:g}")
 
 
 def exit_status(

@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 
 from tqdm import tqdm
 
+from experiments import cli
 from experiments.cli import RunError, exit_status
 from experiments.machine import cores, nvidia, settings, supervision, sweep
 from experiments.machine.device_names import device_name
@@ -52,9 +53,9 @@ from experiments.store.provenance import Code, library_versions, loaded_sources,
 EXPERIMENT = "p1_horovod"
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments() -> cli.Parser:
     """The command line."""
-    return horovod_options.arguments(str(__doc__))
+    return horovod_options.arguments(__doc__)
 
 
 def be_learner(c: Config, report: Path, pin: str) -> int:
@@ -152,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> int:
         if a.report:
-            return be_learner(configure(a, int(a.learners or 1)), a.report, a.pin)
+            return be_learner(configure(a, (a.learners or [1])[0]), a.report, a.pin)
         if removed := settings.clear():
             say(f"{EXPERIMENT}: taken out of the environment, as learners get their places here: {', '.join(removed)}")
         configs, several = horovod_options.series(a)

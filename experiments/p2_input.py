@@ -20,7 +20,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments.cli import UsageError, exit_status
+from experiments.cli import UsageError, check_at_least, exit_status
 from experiments.machine.device_names import device_name
 from experiments.p2 import fashion_mnist, worker_job
 from experiments.p2.join_timeout import JoinTimeout
@@ -60,9 +60,7 @@ def window(step: Callable[[], object], steps: int, images: int) -> float:
 
 def measure(a: argparse.Namespace) -> int:
     """Print rates and their ratio; 0 when the pipeline keeps up, 1 when it doesn't. Raises UsageError."""
-    for name in ("per_learner_batch", "steps", "windows"):
-        if getattr(a, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(a, name)}")
+    check_at_least(1, a, "per_learner_batch", "steps", "windows")
     started = datetime.now(UTC)
     code = Code.now() if a.write else None
     if a.write:

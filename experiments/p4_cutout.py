@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.cli import RunError, UsageError, exit_status
+from experiments.cli import RunError, UsageError, check_positive, exit_status
 from experiments.p4 import augment, cifar10, datasets
 from experiments.p4.checkpoint import Progress, load_checkpoint, save_checkpoint
 from experiments.p4.training import (
@@ -73,8 +73,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def configure(a: argparse.Namespace) -> Config:
     """The run that the command line describes. Raises UsageError."""
-    if a.minutes is not None and not 0 < a.minutes < math.inf:
-        raise UsageError(f"--minutes must be positive and finite, not {a.minutes}")
+    check_positive(a, "minutes")
     asked = Config(
         a.data, a.augment, a.M, a.batch_size, a.epochs, a.schedule, a.precision, a.engine, a.depth, a.device, a.seed
     )

@@ -33,7 +33,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from experiments.cli import RunError, UsageError, exit_status
+from experiments.cli import RunError, UsageError, check_at_least, exit_status
 from experiments.machine import nvidia, supervision, sweep
 from experiments.machine.device_names import device_name
 from experiments.machine.processes import Processes
@@ -96,9 +96,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def configure(a: argparse.Namespace) -> Config:
     """The run that the command line describes. Raises UsageError."""
-    for name in ("learners", "repeat"):
-        if getattr(a, name) < 1:
-            raise UsageError(f"--{name} must be at least 1, not {getattr(a, name)}")
+    check_at_least(1, a, "learners", "repeat")
     asked = Training(
         a.data, "cutout", a.M, a.batch_size, a.epochs, "authors", a.precision, "auto", a.depth, a.device, a.seed
     )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import math
 import os
 import statistics
 import sys
@@ -34,7 +33,7 @@ import pandas as pd
 import torch
 
 from derivations import roofline
-from experiments.cli import UsageError, exit_status
+from experiments.cli import UsageError, check_at_least, check_positive, exit_status
 from experiments.p4 import augment, cifar10, conventional_loop, datasets, training
 from experiments.store import parquet
 from experiments.store.files import RESULTS, check_writable
@@ -206,11 +205,9 @@ def parser() -> argparse.ArgumentParser:
 
 def configure(a: Namespace) -> list[training.Config]:
     """What ours trains at each M. Raises UsageError."""
-    for option, low in (("windows", 1), ("turns", 1), ("workers", 0)):
-        if getattr(a, option) < low:
-            raise UsageError(f"--{option} must be at least {low}, not {getattr(a, option)}")
-    if not 0 < a.seconds < math.inf:
-        raise UsageError(f"--seconds must be positive and finite, not {a.seconds}")
+    check_at_least(1, a, "windows", "turns")
+    check_at_least(0, a, "workers")
+    check_positive(a, "seconds")
     if len(set(a.M)) < len(a.M):
         raise UsageError(f"--M needs different numbers, not {' '.join(map(str, a.M))}")
     asked = training.Config(

@@ -160,7 +160,7 @@ class TensorFlow:
 
 
 class Torch:
-    """torchvision's ResNet-50, or experiments/resnet50.py where torchvision can't be imported.
+    """torchvision's ResNet-50, or experiments/p1/torch_resnet50.py where torchvision can't be imported.
 
     Its wait lasts from the end of the backward pass to the end of Horovod's synchronize(), on a GPU by CUDA's events;
     what the all-reduce does during the backward pass is not in it. Without all-reduce it is measured likewise, around
@@ -211,7 +211,7 @@ class Torch:
         except (ImportError, RuntimeError):  # RuntimeError: built for another torch
             from experiments.p1.torch_resnet50 import ResNet50
 
-            self.model = "experiments/resnet50.py"
+            self.model = "experiments/p1/torch_resnet50.py"
             return ResNet50(CLASSES)
         self.model = f"torchvision {torchvision.__version__} resnet50"
         return torchvision.models.resnet50()

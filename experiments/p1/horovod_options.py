@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from experiments import cli
 from experiments.cli import UsageError
 from experiments.machine import cores, nvidia, stalls, sweep
 from experiments.p1 import frameworks, horovod_launch
@@ -58,10 +58,10 @@ class Config:
         return f"{self.job.framework}-{self.job.device}-{self.learners}{where}{kind}-r{self.repeat}"
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
+def arguments(description: str | None) -> cli.Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--learners", metavar="N,…", help="processes that train together, or several sizes (default 1)")
+    p = cli.Parser("p1_horovod", description)
+    p.add_argument("--learners", type=cli.listed(), metavar="N,…", help="processes that train together (default 1)")
     p.add_argument("--sweep", action="store_true", help="1, 2, 4, 8, 16 learners, as far as cores or GPUs go")
     p.add_argument("--repeats", type=int, default=1, help="repetitions of every job (default 1)")
     p.add_argument("--independent-too", action="store_true", help="after each job the same one without all-reduce")
@@ -105,18 +105,14 @@ def arguments(description: str) -> argparse.ArgumentParser:
 def configure(a: argparse.Namespace, learners: int, repeat: int | None = None, allreduce: bool | None = None) -> Config:
     """The run that the command line describes, for that many learners; others may be given too. Raises UsageError."""
     repeat = a.repeat if repeat is None else repeat
-    names = ["learners", "hosts", "batch_size", "epochs", "steps_per_epoch", "threads", "repeat"]
-    for name, value in [("learners", learners), *((name, getattr(a, name)) for name in names[1:])]:
-        if value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    cli.check_at_least(1, a, "learners", "hosts", "batch_size", "epochs", "steps_per_epoch", "threads", "repeat")
+    cli.check_positive(a, "stall_timeout")
     if a.image_size < 32:
         raise UsageError(f"--image-size must be at least 32, ResNet-50's total stride, not {a.image_size}")
     if a.warm_up < 0:
         raise UsageError(f"--warm-up must not be negative, but is {a.warm_up}")
     if not 0 <= a.seed < 2**31:
         raise UsageError(f"--seed must be 0 to {2**31 - 1}, not {a.seed}")
-    if not a.stall_timeout > 0:
-        raise UsageError(f"--stall-timeout must be positive, not {a.stall_timeout:g}")
     if a.gbit is not None and (a.hosts == 1 or not 0 < a.gbit < math.inf):
         raise UsageError("--gbit must be positive, and limits emulated hosts: give --hosts 2 with it")
     if a.spec is not None and a.hosts > 1:
@@ -140,14 +136,7 @@ def configure(a: argparse.Namespace, learners: int, repeat: int | None = None, a
 def sizes(a: argparse.Namespace) -> list[int]:
     """The numbers of learners that the command line asks for. Raises UsageError."""
     if not a.sweep:
-        numbers: list[int] = []
-        for part in (a.learners or "1").split(","):
-            if not re.fullmatch(r"-?\d+", part):
-                raise UsageError(f"--learners: '{part}' is not a number; give one, or several such as 1,2,4")
-            if int(part) in numbers:
-                raise UsageError(f"--learners: {part} is named twice")
-            numbers.append(int(part))
-        return numbers
+        return a.learners or [1]
     if a.learners:
         raise UsageError("--sweep has its own numbers of learners; leave out --learners, or --sweep")
     slots = max(SWEEP) if a.spec is None else sum(horovod_launch.parse_hosts(a.spec, 1).values())
@@ -159,8 +148,7 @@ def sizes(a: argparse.Namespace) -> list[int]:
 
 def series(a: argparse.Namespace) -> tuple[list[Config], bool]:
     """The runs that the command line asks for, in their order, and whether it names several. Raises UsageError."""
-    if a.repeats < 1:
-        raise UsageError(f"--repeats must be at least 1, not {a.repeats}")
+    cli.check_at_least(1, a, "repeats")
     if a.independent_too and not a.allreduce:
         raise UsageError("--independent-too compares with all-reduce; leave out --no-allreduce")
     numbers = sizes(a)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from experiments import cli
 from experiments.cli import UsageError
 from experiments.machine import stalls, sweep
 from experiments.p2 import fashion_mnist, worker_job
@@ -59,48 +59,22 @@ class Config:
         return f"logical CPU of a process of {self.job.local * self.job.threads} cores and threads"
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and exit with status 2."""
-        self.exit(2, f"{EXPERIMENT}: {message}\n")
-
-
-def listed(*choices: str) -> Callable[[str], list[Any]]:
-    """A reader of comma-separated choices, or of whole numbers where there are none; each once."""
-
-    def read(text: str) -> list[Any]:
-        found: list[Any] = []
-        for part in text.split(","):
-            if choices and part not in choices:
-                raise argparse.ArgumentTypeError(f"'{part}' is none of {', '.join(choices)}")
-            try:
-                value = part if choices else int(part)
-            except ValueError:
-                raise argparse.ArgumentTypeError(f"'{part}' is no whole number") from None
-            if value in found:
-                raise argparse.ArgumentTypeError(f"{part} is named twice")
-            found.append(value)
-        return found
-
-    return read
-
-
-def arguments(description: str | None) -> Parser:
+def arguments(description: str | None) -> cli.Parser:
     """The command line."""
-    p = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--scaling", type=listed("weak", "strong"), default="weak", help="weak (default), strong, or both")
-    p.add_argument("--learners", type=listed(), metavar="N,…", help="replicas of the network (default 1)")
+    p = cli.Parser(EXPERIMENT, description)
+    p.add_argument(
+        "--scaling", type=cli.listed("weak", "strong"), default="weak", help="weak (default), strong, or both"
+    )
+    p.add_argument("--learners", type=cli.listed(), metavar="N,…", help="replicas of the network (default 1)")
     p.add_argument("--sweep", action="store_true", help="1, 2, 4, 8 (multiworker: 16) learners, as far as cores go")
-    p.add_argument("--strategy", type=listed(*SWEEP), default="multiworker", help="mirrored, multiworker (default)")
+    p.add_argument("--strategy", type=cli.listed(*SWEEP), default="multiworker", help="mirrored, multiworker (default)")
     p.add_argument("--workers", type=int, help="processes (default: mirrored 1, multiworker one for each learner)")
     p.add_argument(
         "--all-reduce",
-        type=listed("default", "nccl", "hierarchical", "one-device"),
+        type=cli.listed("default", "nccl", "hierarchical", "one-device"),
         help="of mirrored: default, nccl, hierarchical, one-device",
     )
-    p.add_argument("--communication", type=listed("auto", "nccl", "ring"), help="of multiworker: auto, nccl, ring")
+    p.add_argument("--communication", type=cli.listed("auto", "nccl", "ring"), help="of multiworker: auto, nccl, ring")
     p.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     p.add_argument("--base", type=int, default=64, help="weak scaling: images per learner and step (default 64)")
     p.add_argument("--effective-batch", type=int, default=256, help="strong scaling: images per step (default 256)")
@@ -143,17 +117,12 @@ def arguments(description: str | None) -> Parser:
 def check(a: argparse.Namespace) -> None:
     """Raise UsageError for what is wrong with any job of the command line."""
     names = ["base", "effective_batch", "epochs", "threads", "steps_per_execution", "hosts", "repeat", "repeats"]
-    values = [(name, getattr(a, name)) for name in names] + [("learners", n) for n in a.learners or []]
-    for name, value in [*values, *([("workers", a.workers)] if a.workers is not None else [])]:
-        if value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    cli.check_at_least(1, a, *names, "learners", "workers")
+    cli.check_positive(a, "join_timeout", "stall_timeout", "learning_rate")
     if a.image_size < worker_job.PADDED:
         raise UsageError(f"--image-size must be at least {worker_job.PADDED}, ResNet-50's least, not {a.image_size}")
     if not 0 <= a.seed < 2**31:
         raise UsageError(f"--seed must be 0 to {2**31 - 1}, not {a.seed}")
-    for option, seconds in (("--join-timeout", a.join_timeout), ("--stall-timeout", a.stall_timeout)):
-        if not 0 < seconds < math.inf:
-            raise UsageError(f"{option} must be positive, not {seconds:g}")
     if a.sweep and a.learners:
         raise UsageError("--sweep chooses the numbers of learners itself; leave --learners out, or --sweep")
     if "mirrored" in a.strategy and (a.workers or 1) > 1:
@@ -164,8 +133,6 @@ def check(a: argparse.Namespace) -> None:
         raise UsageError("--all-reduce is of --strategy mirrored; multiworker has --communication")
     if a.gbit is not None and (a.hosts == 1 or not 0 < a.gbit < math.inf):
         raise UsageError("--gbit must be positive, and limits emulated hosts: give --hosts 2 with it")
-    if a.learning_rate is not None and not 0 < a.learning_rate < math.inf:
-        raise UsageError(f"--learning-rate must be positive, not {a.learning_rate:g}")
 
 
 def configure(a: argparse.Namespace, scaling: str, distribution: str, how: str, learners: int, repeat: int) -> Config:

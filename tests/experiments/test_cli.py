@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError, Namespace
 
 import pytest
 
-from experiments.cli import RunError, UsageError, exit_status
+from experiments.cli import RunError, UsageError, check_at_least, check_positive, exit_status, listed
 from experiments.store import parquet
 from experiments.store.files import ROOT
 from experiments.store.provenance import CommitError
@@ -71,3 +72,24 @@ def test_handlers_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     exit_status("me", lambda: 0)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_lists_have_each_value_once() -> None:
+    assert listed()("4,1,2") == [4, 1, 2] and listed("weak", "strong")("strong") == ["strong"]
+    for text, message in {"1,x": "'x' is no whole number", "1,1": "1 is named twice"}.items():
+        with pytest.raises(ArgumentTypeError, match=message):
+            listed()(text)
+    with pytest.raises(ArgumentTypeError, match="'slow' is none of weak, strong"):
+        listed("weak", "strong")("weak,slow")
+
+
+def test_options_have_bounds() -> None:
+    options = Namespace(steps=1, learners=[2, 0], workers=None, some_seconds=0.5, minutes=float("nan"))
+    check_at_least(1, options, "steps", "workers")
+    check_positive(options, "some_seconds", "workers")
+    with pytest.raises(UsageError, match="--learners must be at least 1, not 0"):
+        check_at_least(1, options, "steps", "learners")
+    with pytest.raises(UsageError, match="--minutes must be positive and finite, not nan"):
+        check_positive(options, "some_seconds", "minutes")
+    with pytest.raises(UsageError, match=r"--some-seconds must be at least 1, not 0\.5"):
+        check_at_least(1, options, "some_seconds")

@@ -81,7 +81,7 @@ def test_a_run_without_resume_starts_afresh_and_replaces_the_earlier_one(tmp_pat
         (["--depth", "8"], "--depth must be 6n+2 with n ≥ 2 (14, 20, … 44, …), not 8"),
         (["--device", "tpu"], "--device must be auto, cpu or cuda, not tpu"),
         (["--engine", "fused"], "--engine fused needs a GPU; use --engine plain"),
-        (["--minutes", "0"], "--minutes must be positive and finite, not 0.0"),
+        (["--minutes", "0"], "--minutes must be positive and finite, not 0"),
         (["--minutes", "nan"], "--minutes must be positive and finite, not nan"),
         (["--minutes", "inf"], "--minutes must be positive and finite, not inf"),
         (["--seed", str(2**63)], f"--seed must be at most {2**63 - 1}, not {2**63}"),
