@@ -22,12 +22,7 @@ P1_EPOCHS = pa.schema(
         column("allreduce", pa.bool_(), "-", "gradients averaged; without it the learners are independent"),
         column("precision", pa.string(), "-", "float32 (GPUs: TF32 convolutions, the default) | mixed (bfloat16)"),
         column("batch_size", pa.int64(), "images", "per learner"),
-        column(
-            "effective_batch",
-            pa.int64(),
-            "images",
-            "that one update averages: learners · batch_size, or batch_size",
-        ),
+        column("effective_batch", pa.int64(), "images", "that one update averages: of all learners, or of one"),
         column("image_size", pa.int64(), "pixels", "side of the synthetic images"),
         column("threads", pa.int64(), "cores", "logical CPUs that a learner is pinned to"),
         column("cores", pa.string(), "-", "which ones"),
