@@ -13,8 +13,9 @@ import torch
 
 from tests.measured_runs import measured
 from tests.p4_runs import first_epoch, small, whole
+from tests.stored_run import fixed_commit
 
-__all__ = ["first_epoch", "measured", "small", "whole"]
+__all__ = ["first_epoch", "fixed_commit", "measured", "small", "whole"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.cli import UsageError
-from experiments.machine import nvidia
+from experiments.machine.device_names import physical_gpus
 
 TOKEN = "DLPERF_ALLOCATION"
 EARLIER = Path(__file__).with_name("allocations.csv")
@@ -53,7 +53,7 @@ def token() -> str:
 def current() -> str:
     """This allocation: 8 hex digits that depend on the boot, the host's name, its GPUs and the token."""
     boot = BOOT.read_text().strip() if BOOT.exists() else ""
-    parts = [boot, platform.node(), *nvidia.physical_gpus(), token()]
+    parts = [boot, platform.node(), *physical_gpus(), token()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 

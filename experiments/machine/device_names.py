@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import platform
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,6 +20,18 @@ def cpu_name() -> str:
 def short_name(device: str) -> str:
     """A device's name for a table: `Intel(R) Xeon(R) Processor` is an Intel Xeon."""
     return device.replace("(R)", "").removesuffix(" Processor").removesuffix(" 80GB HBM3")
+
+
+@functools.cache
+def physical_gpus() -> tuple[str, ...]:
+    """The UUIDs of all GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says; none without a driver.
+
+    Asked once a process: a sweep names its allocation several times a job, and the driver can take a second to answer.
+    """
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
+    return tuple(re.findall(r"UUID: (GPU-[0-9a-f-]+)", listed.stdout))
 
 
 def device_name(kind: str) -> str:

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import re
-import shutil
-import subprocess
 
 from experiments.cli import UsageError
-
-
-@functools.cache
-def physical_gpus() -> tuple[str, ...]:
-    """The UUIDs of all GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says; none without a driver.
-
-    Asked once a process: a sweep names its allocation several times a job, and the driver can take a second to answer.
-    """
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
-    return tuple(re.findall(r"UUID: (GPU-[0-9a-f-]+)", listed.stdout))
+from experiments.machine.device_names import physical_gpus
 
 
 def gpus() -> list[str]:

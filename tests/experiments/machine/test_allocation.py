@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import UsageError
-from experiments.machine import allocation, nvidia
+from experiments.machine import allocation, device_names
 from experiments.store import parquet
 
 
 @pytest.fixture(autouse=True)
 def _token(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(allocation.TOKEN, "a go")
-    nvidia.physical_gpus.cache_clear()
+    device_names.physical_gpus.cache_clear()
     yield
-    nvidia.physical_gpus.cache_clear()
+    device_names.physical_gpus.cache_clear()
 
 
 def gpus(folder: Path, monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
     """An nvidia-smi that lists GPUs of these UUIDs, as in a new process."""
-    nvidia.physical_gpus.cache_clear()
+    device_names.physical_gpus.cache_clear()
     folder.mkdir(exist_ok=True)
     lines = "".join(f"GPU {i}: NVIDIA H100 (UUID: GPU-{uuid})\\n" for i, uuid in enumerate(uuids))
     script = folder / "nvidia-smi"
@@ -39,7 +39,7 @@ def test_jobs_on_disjoint_gpus_of_one_host_share_an_allocation(tmp_path: Path, m
     first = allocation.current()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert allocation.current() == first and len(first) == 8 and int(first, 16) >= 0
-    assert list(nvidia.physical_gpus()) == ["GPU-0a-1", "GPU-0b-2"]
+    assert list(device_names.physical_gpus()) == ["GPU-0a-1", "GPU-0b-2"]
 
 
 def test_another_boot_host_gpu_or_go_is_another_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import UsageError
-from experiments.machine import nvidia, supervision
+from experiments.machine import device_names, nvidia, supervision
 from experiments.machine.device_names import cpu_name, device_name
 
 
@@ -19,13 +19,13 @@ def fake_driver(folder: Path, listed: str, monkeypatch: pytest.MonkeyPatch) -> N
     script.write_text(f"#!/bin/sh\n[ $1 = --list-gpus ] && printf '{listed}' || printf 'Fast GPU \\nFast GPU\\n'\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    nvidia.physical_gpus.cache_clear()
+    device_names.physical_gpus.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def asked_again() -> Iterator[None]:
     yield
-    nvidia.physical_gpus.cache_clear()
+    device_names.physical_gpus.cache_clear()
 
 
 def test_gpus_are_the_visible_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +45,7 @@ def test_gpus_are_the_visible_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UsageError, match="this machine has no NVIDIA GPU"):
         nvidia.check_gpus(1, oversubscribe=True)
     (tmp_path / "nvidia-smi").unlink()
-    nvidia.physical_gpus.cache_clear()
+    device_names.physical_gpus.cache_clear()
     assert nvidia.gpus() == [] and device_name("cpu") == cpu_name()
 
 

@@ -1,15 +1,8 @@
-"""The results store: what is written comes back whole, bad files are named, and provenance tells where from."""
+"""The results store: what is written comes back whole, and bad files are named."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,41 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.cli import UsageError
-from experiments.machine.device_names import short_name
 from experiments.store import parquet, schemas
-from experiments.store.files import RESULTS, ROOT, check_writable, write_atomically
-from experiments.store.ledger import file_hash
-from experiments.store.provenance import Provenance, git_state, provenance, run_id
+from experiments.store.files import RESULTS
+from experiments.store.provenance import provenance, run_id
+from tests.stored_run import STARTED, counts, origin
 
-STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture(autouse=True)
-def _commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Provenance that does not depend on the state of this checkout."""
-    monkeypatch.setenv("DLPERF_COMMIT", COMMIT)
-
-
-def counts(*values: int) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "net": "AlexNet",
-            "quantity": "parameters",
-            "counter": "torch",
-            "value": list(values),
-            "layers": pd.array([None] * len(values), dtype="Int64"),
-            "kernel": pd.array([3] * len(values), dtype="Int64"),
-        }
-    )
-
-
-def origin(config: dict[str, Any] | None = None, **changes: Any) -> Provenance:
-    config = {"nets": ["AlexNet"]} if config is None else config
-    run = run_id("all", config)
-    made = provenance("p3_crosscheck", run, config, seed=0, device="cpu", started=STARTED)
-    return made.model_copy(update=changes)
+pytestmark = pytest.mark.usefixtures("fixed_commit")
 
 
 def epochs(dataset: str, run: int = 2) -> pd.DataFrame:
@@ -182,137 +146,6 @@ def test_unknown_experiments(tmp_path: Path) -> None:
         parquet.read("p9_unknown", tmp_path)
 
 
-# ---- atomic writing ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("failing", ["fsync", "write"])
-def test_a_full_disk_leaves_the_earlier_run_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
-    made = origin()
-    path = parquet.write(counts(1), made, log="first", results=tmp_path)
-    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    if failing == "fsync":
-        monkeypatch.setattr(os, "fsync", full)
-    else:
-
-        class Full:
-            def __init__(self, stream: Any) -> None:
-                self.stream = stream
-
-            def __enter__(self) -> Full:
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                self.stream.close()
-
-            write = full
-
-        opened = Path.open
-        monkeypatch.setattr(Path, "open", lambda self, *a, **k: Full(opened(self, *a, **k)))
-    with pytest.raises(OSError, match="No space left"):
-        parquet.write(counts(2), made, log="second", results=tmp_path)
-    monkeypatch.undo()
-    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
-    assert path in before
-
-
-def test_a_real_full_disk(tmp_path: Path) -> None:
-    """The kernel's own refusal, by a limit on file sizes, in a process of its own."""
-    path = parquet.write(counts(1), origin(), results=tmp_path)
-    before = path.read_bytes()
-    script = f"""
-        import resource, signal, sys
-        from pathlib import Path
-        sys.path.insert(0, {str(ROOT)!r})
-        from experiments.store.files import write_atomically
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        write_atomically(Path({str(path)!r}), bytes(100_000))
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
-    assert done.returncode == 1 and "File too large" in done.stderr
-    assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
-
-
-def test_a_killed_writer_leaves_one_whole_version(tmp_path: Path) -> None:
-    path = tmp_path / "p3_crosscheck" / "run.parquet"
-    script = f"""
-        import sys
-        from pathlib import Path
-        sys.path.insert(0, {str(ROOT)!r})
-        from experiments.store.files import write_atomically
-        k = 0
-        while True:
-            write_atomically(Path({str(path)!r}), bytes([k % 256]) * 3_000_000)
-            k += 1
-            if k == 1:
-                print("writing", flush=True)
-    """
-    for wait in (0.0, 0.003, 0.007, 0.013, 0.029):
-        writer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
-        assert writer.stdout is not None and writer.stdout.readline() == "writing\n"
-        time.sleep(wait)
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
-        writer.stdout.close()
-        content = path.read_bytes()
-        assert len(content) == 3_000_000 and len(set(content)) == 1
-    assert all(name.endswith(".tmp") for name in os.listdir(path.parent) if name != path.name)
-
-
-def test_leftovers_of_a_killed_writer_are_not_read(tmp_path: Path) -> None:
-    path = parquet.write(counts(1), origin(), results=tmp_path)
-    (path.parent / f".{path.name}.99.tmp").write_bytes(b"half")
-    assert len(parquet.runs(tmp_path)) == 1
-    assert parquet.read("p3_crosscheck", tmp_path)["value"].tolist() == [1]
-
-
-def test_the_next_writer_removes_leftovers_of_killed_ones(tmp_path: Path) -> None:
-    done = subprocess.Popen(["true"])
-    done.wait()  # its process number is now nobody's
-    path = tmp_path / "a[1].ckpt"
-    names = [f".{path.name}.{done.pid}.tmp", f".{path.name}.{os.getppid()}.tmp", f".b.ckpt.{done.pid}.tmp"]
-    for name in names:
-        (tmp_path / name).touch()
-    write_atomically(path, b"new")
-    assert set(os.listdir(tmp_path)) == {path.name, *names[1:]}  # a live writer's and another target's stay
-
-
-def test_a_log_that_cannot_be_written_leaves_the_earlier_run_and_its_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = origin()
-    parquet.write(counts(1), made, log="first", results=tmp_path)
-    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    opened = Path.open
-    for suffix in (".log", ".parquet"):
-
-        def full(self: Path, *a: Any, suffix: str = suffix, **k: Any) -> Any:
-            if suffix in self.name:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return opened(self, *a, **k)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "open", full)
-            with pytest.raises(OSError, match="No space left"):
-                parquet.write(counts(2), made, log="second", results=tmp_path)
-        assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
-
-
-def test_a_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
-    check_writable(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        check_writable(tmp_path / "file")
-
-
 # ---- bad files stop with their name --------------------------------------------------------------------------------
 
 
@@ -413,134 +246,6 @@ def test_results_of_an_unknown_experiment(tmp_path: Path, stored: Path) -> None:
     (folder / stored.name).write_bytes(stored.read_bytes())
     with pytest.raises(parquet.SchemaError, match=r"p9_unknown.*no schema"):
         parquet.runs(tmp_path)
-
-
-# ---- provenance ----------------------------------------------------------------------------------------------------
-
-
-def test_run_ids_depend_on_the_configuration_alone() -> None:
-    base = {"M": 4, "seed": 0, "augment": "cutout"}
-    assert run_id("m4", base) == run_id("m4", dict(reversed(base.items())))
-    different = [{**base, "M": 8}, {**base, "seed": 1}, {**base, "more": None}, {"M": "4", "seed": 0}]
-    assert len({run_id("m4", config) for config in [base, *different]}) == 5
-    assert run_id("m4", base).startswith("m4-")
-
-
-def test_run_ids_are_the_same_in_every_process() -> None:
-    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from experiments.store.provenance import run_id; "
-    script += "print(run_id('m4', {'M': 4, 'augment': 'cutout'}))"
-    seen = {
-        subprocess.run(
-            [sys.executable, "-c", script],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=os.environ | {"PYTHONHASHSEED": k},
-        ).stdout.strip()
-        for k in ("1", "2")
-    }
-    assert seen == {run_id("m4", {"M": 4, "augment": "cutout"})}
-
-
-def test_what_provenance_holds() -> None:
-    made = origin()
-    assert made.git_commit == COMMIT and made.git_dirty is False
-    assert made.started == STARTED and made.ended > STARTED and made.ended.tzinfo is not None
-    assert made.host_cores == len(os.sched_getaffinity(0)) and made.host_cpu
-    assert made.versions["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert made.command.startswith("python ")
-    assert made.device_count == 1 and made.seed == 0
-    assert Provenance.model_validate_json(made.model_dump_json()) == made
-
-
-@pytest.mark.parametrize(("given", "commit", "dirty"), [(COMMIT, COMMIT, False), (f"{COMMIT}-dirty", COMMIT, True)])
-def test_commit_from_the_environment(monkeypatch: pytest.MonkeyPatch, given: str, commit: str, dirty: bool) -> None:
-    monkeypatch.setenv("DLPERF_COMMIT", given)
-    assert (origin().git_commit, origin().git_dirty) == (commit, dirty)
-
-
-@pytest.mark.parametrize("given", ["main", COMMIT[:12], COMMIT.upper(), f"{COMMIT}-clean", f"{COMMIT}\n", "-dirty"])
-def test_bad_commits_from_the_environment(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
-    monkeypatch.setenv("DLPERF_COMMIT", given)
-    with pytest.raises(UsageError, match="DLPERF_COMMIT must be a commit of 40 hex digits") as caught:
-        origin()
-    assert "\n" not in str(caught.value)
-
-
-def test_commit_from_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DLPERF_COMMIT")
-    monkeypatch.setattr("experiments.store.provenance.ROOT", tmp_path)
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        monkeypatch.delenv(name, raising=False)
-
-    def git(*arguments: str) -> str:
-        who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-        done = subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    git("init", "--quiet")
-    (tmp_path / "code.py").write_text("1")
-    git("add", ".")
-    git("commit", "--quiet", "-m", "first")
-    head = git("rev-parse", "HEAD")
-    assert git_state() == (head, False)
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "run.parquet").write_text("new")
-    assert git_state() == (head, False)  # writing a run does not make the next one dirty
-    (tmp_path / "code.py").write_text("2")
-    assert git_state() == (head, True)
-
-
-def test_no_commit_to_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DLPERF_COMMIT")
-    monkeypatch.setattr("experiments.store.provenance.ROOT", tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(UsageError, match="DLPERF_COMMIT"):
-        git_state()
-
-
-def test_sources_that_changed_since_are_told(tmp_path: Path) -> None:
-    (tmp_path / "experiments").mkdir()
-    source = tmp_path / "experiments" / "p3.py"
-    source.write_text("a = 1\n")
-    gone = "experiments/gone.py"
-    made = origin(sources={"experiments/p3.py": file_hash(source)})
-    assert made.stale(tmp_path) == []
-    source.write_text("a = 2\n")
-    assert made.stale(tmp_path) == ["experiments/p3.py"]
-    assert origin(sources={gone: "0" * 64}).stale(tmp_path) == [gone]
-    assert origin(sources={"experiments/store.py": "0" * 64}).stale() == []  # no number depends on it
-
-
-def test_short_names_of_devices() -> None:
-    assert short_name("Intel(R) Xeon(R) Processor") == "Intel Xeon"
-    assert short_name("NVIDIA H100 80GB HBM3") == "NVIDIA H100"
-    assert short_name("AMD EPYC") == "AMD EPYC"
-
-
-def test_sources_are_those_that_ran() -> None:
-    """In a process of its own: the modules that were imported, and their SOURCE, whose change could change numbers."""
-    script = f"""
-        import os, sys
-        sys.path.insert(0, {str(ROOT)!r})
-        from datetime import UTC, datetime
-        from experiments.p4 import conventional_loop, cuda_kernels
-        from experiments.store.provenance import Code, provenance
-        code = Code.now()
-        from experiments.machine import cores
-        from experiments.p4 import augment
-        made = provenance("p4_cutout", "x", {{}}, seed=0, device="cpu", started=datetime.now(UTC), code=code)
-        print(*sorted(code.sources))
-        print(*sorted(made.sources.keys() - code.sources.keys()))
-        print(made.stale())
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [
-        "experiments/p4/cifar10.py experiments/p4/conventional_loop.py experiments/p4/cuda_kernels.cu "
-        "experiments/p4/cuda_kernels.py experiments/p4/resnet.py",
-        "experiments/machine/cores.py experiments/p4/augment.py",
-        "[]",
-    ]
 
 
 # ---- what is committed ---------------------------------------------------------------------------------------------
