@@ -100,7 +100,8 @@ def test_two_workers_write_their_rows_and_are_skipped_once_finished(tmp_path: Pa
     assert found[found.epoch == 2].train_loss.max() < found[found.epoch == 1].train_loss.min()
 
     origin = parquet.runs(tmp_path)[0].provenance
-    names = "p2_strategy p2_options strategy placement worker fashion jobs processes cores watch"
+    names = "p2_strategy p2/worker_job p2/worker p2/placement p2/worker_process p2/fashion_mnist p2/join_timeout "
+    names += "machine/cores machine/job_clock machine/nvidia"
     assert {f"experiments/{name}.py" for name in names.split()} <= set(origin.sources)
     assert {"tensorflow", "keras", "numpy"} <= {name.removesuffix("-cpu") for name in origin.versions}
     assert origin.device_count == 2

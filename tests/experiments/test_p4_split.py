@@ -43,7 +43,7 @@ def test_two_learners_write_the_rows_of_one_batch(tmp_path: Path, monkeypatch: p
     assert 0 < row.train_loss < 5 and 0 <= row.val_error <= 1 and np.isfinite(row.val_loss)
     origin = parquet.runs(tmp_path)[0].provenance
     assert origin.device_count == 2 and origin.config["learners"] == 2 and origin.config["M"] == 2
-    names = ["p4_split", "launch", "jobs", "p4/split_engine", "p4/plain_engine", "p4/training", "p4/augment"]
+    names = ["p4_split", "machine/nvidia", "p4/split_engine", "p4/plain_engine", "p4/training", "p4/augment"]
     names += ["p4/synthetic", "p4/resnet"]
     assert {f"experiments/{name}.py" for name in names} <= set(origin.sources)
     again = subprocess.run(command(tmp_path, "--skip-finished"), capture_output=True, text=True)
