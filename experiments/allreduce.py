@@ -5,26 +5,19 @@
 
 starts one process a learner, times all-reduces of float32 by torch.distributed, and writes
 results/allreduce/<run-id>.parquet, one row a window, and its log. NCCL's learners have a GPU each, Gloo's have cores of
-their own. With --gbit, learners alternate between two hosts (experiments/hosts.py) behind links of that speed.
+their own. With --gbit, learners alternate between two hosts (experiments/machine/hosts.py) behind links of that speed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import select
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,54 +27,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 import pandas as pd
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from tqdm import tqdm
 
-from experiments import store
-from experiments.cores import core_sets
-from experiments.hosts import INTERFACE, Hosts
-from experiments.usage import RunError, UsageError, exit_status
+from experiments.cli import UsageError, check_at_least, check_positive, exit_status
+from experiments.machine import supervision
+from experiments.machine.cores import core_sets
+from experiments.machine.device_names import cpu_name
+from experiments.machine.hosts import INTERFACE, Hosts
+from experiments.machine.processes import OWN_RANK, Processes
+from experiments.scaling.allreduce_learner import ITEM, MOST_LEARNERS, Config, learn
+from experiments.store import parquet
+from experiments.store.files import RESULTS, check_writable
+from experiments.store.provenance import Code, provenance, timed_id
 
 EXPERIMENT = "allreduce"
 LEARNER = "--learner"  # the launcher's word for: be one
-ITEM = 4  # bytes of a float32
 GIB = 1 << 30
-# Sums of these numbers, each times a rank, are exact in float32 for so many learners. Their number is prime, so that no
-# two pieces of a vector that a learner might mix up are alike.
-PATTERN, MOST_LEARNERS = 251, 256
-TRIAL = 0.25  # of a window, the least that a trial must last to tell how many iterations a window needs
-LAST_WORDS_SECONDS = 2.0  # a learner that loses another may be noticed before the one that it lost
+WINDOW = "window "  # how a learner's lines start that tell of one
+LINGER = 1.0  # s until learners are killed; they leave nothing behind
 ENVIRONMENT = ("NCCL_", "TORCH_NCCL_", "GLOO_")
-
-
-@dataclass(frozen=True)
-class Config:
-    """What determines a run's numbers, and so its id."""
-
-    backend: str
-    learners: int
-    hosts: int
-    gbit: float | None
-    threads: int
-    oversubscribe: bool
-    min_bytes: int
-    max_bytes: int
-    windows: int
-    window_seconds: float
-    device: str
-    environment: dict[str, str]  # variables that NCCL and Gloo read
-    repeat: int
-
-    @property
-    def slug(self) -> str:
-        """The readable part of the run id."""
-        link = "" if self.gbit is None else f"-{self.gbit:g}gbit"
-        return f"{self.backend}-p{self.learners:02d}-h{self.hosts}{link}-r{self.repeat}"
-
-    @property
-    def sizes(self) -> list[int]:
-        """Bytes of the vectors, each twice the one before."""
-        return [1 << k for k in range(self.min_bytes.bit_length() - 1, self.max_bytes.bit_length())]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -97,95 +61,22 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--oversubscribe", action="store_true", help="let Gloo's learners share cores where there are few")
     p.add_argument("--gbit", type=float, help="Gloo on two hosts, each sending at most so many Gbit/s; needs root")
     p.add_argument("--repeat", type=int, default=1, help="which repetition this is; each is stored (default 1)")
-    p.add_argument("--results", type=Path, default=store.RESULTS, help="where results go (default results/)")
+    p.add_argument("--results", type=Path, default=RESULTS, help="where results go (default results/)")
     return p
 
 
-# ---- one learner ---------------------------------------------------------------------------------------------------
-
-
-def check_sum(vector: Tensor, rank: int, learners: int) -> None:
-    """All-reduce numbers that depend on rank and place, and compare them with their sum. Raises RunError."""
-    block = (torch.arange(PATTERN, dtype=torch.float32, device=vector.device) + 1).repeat(4096)
-    for part in vector.split(len(block)):
-        part.copy_(block[: len(part)] * (rank + 1))
-    dist.all_reduce(vector)
-    block *= learners * (learners + 1) // 2
-    if not all(torch.equal(part, block[: len(part)]) for part in vector.split(len(block))):
-        raise RunError(f"the all-reduce of {ITEM * len(vector)} bytes has a wrong sum")
-
-
-def window(vector: Tensor, iterations: int) -> float:
-    """Seconds of so many all-reduces, one after the other, for the slowest learner; all learners get this number."""
-
-    def finish() -> None:
-        if vector.is_cuda:
-            torch.cuda.synchronize()
-
-    dist.barrier()
-    finish()
-    start = time.perf_counter()
-    for _ in range(iterations):
-        dist.all_reduce(vector)
-    finish()
-    slowest = torch.tensor(time.perf_counter() - start, dtype=torch.float64, device=vector.device)
-    dist.all_reduce(slowest, dist.ReduceOp.MAX)
-    return slowest.item()
-
-
-def measure(size: int, windows: int, window_seconds: float, device: torch.device) -> Iterator[tuple[int, float]]:
-    """For each window its iterations and the seconds of one of them, for vectors of ``size`` bytes. Raises RunError."""
-    vector = torch.empty(size // ITEM, dtype=torch.float32, device=device)
-    check_sum(vector, dist.get_rank(), dist.get_world_size())
-    vector.zero_()  # zeros stay zeros however often they are summed
-    iterations = 1
-    while (seconds := window(vector, iterations)) < TRIAL * window_seconds:
-        iterations *= 4
-    iterations = max(1, round(iterations * window_seconds / seconds))
-    for _ in range(windows):
-        yield iterations, window(vector, iterations) / iterations
-
-
-def learn(c: Config, rank: int, rendezvous: str, say: Callable[[dict[str, Any]], None]) -> None:
-    """Measure all sizes with the other learners; rank 0 says the results. Raises RunError and what torch raises."""
-    if c.backend == "gloo":
-        os.sched_setaffinity(0, core_sets(c.learners, c.threads, c.oversubscribe)[rank])
-        torch.set_num_threads(c.threads)
-        device = torch.device("cpu")
-    else:
-        device = torch.device("cuda", rank)
-        torch.cuda.set_device(device)
-    # A file needs no free port, and the hosts share it.
-    dist.init_process_group(
-        c.backend,
-        init_method=f"file://{rendezvous}",
-        rank=rank,
-        world_size=c.learners,
-        device_id=device if device.type == "cuda" else None,
-    )
-    for size in c.sizes:
-        for number, (iterations, seconds) in enumerate(measure(size, c.windows, c.window_seconds, device), 1):
-            if rank == 0:
-                say({"bytes": size, "window": number, "iterations": iterations, "seconds": seconds})
-    dist.destroy_process_group()
-
-
-def learner(config: dict[str, Any], rank: int, rendezvous: str, pipe: int) -> int:
-    """A learner's process: it reports through the pipe, and ends when its launcher does."""
-
-    def end_with_launcher() -> None:
-        os.read(0, 1)  # returns when the launcher's end is closed
-        os._exit(1)
+def learner(config: dict[str, Any], rank: int, rendezvous: str) -> int:
+    """A learner's process; rank 0 prints a line for each window."""
 
     def say(message: dict[str, Any]) -> None:
-        os.write(pipe, (json.dumps(message) + "\n").encode())
+        print(WINDOW + json.dumps(message), flush=True)
 
-    threading.Thread(target=end_with_launcher, daemon=True).start()
     try:
         learn(Config(**config), rank, rendezvous, say)
-    except Exception as error:  # whatever it is, the launcher must tell it
-        text = str(error).partition("\nException raised from")[0]  # what follows is a stack of C++
-        say({"rank": rank, "error": " ".join(text.split())[:1000] or type(error).__name__})
+    except Exception as error:
+        text = " ".join(str(error).partition("\nException raised from")[0].split())  # what follows is a stack of C++
+        lost = "by peer" in text  # somebody else has failed
+        print(f"{'' if lost else EXPERIMENT + ': '}learner {rank}: {text[:1000] or type(error).__name__}", flush=True)
         os._exit(1)  # destructors may wait for other learners
     return 0
 
@@ -205,11 +96,8 @@ def configure(a: argparse.Namespace) -> Config:
             )
     if a.min_bytes > a.max_bytes:
         raise UsageError(f"--min-bytes {a.min_bytes} is more than --max-bytes {a.max_bytes}")
-    for name in ("windows", "threads", "repeat"):
-        if getattr(a, name) < 1:
-            raise UsageError(f"--{name} must be at least 1, not {getattr(a, name)}")
-    if not 0 < a.window_seconds < math.inf:
-        raise UsageError(f"--window-seconds must be positive and finite, not {a.window_seconds}")
+    check_at_least(1, a, "windows", "threads", "repeat")
+    check_positive(a, "window_seconds")
     if a.backend == "nccl":
         if a.gbit is not None or a.oversubscribe or a.threads != 1:
             raise UsageError("--gbit, --threads and --oversubscribe are for --backend gloo; NCCL's learners have GPUs")
@@ -222,7 +110,7 @@ def configure(a: argparse.Namespace) -> Config:
         core_sets(a.learners, a.threads, a.oversubscribe)
         # Gloo's ring holds what it receives beside the vector.
         room = available_memory() / a.learners / 2
-        device = store.cpu_name()
+        device = cpu_name()
     if a.max_bytes > room:
         raise UsageError(
             f"--max-bytes {a.max_bytes}: {a.learners} learners have room for vectors of {room / GIB:.1f} GiB each; "
@@ -254,81 +142,34 @@ def available_memory() -> int:
     return int(lines["MemAvailable"].split()[0]) * 1024
 
 
-@contextmanager
-def learners(c: Config) -> Iterator[tuple[list[subprocess.Popen[bytes]], int]]:
-    """The learners' processes and the pipe that they report through; none is left behind. Raises UsageError."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="allreduce-"))
-        hosts = None if c.gbit is None else stack.enter_context(Hosts(c.hosts, c.gbit, ssh=False))
-        reading, writing = os.pipe()
-        stack.callback(os.close, reading)
-        processes = []
-        try:
-            for rank in range(c.learners):
-                job = {"config": vars(c), "rank": rank, "rendezvous": f"{folder}/rendezvous", "pipe": writing}
-                command = [sys.executable, "-P", str(Path(__file__).resolve()), LEARNER, json.dumps(job)]
-                if hosts:
-                    command = hosts.command(hosts.names[rank % c.hosts], command)
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # a learner tells its errors through the pipe
-                    pass_fds=[writing],
-                    env=os.environ | c.environment,
-                    start_new_session=True,  # Ctrl-C is for the launcher
-                )
-                stack.callback(end, process)
-                processes.append(process)
-        finally:
-            os.close(writing)
-        yield processes, reading
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process if it still runs, and wait until it is gone."""
-    process.kill()
-    process.communicate()
-
-
-def failure(codes: Sequence[int | None], said: Sequence[dict[str, Any]]) -> str | None:
-    """What went wrong with which learner; one that was killed comes first, as others may only have lost it."""
-    for rank, code in enumerate(codes):
-        if code is not None and code < 0:
-            return f"learner {rank} of {len(codes)} was ended by {signal.Signals(-code).name}"
-    for message in said:
-        if "error" in message:
-            return f"learner {message['rank']} of {len(codes)} failed: {message['error']}"
-    for rank, code in enumerate(codes):
-        if code:
-            return f"learner {rank} of {len(codes)} ended with status {code}"
-    return None
-
-
 def collect(c: Config, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Run the learners to their end; what rank 0 said of each window. Raises UsageError; RunError when one fails."""
-    said: list[dict[str, Any]] = []
-    bar = tqdm(total=len(c.sizes) * c.windows, desc="windows", leave=False, disable=None)
-    with bar, learners(c) as (processes, pipe):
-        rest, patience = b"", math.inf
-        while True:
-            got = b""
-            if readable := bool(select.select([pipe], [], [], 0.1)[0]):
-                got = os.read(pipe, 1 << 16)
-                *lines, rest = (rest + got).split(b"\n")
-                for message in map(json.loads, lines):
-                    said.append(message)
-                    bar.update("window" in message)
-                    if message.get("window") == c.windows:
-                        say(summary(c, [m for m in said if m.get("bytes") == message["bytes"]]))
-            over = readable and not got  # all learners have closed the pipe, so they end
-            codes = [process.wait() if over else process.poll() for process in processes]
-            if wrong := failure(codes, said):
-                patience = min(patience, time.monotonic() + LAST_WORDS_SECONDS)
-                if over or time.monotonic() > patience:
-                    raise RunError(f"{wrong}; nothing was written")
-            elif over:
-                return said
+    said, log = list[dict[str, Any]](), list[str]()
+
+    def listen(line: str) -> None:
+        if not line.startswith(WINDOW):
+            log.append(line)
+            return
+        said.append(json.loads(line.removeprefix(WINDOW)))
+        bar.update()
+        if said[-1]["window"] == c.windows:
+            say(summary(c, said[-c.windows :]))
+
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=len(c.sizes) * c.windows, desc="windows", leave=False, disable=None))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-"))
+        hosts = None if c.gbit is None else stack.enter_context(Hosts(c.hosts, c.gbit, ssh=False))
+        processes = stack.enter_context(Processes(listen, LINGER))
+        for rank in range(c.learners):
+            job = {"config": vars(c), "rank": rank, "rendezvous": f"{folder}/rendezvous"}
+            command = supervision.command(__file__, LEARNER, json.dumps(job))
+            if hosts:
+                command = hosts.command(hosts.names[rank % c.hosts], command)
+            processes.start(command, c.environment | {OWN_RANK: str(rank)})
+        failed = processes.wait()
+    if failed is not None:
+        raise supervision.failure(EXPERIMENT, f"learner {failed[0]}", failed[1], log)
+    return said
 
 
 def bus_bandwidth(learners: int, size: Any, seconds: Any) -> Any:
@@ -362,9 +203,9 @@ def rows(c: Config, said: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def run(c: Config, results: Path) -> Path:
     """Measure and write; returns the results file. Raises UsageError and RunError."""
-    code = store.Code.now()
-    name, started, log = store.timed_id(c.slug, vars(c)), datetime.now(UTC), list[str]()
-    store.check_writable(store.path_of(EXPERIMENT, name, results).parent)
+    code = Code.now()
+    name, started, log = timed_id(c.slug, vars(c)), datetime.now(UTC), list[str]()
+    check_writable(parquet.path_of(EXPERIMENT, name, results).parent)
 
     def say(line: str) -> None:
         log.append(line)
@@ -372,7 +213,7 @@ def run(c: Config, results: Path) -> Path:
 
     say(f"{started:%Y-%m-%dT%H:%M:%SZ} {name} on {c.device}")
     frame = rows(c, collect(c, say))
-    origin = store.provenance(
+    origin = provenance(
         EXPERIMENT,
         name,
         vars(c),
@@ -382,7 +223,7 @@ def run(c: Config, results: Path) -> Path:
         started=started,
         code=code,
     )
-    return store.write(frame, origin, log="\n".join(log) + "\n", results=results)
+    return parquet.write(frame, origin, log="\n".join(log) + "\n", results=results)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -36,31 +36,39 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 
 from tqdm import tqdm
 
-from experiments import cores, jobs, launch, learner, p1_config, processes, settings, store, sweep
-from experiments.hosts import Hosts, Link
-from experiments.p1_config import Config, check_devices, configure
-from experiments.p1_rows import as_rows, check_ranks, rates
-from experiments.usage import RunError, exit_status
+from experiments import cli
+from experiments.cli import RunError, exit_status
+from experiments.machine import cores, nvidia, settings, supervision, sweep
+from experiments.machine.device_names import device_name
+from experiments.machine.hosts import Hosts
+from experiments.machine.job_clock import job_start
+from experiments.machine.link_speed import Link
+from experiments.p1 import horovod_launch, horovod_options, learner
+from experiments.p1.horovod_options import Config, check_devices, configure
+from experiments.p1.learner_rows import as_rows, check_ranks, rates
+from experiments.store import parquet
+from experiments.store.files import check_writable, write_atomically
+from experiments.store.provenance import Code, library_versions, loaded_sources, provenance, timed_id
 
 EXPERIMENT = "p1_horovod"
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments() -> cli.Parser:
     """The command line."""
-    return p1_config.arguments(str(__doc__))
+    return horovod_options.arguments(__doc__)
 
 
 def be_learner(c: Config, report: Path, pin: str) -> int:
     """Do one learner's part in a process that a launcher started; its exit status. Raises UsageError."""
-    launch.join(launch.spec(c.slots), c.learners)
-    began = processes.job_start()
+    horovod_launch.join(horovod_launch.spec(c.slots), c.learners)
+    began = job_start()
     rank, local = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_LOCAL_RANK"])
     place, all_here = (rank, c.learners) if pin == "rank" else (local, int(os.environ["HOROVOD_LOCAL_SIZE"]))
     if c.job.device == "cpu":
         # Before a framework is loaded, so that all its threads inherit it.
         os.sched_setaffinity(0, cores.core_sets(all_here, c.job.threads, c.oversubscribe)[place])
     else:
-        visible = jobs.gpus()
+        visible = nvidia.gpus()
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]
 
     def say(line: str) -> None:
@@ -75,32 +83,32 @@ def be_learner(c: Config, report: Path, pin: str) -> int:
         if type(error).__name__ == "HorovodInternalError" or "Horovod has been shut down" in str(error):
             time.sleep(1)  # launchers blame who ends first
         else:
-            print(f"{EXPERIMENT}: learner {rank}: {type(error).__name__}: {jobs.first_line(error)}", flush=True)
+            print(f"{EXPERIMENT}: learner {rank}: {type(error).__name__}: {supervision.first_line(error)}", flush=True)
         return 1
     if rank == 0:
-        reports[0] |= {"versions": store.library_versions(), "sources": store.loaded_sources()}
-        reports[0]["device"] = jobs.device_name(c.job.device)  # the starting machine may have none
-        store.write_atomically(report, json.dumps(reports).encode())
+        reports[0] |= {"versions": library_versions(), "sources": loaded_sources()}
+        reports[0]["device"] = device_name(c.job.device)  # the starting machine may have none
+        write_atomically(report, json.dumps(reports).encode())
     return 0
 
 
 def job(
     c: Config, report: Path, argv: list[str], stall_timeout: float
-) -> tuple[list[dict[str, Any]], Link | None, launch.Finished]:
+) -> tuple[list[dict[str, Any]], Link | None, horovod_launch.Finished]:
     """Launch all learners; their reports by rank, the emulated link, and the finished job. Raises RunError."""
     own = ["--learners", str(c.learners), "--repeat", str(c.repeat), f"--{'' if c.job.allreduce else 'no-'}allreduce"]
     pin = ["--pin", "rank"] if c.emulated else []
-    command = jobs.command(__file__, *argv, *own, "--report", str(report), *pin)
+    command = supervision.command(__file__, *argv, *own, "--report", str(report), *pin)
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=c.job.epochs, desc=c.slug, unit="epoch", disable=None))
         hosts = stack.enter_context(Hosts(len(c.slots), c.gbit, ssh=False)) if c.emulated else None
         link = hosts.measure() if hosts else None
 
         def say(line: str) -> None:
-            if line.startswith(jobs.EPOCH_LINE):
+            if line.startswith(supervision.EPOCH_LINE):
                 bar.update()
 
-        done = launch.launch(EXPERIMENT, command, c.learners, c.launcher, c.slots, say, hosts, stall_timeout)
+        done = horovod_launch.launch(EXPERIMENT, command, c.learners, c.launcher, c.slots, say, hosts, stall_timeout)
     if not report.exists():
         raise RunError("the learners ended without a report; nothing was written: " + (done.log or ["no output"])[-1])
     reports = json.loads(report.read_bytes())
@@ -110,15 +118,15 @@ def job(
 
 def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], None]) -> Path:
     """Run a job and write its results; returns their file. Raises UsageError and RunError."""
-    name = store.timed_id(c.slug, c.flat())
-    path = store.path_of(EXPERIMENT, name, a.results)
-    store.check_writable(path.parent)
-    code = store.Code.now()
+    name = timed_id(c.slug, c.flat())
+    path = parquet.path_of(EXPERIMENT, name, a.results)
+    check_writable(path.parent)
+    code = Code.now()
     started = datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-") as folder:
         reports, link, done = job(c, Path(folder) / "report.json", argv, a.stall_timeout)
     rows = as_rows(c, reports, link, done.seconds)
-    origin = store.provenance(
+    origin = provenance(
         EXPERIMENT,
         name,
         c.flat(),
@@ -126,10 +134,10 @@ def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], 
         device=reports[0]["device"],
         device_count=c.learners,
         started=started,
-        code=store.Code(code.commit, code.dirty, code.sources | reports[0]["sources"]),
+        code=Code(code.commit, code.dirty, code.sources | reports[0]["sources"]),
         versions=reports[0]["versions"],
     )
-    store.write(rows, origin, log="\n".join(done.log[-jobs.LOG_LINES :]) + "\n", results=a.results)
+    parquet.write(rows, origin, log="\n".join(done.log[-supervision.LOG_LINES :]) + "\n", results=a.results)
     rate = rates(rows)
     say(f"{c.slug}: {rate.median():.2f} images/s ({rate.min():.2f} to {rate.max():.2f} over epochs)")
     return path
@@ -145,18 +153,18 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> int:
         if a.report:
-            return be_learner(configure(a, int(a.learners or 1)), a.report, a.pin)
+            return be_learner(configure(a, (a.learners or [1])[0]), a.report, a.pin)
         if removed := settings.clear():
             say(f"{EXPERIMENT}: taken out of the environment, as learners get their places here: {', '.join(removed)}")
-        configs, several = p1_config.series(a)
-        launch.check_horovod(a.framework)
+        configs, several = horovod_options.series(a)
+        horovod_launch.check_horovod(a.framework)
         if several:
             configs = sweep.fitting(configs, check_devices)
         else:
             check_devices(configs[0])
         for c in configs:
             if not c.emulated:
-                launch.check_reachable(c.slots, c.launcher)
+                horovod_launch.check_reachable(c.slots, c.launcher)
         return sweep.run_all(
             EXPERIMENT,
             configs,

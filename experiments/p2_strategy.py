@@ -33,13 +33,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 import pandas as pd
 from tqdm import tqdm
 
-from experiments import fashion, jobs, placement, settings, store, strategy, sweep
-from experiments.hosts import Hosts, Link
-from experiments.p2_options import EXPERIMENT, LISTS, Config, arguments, series
-from experiments.placement import AssignedWorker
-from experiments.processes import OWN_RANK, Processes
-from experiments.usage import RunError, UsageError, exit_status
-from experiments.worker import run_worker
+from experiments.cli import RunError, UsageError, exit_status
+from experiments.machine import settings, supervision, sweep
+from experiments.machine.device_names import device_name
+from experiments.machine.hosts import Hosts
+from experiments.machine.link_speed import Link
+from experiments.machine.processes import OWN_RANK, Processes
+from experiments.p2 import fashion_mnist, placement, worker_job
+from experiments.p2.placement import AssignedWorker
+from experiments.p2.strategy_options import EXPERIMENT, LISTS, Config, arguments, series
+from experiments.p2.worker_process import run_worker
+from experiments.store import parquet
+from experiments.store.files import check_writable
+from experiments.store.provenance import Code, provenance, timed_id
 
 FIRST_PORT = 29500  # of workers on emulated hosts, where every port is free
 LINGER = 1.0  # s until workers are killed; TensorFlow catches SIGTERM and goes on, and workers leave nothing behind
@@ -63,7 +69,7 @@ class Finished(NamedTuple):
 def launch(c: Config, report: Path, argv: list[str], stall_timeout: float, assigned: AssignedWorker | None) -> Finished:
     """Start all workers, or just an `assigned` one, and wait. Raises RunError."""
     workers, log = c.job.workers, list[str]()
-    command = jobs.command(__file__, *argv, "--job", json.dumps(asdict(c.job)), "--report", str(report))
+    command = supervision.command(__file__, *argv, "--job", json.dumps(asdict(c.job)), "--report", str(report))
     everyone = placement.devices(c.job, workers, c.oversubscribe) if assigned is None else []
     started = dict(enumerate(everyone)) if assigned is None else {assigned.rank: assigned.devices}
     with ExitStack() as stack:
@@ -82,7 +88,7 @@ def launch(c: Config, report: Path, argv: list[str], stall_timeout: float, assig
 
         def say(line: str) -> None:
             log.append(line)
-            if line.startswith(jobs.EPOCH_LINE):
+            if line.startswith(supervision.EPOCH_LINE):
                 bar.update()
             elif assigned and assigned.others and line == f"joined {assigned.rank}":  # now the others may be missed
                 tqdm.write(f"{EXPERIMENT}: worker {assigned.rank} has joined the others", file=sys.stderr)
@@ -100,7 +106,7 @@ def launch(c: Config, report: Path, argv: list[str], stall_timeout: float, assig
         if assigned:
             raise placement.assigned_failure(EXPERIMENT, assigned, status, log)
         where = f" at {addresses[index]}" if workers > 1 else ""
-        raise jobs.failure(EXPERIMENT, f"worker {index}{where}", status, log)
+        raise supervision.failure(EXPERIMENT, f"worker {index}{where}", status, log)
     return Finished(read_reports(report, workers) if 0 in started else [], link, log, processes.seconds)
 
 
@@ -121,7 +127,11 @@ def as_rows(c: Config, done: Finished, assigned: bool = False) -> pd.DataFrame:
     """
     j, rows = c.job, []
     images = j.steps_per_execution * j.effective_batch // j.workers
-    tests = len(fashion.synthetic().test_images) if c.dataset == "synthetic" else fashion.FILES["test_images"][1][0]
+    tests = (
+        len(fashion_mnist.synthetic().test_images)
+        if c.dataset == "synthetic"
+        else fashion_mnist.FILES["test_images"][1][0]
+    )
     for report in done.reports:
         worker, end = report["rank"], done.reports[0]["set_up"] if assigned else report["set_up"]
         shift = end - report["set_up"]
@@ -173,21 +183,21 @@ def as_rows(c: Config, done: Finished, assigned: bool = False) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(nullable, float))
 
 
-def finish(c: Config, results: Path, done: Finished, rows: pd.DataFrame, started: datetime, code: store.Code) -> Path:
+def finish(c: Config, results: Path, done: Finished, rows: pd.DataFrame, started: datetime, code: Code) -> Path:
     """Write the results; returns their file."""
     first = done.reports[0]
-    origin = store.provenance(
+    origin = provenance(
         EXPERIMENT,
-        store.timed_id(c.slug, c.flat()),
+        timed_id(c.slug, c.flat()),
         c.flat(),
         seed=c.job.seed,
-        device=jobs.device_name(c.job.device),
+        device=device_name(c.job.device),
         device_count=c.job.learners,
         started=started,
-        code=store.Code(code.commit, code.dirty, code.sources | first["sources"]),
+        code=Code(code.commit, code.dirty, code.sources | first["sources"]),
         versions=first["versions"],
     )
-    return store.write(rows, origin, log="\n".join(done.log[-jobs.LOG_LINES :]) + "\n", results=results)
+    return parquet.write(rows, origin, log="\n".join(done.log[-supervision.LOG_LINES :]) + "\n", results=results)
 
 
 def summary(c: Config, rows: pd.DataFrame) -> str:
@@ -214,9 +224,9 @@ def run(
     """
     writes = assigned is None or assigned.rank == 0
     if writes:
-        store.check_writable(store.path_of(EXPERIMENT, "", a.results).parent)
-    fashion.load(a.data_dir, c.dataset)  # say what is wrong with the data once, and not in every worker
-    started, code = datetime.now(UTC), store.Code.now()
+        check_writable(parquet.path_of(EXPERIMENT, "", a.results).parent)
+    fashion_mnist.load(a.data_dir, c.dataset)  # say what is wrong with the data once, and not in every worker
+    started, code = datetime.now(UTC), Code.now()
     with tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-") as folder:
         done = launch(c, Path(folder) / "report.json", argv, a.stall_timeout, assigned)
     if not writes:
@@ -255,7 +265,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> int:
         if a.report:
-            job = strategy.Job(**json.loads(a.job))
+            job = worker_job.Job(**json.loads(a.job))
             return run_worker(EXPERIMENT, job, a.data, a.data_dir, a.join_timeout, a.report)
         if cleared := settings.clear():
             say(f"{EXPERIMENT}: removed from the environment: {', '.join(cleared)}")

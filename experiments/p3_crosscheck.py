@@ -29,9 +29,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from derivations import alexnet, cifar_resnet, inception, receptive_field, vgg
 from derivations.layers import Layer, totals
-from experiments import store
+from experiments.cli import exit_status
 from experiments.p3.torch_nets import NETS
-from experiments.usage import exit_status
+from experiments.store import parquet
+from experiments.store.files import RESULTS
+from experiments.store.provenance import Code, provenance, run_id
 
 EXPERIMENT = "p3_crosscheck"
 
@@ -186,7 +188,7 @@ def receptive_fields(depths: Iterable[int], kernels: Iterable[int]) -> list[Row]
 
 def run(max_layers: int, kernels: list[int], results: Path) -> int:
     """Count, compare and write; 0. Raises UsageError when the commit can't be told."""
-    started, code = datetime.now(UTC), store.Code.now()
+    started, code = datetime.now(UTC), Code.now()
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     found = {name: importlib.util.find_spec(name) is not None for name in ("fvcore", "keras")}
     for name in (name for name, there in found.items() if not there):
@@ -199,10 +201,10 @@ def run(max_layers: int, kernels: list[int], results: Path) -> int:
     frame = pd.DataFrame(rows).astype({"layers": "Int64", "kernel": "Int64"})
 
     config = {"max_layers": max_layers, "kernels": kernels}
-    name = store.run_id("counts", config)
-    origin = store.provenance(EXPERIMENT, name, config, seed=None, device="cpu", started=started, code=code)
+    name = run_id("counts", config)
+    origin = provenance(EXPERIMENT, name, config, seed=None, device="cpu", started=started, code=code)
     log = frame.to_string(index=False) + "\n"
-    path = store.write(frame, origin, log=log, results=results)
+    path = parquet.write(frame, origin, log=log, results=results)
     print(log, end="")
     print(path)
     return 0
@@ -213,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--max-layers", type=int, default=6, metavar="N", help="deepest stack (default 6)")
     parser.add_argument("--kernels", type=int, nargs="+", default=[1, 3, 5, 7], metavar="F", help="filter sizes")
-    parser.add_argument("--results", type=Path, default=store.RESULTS, help="folder of the results store")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results store")
     args = parser.parse_args(argv)
     if args.max_layers < 1 or min(args.kernels) < 1:
         parser.error("--max-layers and --kernels must be at least 1")

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments import store
+from experiments.cli import RunError, UsageError, check_positive, exit_status
 from experiments.p4 import augment, cifar10, datasets
 from experiments.p4.checkpoint import Progress, load_checkpoint, save_checkpoint
 from experiments.p4.training import (
@@ -38,7 +38,9 @@ from experiments.p4.training import (
     resolved,
     train_epoch,
 )
-from experiments.usage import RunError, UsageError, exit_status
+from experiments.store import parquet
+from experiments.store.files import RESULTS, ROOT, check_writable
+from experiments.store.provenance import Code, provenance, run_id
 
 CHECKPOINT_SECONDS = 30
 
@@ -62,8 +64,8 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--depth", type=int, default=44, help="6n+2 layers (default 44)")
     p.add_argument("--data", choices=("cifar10", "synthetic"), default="cifar10")
     p.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
-    p.add_argument("--results", type=Path, default=store.RESULTS, help="where results go (default results/)")
-    p.add_argument("--checkpoints", type=Path, default=store.ROOT / "checkpoints", help="where checkpoints go")
+    p.add_argument("--results", type=Path, default=RESULTS, help="where results go (default results/)")
+    p.add_argument("--checkpoints", type=Path, default=ROOT / "checkpoints", help="where checkpoints go")
     p.add_argument("--resume", action="store_true", help="continue from this run's checkpoint, if there is one")
     p.add_argument("--minutes", type=float, help="stop with a checkpoint at the first epoch's end after this long")
     return p
@@ -71,8 +73,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def configure(a: argparse.Namespace) -> Config:
     """The run that the command line describes. Raises UsageError."""
-    if a.minutes is not None and not 0 < a.minutes < math.inf:
-        raise UsageError(f"--minutes must be positive and finite, not {a.minutes}")
+    check_positive(a, "minutes")
     asked = Config(
         a.data, a.augment, a.M, a.batch_size, a.epochs, a.schedule, a.precision, a.engine, a.depth, a.device, a.seed
     )
@@ -157,8 +158,8 @@ def take_step(c: Config, data: cifar10.Cifar) -> None:
 def complete(c: Config, path: Path) -> bool:
     """Whether a results file holds this very run."""
     try:
-        stored = store.run(path)
-    except store.SchemaError:  # none, or one to be replaced
+        stored = parquet.run(path)
+    except parquet.SchemaError:  # none, or one to be replaced
         return False
     return stored.provenance.config == vars(c) and stored.rows == c.epochs
 
@@ -167,9 +168,9 @@ def run(c: Config, a: argparse.Namespace) -> Path | None:
     """Train to the end, or to --minutes (then None); returns the results file. Raises UsageError."""
     deadline = time.perf_counter() + (math.inf if a.minutes is None else 60 * a.minutes)
     engine_class(c)  # imported now, so that its source is among the code's
-    code = store.Code.now()
-    name = store.run_id(c.slug, vars(c))
-    path, checkpoint = store.path_of(EXPERIMENT, name, a.results), a.checkpoints / f"{name}.ckpt"
+    code = Code.now()
+    name = run_id(c.slug, vars(c))
+    path, checkpoint = parquet.path_of(EXPERIMENT, name, a.results), a.checkpoints / f"{name}.ckpt"
     progress, state = Progress(datetime.now(UTC).isoformat(), [], []), dict[str, Tensor]()
     if a.resume and checkpoint.exists():
         progress, state = load_checkpoint(checkpoint, c)
@@ -177,7 +178,7 @@ def run(c: Config, a: argparse.Namespace) -> Path | None:
         print("p4_cutout: this run is complete, nothing to resume; its results:", file=sys.stderr)
         return path
     for folder in (path.parent, checkpoint.parent):
-        store.check_writable(folder)
+        check_writable(folder)
     if len(progress.rows) < c.epochs:
         data = datasets.load(a.data_dir, c.dataset)
         if c.batch_size > len(data.train_images):
@@ -191,7 +192,7 @@ def run(c: Config, a: argparse.Namespace) -> Path | None:
             raise UsageError(f"--M {c.M} does not fit this GPU's memory, {advice}")
         if not finished:
             return None
-    origin = store.provenance(
+    origin = provenance(
         EXPERIMENT,
         name,
         vars(c),
@@ -200,7 +201,7 @@ def run(c: Config, a: argparse.Namespace) -> Path | None:
         started=datetime.fromisoformat(progress.started),
         code=code,
     )
-    store.write(pd.DataFrame(progress.rows), origin, log="\n".join(progress.log) + "\n", results=a.results)
+    parquet.write(pd.DataFrame(progress.rows), origin, log="\n".join(progress.log) + "\n", results=a.results)
     checkpoint.unlink(missing_ok=True)
     return path
 

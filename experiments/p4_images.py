@@ -24,9 +24,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from experiments import store
+from experiments.cli import UsageError, exit_status
+from experiments.machine.device_names import cpu_name
 from experiments.p4 import augment, cifar10, datasets
-from experiments.usage import UsageError, exit_status
+from experiments.store import parquet
+from experiments.store.files import RESULTS
+from experiments.store.provenance import Code, provenance, run_id
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MEAN, STD = torch.tensor(cifar10.MEAN), torch.tensor(cifar10.STD)
@@ -96,7 +99,7 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--data", choices=("cifar10", "synthetic"), default="cifar10")
     p.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
-    p.add_argument("--results", type=Path, default=store.RESULTS, help="where results go (default results/)")
+    p.add_argument("--results", type=Path, default=RESULTS, help="where results go (default results/)")
     return p
 
 
@@ -106,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> int:
         started = datetime.now(UTC)
-        code = store.Code.now()
+        code = Code.now()
         data = datasets.load(a.data_dir, a.data)
         last = len(data.test_images) - 1
         if len(set(a.images)) < len(a.images) or not all(0 <= i <= last for i in a.images):
@@ -120,16 +123,16 @@ def main(argv: list[str] | None = None) -> int:
             ("p4_images", f"{data.name}-s{a.seed}", shown, draw(data, a.images, a.draws, a.seed)),
             ("p4_masked_area", f"L{augment.HOLE}-s{a.seed}", area, measure(side, a.seed, STEPS, INSTANCES)),
         ):
-            origin = store.provenance(
+            origin = provenance(
                 experiment,
-                store.run_id(slug, config),
+                run_id(slug, config),
                 config,
                 seed=a.seed,
-                device=store.cpu_name(),
+                device=cpu_name(),
                 started=started,
                 code=code,
             )
-            print(store.write(frame, origin, results=a.results))
+            print(parquet.write(frame, origin, results=a.results))
         return 0
 
     return exit_status("p4_images", work)

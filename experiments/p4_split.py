@@ -33,13 +33,17 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from experiments import jobs, store, sweep
-from experiments.launch import Processes
+from experiments.cli import RunError, UsageError, check_at_least, exit_status
+from experiments.machine import nvidia, supervision, sweep
+from experiments.machine.device_names import device_name
+from experiments.machine.processes import Processes
 from experiments.p4 import cifar10, datasets, plain_engine
 from experiments.p4.training import DTYPES, make_engine, resolved, train_epoch
 from experiments.p4.training import Config as Training
 from experiments.p4.training import engine_class as engine_class_of_one
-from experiments.usage import RunError, UsageError, exit_status
+from experiments.store import parquet
+from experiments.store.files import RESULTS, check_writable, write_atomically
+from experiments.store.provenance import Code, library_versions, loaded_sources, provenance, timed_id
 
 EXPERIMENT = "p4_split"
 BATCH_NORMS = ("local", "synchronised")
@@ -84,7 +88,7 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--repeat", type=int, default=1, help="which repetition; each has its own results")
     p.add_argument("--skip-finished", action="store_true", help="do nothing where the results are there")
-    p.add_argument("--results", type=Path, default=store.RESULTS, help="folder for results")
+    p.add_argument("--results", type=Path, default=RESULTS, help="folder for results")
     p.add_argument("--rank", type=int, help=argparse.SUPPRESS)  # this process is a learner
     p.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # where learners meet, and learner 0 reports
     return p
@@ -92,9 +96,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def configure(a: argparse.Namespace) -> Config:
     """The run that the command line describes. Raises UsageError."""
-    for name in ("learners", "repeat"):
-        if getattr(a, name) < 1:
-            raise UsageError(f"--{name} must be at least 1, not {getattr(a, name)}")
+    check_at_least(1, a, "learners", "repeat")
     asked = Training(
         a.data, "cutout", a.M, a.batch_size, a.epochs, "authors", a.precision, "auto", a.depth, a.device, a.seed
     )
@@ -111,7 +113,7 @@ def configure(a: argparse.Namespace) -> Config:
 def check_devices(c: Config) -> None:
     """Raise UsageError when this machine has too few GPUs."""
     if c.training.device == "cuda":
-        jobs.check_gpus(c.learners, oversubscribe=False)
+        nvidia.check_gpus(c.learners, oversubscribe=False)
 
 
 # ---- a learner -----------------------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ def train(c: Config, data: cifar10.Cifar, rank: int, folder: Path) -> dict[str, 
         rows.append(row)
         if rank == 0:
             rate = row["images"] / row["train_seconds"]
-            print(f"{jobs.EPOCH_LINE}{epoch}: train {row['train_loss']:.4f}, {rate:,.0f} images/s", flush=True)
+            print(f"{supervision.EPOCH_LINE}{epoch}: train {row['train_loss']:.4f}, {rate:,.0f} images/s", flush=True)
     if isinstance(engine, plain_engine.PlainEngine):
         weights = [p.detach() for p in engine.model.parameters()]
     else:
@@ -186,8 +188,8 @@ def run_learner(c: Config, a: argparse.Namespace) -> int:
         print(f"{EXPERIMENT}: learner {a.rank}: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
         os._exit(1)  # destructors may wait for other learners
     if a.rank == 0:
-        reports[0] |= {"versions": store.library_versions(), "sources": store.loaded_sources()}
-        store.write_atomically(a.folder / "report.json", json.dumps(reports).encode())
+        reports[0] |= {"versions": library_versions(), "sources": loaded_sources()}
+        write_atomically(a.folder / "report.json", json.dumps(reports).encode())
     if c.learners > 1:
         dist.barrier()
         dist.destroy_process_group()
@@ -204,17 +206,17 @@ def launch(c: Config, folder: Path, argv: list[str]) -> tuple[list[dict[str, Any
 
     def say(line: str) -> None:
         log.append(line)
-        if line.startswith(jobs.EPOCH_LINE):
+        if line.startswith(supervision.EPOCH_LINE):
             bar.update()
 
     with bar, Processes(say, LINGER) as processes:
         for rank in range(c.learners):
             own = ["--rank", str(rank), "--folder", str(folder)]
-            environment = {"CUDA_VISIBLE_DEVICES": jobs.gpus()[rank]} if c.training.device == "cuda" else {}
-            processes.start(jobs.command(__file__, *argv, *own), environment)
+            environment = {"CUDA_VISIBLE_DEVICES": nvidia.gpus()[rank]} if c.training.device == "cuda" else {}
+            processes.start(supervision.command(__file__, *argv, *own), environment)
         failed = processes.wait()
     if failed is not None:
-        raise jobs.failure(EXPERIMENT, f"learner {failed[0]}", failed[1], log)
+        raise supervision.failure(EXPERIMENT, f"learner {failed[0]}", failed[1], log)
     return json.loads((folder / "report.json").read_bytes()), log
 
 
@@ -248,25 +250,25 @@ def as_rows(c: Config, reports: list[dict[str, Any]]) -> pd.DataFrame:
 
 def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], None]) -> Path:
     """Run a job and write its results; returns their file. Raises UsageError and RunError."""
-    name = store.timed_id(c.slug, c.flat())
-    store.check_writable(store.path_of(EXPERIMENT, name, a.results).parent)
+    name = timed_id(c.slug, c.flat())
+    check_writable(parquet.path_of(EXPERIMENT, name, a.results).parent)
     datasets.load(a.data_dir, c.training.dataset)  # say what is wrong with the data once, and not in every learner
-    started, code = datetime.now(UTC), store.Code.now()
+    started, code = datetime.now(UTC), Code.now()
     with tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-") as folder:
         reports, log = launch(c, Path(folder), argv)
-    origin = store.provenance(
+    origin = provenance(
         EXPERIMENT,
         name,
         c.flat(),
         seed=c.training.seed,
-        device=jobs.device_name("gpu" if c.training.device == "cuda" else "cpu"),
+        device=device_name("gpu" if c.training.device == "cuda" else "cpu"),
         device_count=c.learners,
         started=started,
         code=replace(code, sources=code.sources | reports[0]["sources"]),
         versions=reports[0]["versions"],
     )
     rows = as_rows(c, reports)
-    path = store.write(rows, origin, log="\n".join(log[-jobs.LOG_LINES :]) + "\n", results=a.results)
+    path = parquet.write(rows, origin, log="\n".join(log[-supervision.LOG_LINES :]) + "\n", results=a.results)
     rate = rows.images_per_second
     say(f"{c.slug}: {rate.median():,.0f} images/s ({rate.min():,.0f} to {rate.max():,.0f} over epochs)")
     return path

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import math
 import os
 import statistics
 import sys
@@ -34,9 +33,11 @@ import pandas as pd
 import torch
 
 from derivations import roofline
-from experiments import store
+from experiments.cli import UsageError, check_at_least, check_positive, exit_status
 from experiments.p4 import augment, cifar10, conventional_loop, datasets, training
-from experiments.usage import UsageError, exit_status
+from experiments.store import parquet
+from experiments.store.files import RESULTS, check_writable
+from experiments.store.provenance import Code, provenance, timed_id
 
 EXPERIMENT = "p4_throughput"
 CONTENDERS = ("ours", "eager", "conventional")
@@ -198,17 +199,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", choices=("cifar10", "synthetic"), default="cifar10")
     p.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
     p.add_argument("--write", action="store_true", help="store the windows of each M when they are done")
-    p.add_argument("--results", type=Path, default=store.RESULTS, help="where --write stores (default results/)")
+    p.add_argument("--results", type=Path, default=RESULTS, help="where --write stores (default results/)")
     return p
 
 
 def configure(a: Namespace) -> list[training.Config]:
     """What ours trains at each M. Raises UsageError."""
-    for option, low in (("windows", 1), ("turns", 1), ("workers", 0)):
-        if getattr(a, option) < low:
-            raise UsageError(f"--{option} must be at least {low}, not {getattr(a, option)}")
-    if not 0 < a.seconds < math.inf:
-        raise UsageError(f"--seconds must be positive and finite, not {a.seconds}")
+    check_at_least(1, a, "windows", "turns")
+    check_at_least(0, a, "workers")
+    check_positive(a, "seconds")
     if len(set(a.M)) < len(a.M):
         raise UsageError(f"--M needs different numbers, not {' '.join(map(str, a.M))}")
     asked = training.Config(
@@ -222,11 +221,11 @@ def run(a: Namespace, say: Callable[[str], None]) -> None:
     configs = configure(a)
     training.engine_class(configs[0])  # imported now, so that its source is among the code's
     try:
-        code = store.Code.now() if a.write else None
+        code = Code.now() if a.write else None
     except RuntimeError as error:
         raise UsageError(str(error)) from error
     if a.write:
-        store.check_writable(a.results / EXPERIMENT)
+        check_writable(a.results / EXPERIMENT)
     data = datasets.load(a.data_dir, a.data)
     if a.batch_size > len(data.train_images):
         raise UsageError(f"--batch-size {a.batch_size} is more than the {len(data.train_images)} training images")
@@ -244,12 +243,10 @@ def run(a: Namespace, say: Callable[[str], None]) -> None:
             say(line)
         if a.write:
             config = vars(ours) | {"seconds": a.seconds, "turns": a.turns, "windows": a.windows, "workers": a.workers}
-            name = store.timed_id(f"{ours.dataset}-M{ours.M:02d}-{ours.device}", config)
-            origin = store.provenance(
-                EXPERIMENT, name, config, seed=ours.seed, device=device, started=started, code=code
-            )
+            name = timed_id(f"{ours.dataset}-M{ours.M:02d}-{ours.device}", config)
+            origin = provenance(EXPERIMENT, name, config, seed=ours.seed, device=device, started=started, code=code)
             log = "\n".join([HEADER, *table(frame)]) + "\n"
-            say(str(store.write(frame, origin, log=log, results=a.results)))
+            say(str(parquet.write(frame, origin, log=log, results=a.results)))
 
 
 def main(arguments: list[str] | None = None, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> int:

@@ -33,12 +33,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 import pandas as pd
 import scipy
 
-from experiments import store
+from experiments.cli import UsageError, exit_status
 from experiments.scaling import published
 from experiments.scaling.fit import LEVEL
 from experiments.scaling.predictions import EXPERIMENT, by_link, predictions
 from experiments.scaling.series import measured
-from experiments.usage import UsageError, exit_status
+from experiments.store import parquet
+from experiments.store.files import RESULTS
+from experiments.store.provenance import Code, provenance, run_id
 
 
 def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
@@ -48,7 +50,7 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
     """
     if not 0 < level < 1 or draws < 100:
         raise UsageError("--level must lie between 0 and 1, and --draws be at least 100")
-    code = store.Code.now()
+    code = Code.now()
     started = datetime.now(UTC)
     frame = published.load(path)
     extra, runs = measured(results)
@@ -61,8 +63,8 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
     # What was fitted is part of the configuration, and so of the id.
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     config: dict[str, Any] = settings | {"references_sha256": digest, "measured_runs": sorted({*runs, *link_runs})}
-    name = store.run_id(path.stem, config)
-    origin = store.provenance(
+    name = run_id(path.stem, config)
+    origin = provenance(
         EXPERIMENT,
         name,
         config,
@@ -76,9 +78,9 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
     shown = ["series", "method", "role", "learners", "per_learner_batch", "observed", "predicted", "low", "high"]
     log = frame_rows[[*shown, "error"]].to_string(index=False) + "\n"
     print(log, end="")
-    written = store.write(frame_rows, origin, log=log, results=results)
+    written = parquet.write(frame_rows, origin, log=log, results=results)
     for old in set(written.parent.glob("*.parquet")) - {written}:
-        earlier = store.run(old).provenance.config
+        earlier = parquet.run(old).provenance.config
         if {key: earlier.get(key) for key in settings} == settings:
             # The same fit of what the inputs were before: two of them would be read as one result.
             old.unlink()
@@ -95,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--level", type=float, default=LEVEL, help="coverage of the intervals (default %(default)s)")
     parser.add_argument("--draws", type=int, default=2000, help="bootstrap draws (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=store.RESULTS, help="folder of the results store")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results store")
     a = parser.parse_args(argv)
 
     def work() -> int:

@@ -61,7 +61,7 @@ class Incomparable(ValueError):
 
 
 def jobs(epochs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each run of an epoch frame (`experiments.epochs.read`), with its description and:
+    """One row for each run of an epoch frame (`experiments.store.epochs.read`), with its description and:
 
     rate: images/s of all learners, the median over epochs. Learners that average take an epoch's images over its
         slowest learner's seconds, independent ones the sum of their rates.

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from experiments import jobs
 from tests.measured_runs import measured
 from tests.p4_runs import first_epoch, small, whole
+from tests.stored_run import fixed_commit
 
-__all__ = ["first_epoch", "measured", "small", "whole"]
+__all__ = ["first_epoch", "fixed_commit", "measured", "small", "whole"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,4 +39,4 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without GPUs, data and a cluster."""
     for name in [name for name in os.environ if name.startswith(("TF_CONFIG", "DLPERF_DATA", "SLURM_", "CUDA_VIS"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(jobs, "gpus", lambda: [])
+    monkeypatch.setattr("experiments.machine.nvidia.gpus", lambda: [])

@@ -1,4 +1,4 @@
-"""Hand-made epoch frames, as `experiments.epochs.read` gives them, for what compares runs and draws them."""
+"""Hand-made epoch frames, as `experiments.store.epochs.read` gives them, for what compares runs and draws them."""
 
 from __future__ import annotations
 

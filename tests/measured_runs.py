@@ -11,7 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from experiments import allocation, epochs, schemas
+from experiments.machine import allocation
+from experiments.store import schemas
 
 LINK = {
     "backend": pa.string(), "hosts": pa.int64(), "learners": pa.int64(), "bytes": pa.float64(), "seconds": pa.float64(),
@@ -30,7 +31,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Epochs:
     """Epochs of 1, 2 and 4 learners of both problems, by experiment; all-reduces have a schema of what is read."""
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     monkeypatch.setenv(allocation.TOKEN, "a go")
-    monkeypatch.setattr(allocation, "current", lambda: "here")
+    monkeypatch.setattr("experiments.machine.allocation.current", lambda: "here")
     fields = [schemas.column(column, kind, "-", "-", nullable=True) for column, kind in LINK.items()]
     monkeypatch.setitem(schemas.SCHEMAS, "allreduce", pa.schema(fields))
     found: Epochs = {"p1_horovod": [], "p2_strategy": []}
@@ -43,5 +44,5 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Epochs:
         run = {"learners": p, "per_learner_batch": 256 // p, "scaling": "strong", "strategy": "mirrored"}
         run |= {"all_reduce": "nccl", "run_id": f"p2-{p}", "images": 256}
         found["p2_strategy"] += [STRATEGY | run | {"epoch": e, "seconds": 1 / p + 0.1} for e in (1, 2)]
-    monkeypatch.setattr(epochs, "read", lambda experiment, results: pd.DataFrame(found[experiment]))
+    monkeypatch.setattr("experiments.store.epochs.read", lambda experiment, results: pd.DataFrame(found[experiment]))
     return found

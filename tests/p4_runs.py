@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments import p4_cutout, store
+from experiments import p4_cutout
 from experiments.p4 import datasets
 from experiments.p4.synthetic import synthetic
+from experiments.store import parquet
 
 SMALL = synthetic(seed=0, train=96, test=40)
 STEPS = 6  # of an epoch: 96 samples in batches of 16
@@ -35,7 +36,7 @@ def files(where: Path) -> dict[Path, bytes]:
 
 def numbers(where: Path) -> pd.DataFrame:
     """A run's rows without what differs between two runs: times."""
-    frame = store.read("p4_cutout", where / "results")
+    frame = parquet.read("p4_cutout", where / "results")
     return frame.drop(columns=["train_seconds", "val_seconds", "wall_seconds", "setup_seconds", "started", "ended"])
 
 

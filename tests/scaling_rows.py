@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import schemas
 from experiments.scaling import published
+from experiments.store import schemas
 from report import show
 
 NOTHING: dict[str, Any] = {field.name: None for field in schemas.SCHEMAS["scaling_fit"]}
@@ -80,3 +80,9 @@ def fitted() -> pd.DataFrame:
 def drawn(chart: Any) -> list[dict[str, Any]]:
     """The rows that a chart draws, over all of its data. A missing chart fails here."""
     return [mark for data in show.specification(chart)["datasets"].values() for mark in data]
+
+
+def cells(table: object) -> list[list[str]]:
+    """A table's cells, without its rules."""
+    lines = [line for line in str(table).replace("\u00a0", " ").replace("\u2060", "").splitlines()]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:1] + lines[2:]]

@@ -13,7 +13,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ROOT = Path(__file__).resolve().parents[1]
+from experiments.store.files import ROOT
+
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENVIRONMENT: dict[str, Any] = yaml.safe_load((ROOT / "environment.yml").read_text())
 
@@ -21,11 +22,12 @@ ENVIRONMENT: dict[str, Any] = yaml.safe_load((ROOT / "environment.yml").read_tex
 CONDA_NAMES = {
     "playwright": "playwright-python",
     "pypandoc-binary": "pypandoc",
+    "quarto-cli": "quarto",
     "torch": "pytorch",
     "typst": "typst-py",
 }
-# What pip can't install, or what conda needs beside pypandoc, whose conda package has no pandoc inside.
-CONDA_ONLY = {"quarto": ">=1.10", "pandoc": ">=3.6", "pip": ""}
+# What conda needs beside pypandoc, whose conda package has no pandoc inside.
+CONDA_ONLY = {"pandoc": ">=3.6", "pip": ""}
 # TensorFlow's package depends on the machine, so pyproject.toml leaves it to the Makefile.
 CONDA_ONLY |= {"tensorflow": ">=2.18"}
 

@@ -6,7 +6,7 @@ import tomllib
 
 import yaml
 
-from experiments.store import ROOT
+from experiments.store.files import ROOT
 
 
 def test_the_citation_is_of_this_version() -> None:

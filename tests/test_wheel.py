@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.store import ROOT
+from experiments.store.files import ROOT
 
 PACKAGES = ("derivations", "experiments", "report")
 
@@ -29,9 +29,10 @@ CHECK = """
             assert importlib.metadata.version(requirement.name) in requirement.specifier, line
 
     import derivations, experiments, report
-    from experiments import allocation, ledger, schemas, store
+    from experiments.machine import allocation
     from experiments.p4 import cuda_kernels
     from experiments.scaling import prices, published
+    from experiments.store import ledger, parquet, schemas
     from report import engine
 
     for package in (derivations, experiments, report):
@@ -41,7 +42,7 @@ CHECK = """
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
 
-    assert store.read("p4_cutout").columns.tolist()[: len(schemas.SCHEMAS["p4_cutout"])] == [
+    assert parquet.read("p4_cutout").columns.tolist()[: len(schemas.SCHEMAS["p4_cutout"])] == [
         field.name for field in schemas.SCHEMAS["p4_cutout"]
     ]
     assert ledger.changes() and allocation.windows()

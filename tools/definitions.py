@@ -38,12 +38,21 @@ def module_name(path: str) -> str:
 
 
 def longest(name: str, renames: Mapping[str, str], separator: str = ".") -> str:
-    """The name with the longest part of it renamed that is known under another name."""
+    """The name with the longest part of it renamed that is known under another name, unless it has that already."""
     parts = name.split(separator)
     for end in range(len(parts), 0, -1):
         head = separator.join(parts[:end])
-        if head in renames:
+        if head in renames and not f"{name}{separator}".startswith(f"{renames[head]}{separator}"):
             return separator.join([renames[head], *parts[end:]])
+    return name
+
+
+def latest(name: str, renames: Mapping[str, str], separator: str = ".") -> str:
+    """The name after all renames of it, one after the other; what is renamed to itself stays."""
+    seen = set[str]()
+    while name not in seen:
+        seen.add(name)
+        name = longest(name, renames, separator)
     return name
 
 
@@ -135,7 +144,7 @@ class _Resolver(ast.NodeTransformer):
         return f"{name} of {module_name(self.path)}" if name == "__name__" else self.top.get(name, name)
 
     def _now(self, dotted: str) -> str:
-        return longest(dotted, self.renames)
+        return latest(dotted, self.renames)
 
     def _chain(self, node: ast.expr) -> str | None:
         """What a name and its attributes mean, where that is known before the code runs."""
@@ -174,7 +183,7 @@ class _Resolver(ast.NodeTransformer):
     def visit(self, node: ast.AST) -> ast.AST:
         place = self._place(node)
         if place is not None:
-            return ast.Name(f"<{longest(place, self.files, '/')}>", ast.Load())
+            return ast.Name(f"<{latest(place, self.files, '/')}>", ast.Load())
         return super().visit(node)
 
     def visit_Name(self, node: ast.Name) -> ast.AST:

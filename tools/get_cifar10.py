@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
+from experiments.cli import exit_status
 from experiments.p4 import cifar10_archives, datasets
-from experiments.usage import exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Proves that a source was only moved, and writes so into the ledger (experiments/same_numbers.csv).
+"""Proves that a source was only moved, and writes so into the ledger (experiments/store/same_numbers.csv).
 
     python tools/prove_move.py experiments/a.py experiments/p4/b.py experiments/p4/c.py    one file became two
     python tools/prove_move.py experiments/a.py experiments/a.py --because "imports follow"
@@ -25,11 +25,39 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments import ledger, store
-from experiments.ledger import Change
-from experiments.usage import UsageError, exit_status
-from tools.definitions import Definition, definitions, longest, module_name, names_of
+from experiments.cli import UsageError, exit_status
+from experiments.store import ledger, parquet
+from experiments.store.files import ROOT
+from experiments.store.ledger import Change
+from tools.definitions import Definition, definitions, latest, module_name, names_of
 
+# Where names of modules went that no run records, so that the ledger has no rows of them. New names stay as they are.
+WENT = {
+    "experiments.allocation": "experiments.machine.allocation",
+    "experiments.ledger": "experiments.store.ledger",
+    "experiments.resnet50": "experiments.p1.torch_resnet50",
+    "experiments.schemas": "experiments.store.schemas",
+    "experiments.settings": "experiments.machine.settings",
+    "experiments.store": "experiments.store.parquet",
+    "experiments.usage": "experiments.cli",
+}
+PARTS_OF_STORE = {
+    "machine.device_names": ["cpu_name", "short_name"],
+    "store.files": ["ROOT", "RESULTS", "check_writable", "write_atomically"],
+    "store.provenance": [
+        "Code",
+        "Provenance",
+        "library_versions",
+        "loaded_sources",
+        "provenance",
+        "run_id",
+        "timed_id",
+    ],
+}
+for part, names in PARTS_OF_STORE.items():
+    WENT |= {f"experiments.store.{name}": f"experiments.{part}.{name}" for name in names}
+    WENT |= {f"experiments.{part}.{name}": f"experiments.{part}.{name}" for name in names}
+WENT |= {f"experiments.store.{part}": f"experiments.store.{part}" for part in ("epochs", "files", "ledger", "schemas")}
 MOVED = "moved"  # how the reasons of proved rows start
 WORDS, MORE = "docstrings or comments differ", "with more: "
 
@@ -83,13 +111,14 @@ def prove(old: str, old_text: str, new: Mapping[str, str], names: Names, words: 
         if list(new.values()) != [old_text]:
             raise MoveError(f"{old}: a file that is not Python must be one file again, with equal bytes")
         return {path: [] for path in new}
-    left = {path: definitions(path, text) for path, text in new.items()}
+    # Both sides in the names of now: files that either imports may have moved since.
+    left = {path: definitions(path, text, names.names, names.files) for path, text in new.items()}
     wrong = []
     for before in definitions(old, old_text, names.names, names.files):
-        wanted = {longest(f"{module_name(old)}.{name}", names.names) for name in before.names}
+        wanted = {latest(f"{module_name(old)}.{name}", names.names) for name in before.names}
 
         def same(path: str, after: Definition, before: Definition = before, wanted: set[str] = wanted) -> bool:
-            bound = {f"{module_name(path)}.{name}" for name in after.names}
+            bound = {latest(f"{module_name(path)}.{name}", names.names) for name in after.names}
             return bound == wanted if wanted else not bound and before.code == after.code
 
         matches = [(path, after) for path in left for after in left[path] if same(path, after)]
@@ -132,7 +161,7 @@ def moves() -> dict[tuple[str, str], list[Change]]:
 def recorded(read: Read, outdated: bool = False) -> Names:
     """What all recorded moves say of names and files. Raises LookupError for a text that is gone, or leaves out rows
     that are `outdated`."""
-    names, files = dict[str, str](), dict[str, str]()
+    names, files = dict(WENT), dict[str, str]()
     for (old, before), rows in moves().items():
         try:
             new = {row.becomes: read(row.becomes, row.after) for row in rows}
@@ -210,7 +239,7 @@ class History:
 
 def needed_now(root: Path) -> list[Change]:
     """The ledger's rows that stored runs need."""
-    recorded_sources = {pair for run in store.runs(root / "results") for pair in run.provenance.sources.items()}
+    recorded_sources = {pair for run in parquet.runs(root / "results") for pair in run.provenance.sources.items()}
     return ledger.needed(recorded_sources, root)
 
 
@@ -233,7 +262,7 @@ def record(old: str, new: Iterable[str], rev: str, reason: str, root: Path) -> l
     return rows
 
 
-def main(argv: list[str] | None = None, root: Path = store.ROOT) -> int:
+def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     """Run the command line; 0 when done, 2 for a move that is none."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("files", nargs="*", metavar="FILE", help="the old file, then the new ones; from the project root")

@@ -14,9 +14,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from experiments import schemas, store
+from experiments.cli import UsageError
 from experiments.p4.training import EXPERIMENT, Config
-from experiments.usage import UsageError
+from experiments.store import schemas
+from experiments.store.files import write_atomically
 
 PYTHON_TYPES = {pa.string(): str, pa.int64(): int, pa.float64(): float}
 
@@ -52,7 +53,7 @@ def save_checkpoint(path: Path, c: Config, engine: Any, progress: Progress) -> N
     buffer = io.BytesIO()
     state = {name: tensor.detach().cpu() for name, tensor in engine.state().items()}
     torch.save({"config": vars(c), "state": state, **vars(progress)}, buffer)
-    store.write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
 
 
 def load_checkpoint(path: Path, c: Config) -> tuple[Progress, dict[str, Tensor]]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.usage import UsageError
+from experiments.cli import UsageError
 
 # Over the 50,000 training images, pixels scaled to 0..1; red, green, blue.
 MEAN = (0.49139968, 0.48215841, 0.44653091)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from experiments.usage import RunError
+from experiments.cli import RunError
 
 SOURCE = Path(__file__).with_name("cuda_kernels.cu")
 POINTER, FLOAT, INT = ctypes.c_void_p, ctypes.c_float, ctypes.c_int

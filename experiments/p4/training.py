@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments import store
+from experiments.cli import UsageError
+from experiments.machine.device_names import cpu_name
 from experiments.p4 import augment, cifar10
 from experiments.p4.plain_engine import PlainEngine
 from experiments.p4.resnet import seeded
-from experiments.usage import UsageError
 
 EXPERIMENT = "p4_cutout"
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 1e-4
@@ -161,4 +161,4 @@ def train_epoch(c: Config, engine: Any, samples: int, size: int, epoch: int) -> 
 
 def device_name(c: Config) -> str:
     """What the run trains on."""
-    return torch.cuda.get_device_name() if c.device == "cuda" else store.cpu_name()
+    return torch.cuda.get_device_name() if c.device == "cuda" else cpu_name()

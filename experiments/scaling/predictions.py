@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from derivations import scaling
-from experiments import schemas, store
+from experiments.machine.device_names import short_name
 from experiments.scaling import published
 from experiments.scaling.fit import GROWTH, LEVEL, PREDICTS, Array, Fit, fit
 from experiments.scaling.link import fit_link
 from experiments.scaling.series import Row, as_points, horovod_epochs, records, throughputs
+from experiments.store import parquet, schemas
 
 EXPERIMENT = "scaling_fit"
 FIT_UP_TO = 4
@@ -139,7 +140,7 @@ def by_link(results: Path) -> tuple[list[Row], list[str]]:
     all-reduce is hidden, or as much as the backward pass lasts; the truth lies between, if a GPU among several computes
     as one alone does.
     """
-    rows, timed = horovod_epochs(results), store.read("allreduce", results)
+    rows, timed = horovod_epochs(results), parquet.read("allreduce", results)
     rows = rows[(rows.device_kind == "gpu") & (rows.hosts == 1)]
     timed = timed[(timed.backend == "nccl") & (timed.hosts == 1) & (timed.kind == "measured")]
     size = float(published.networks()["ResNet-50"][0])
@@ -172,7 +173,7 @@ def linked(several: Any, rate: float, windows: pd.DataFrame) -> list[Row]:
     for hiding, hidden in (("nothing hidden", 0.0), ("backward pass hides", float(scaling.BACKWARD) * step)):
         exposed = max(0.0, communication - hidden)
         more: Row = {"compute_seconds": step / batch, "exposed_seconds": exposed / batch}
-        name = store.short_name(windows.device.iloc[0])
+        name = short_name(windows.device.iloc[0])
         more |= {"fit_points": f"1, and NCCL's all-reduce between {between} of {name}"}
         predicted = several.learners * batch / (step + exposed)
         made.append(row(f"link, {hiding}", "held out", several, predicted, **more))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.usage import UsageError
+from experiments.cli import UsageError
 
 SOURCE = Path(__file__).with_name("prices.csv")
 COLUMNS = ["device", "region", "price_usd_per_hour", "date", "source"]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from derivations import alexnet, imagenet_resnet, vgg
 from derivations.layers import totals
-from experiments.usage import UsageError
+from experiments.cli import UsageError
 
 SOURCE = Path(__file__).with_name("scaling.csv")
 OPTIONAL = ["node_learners", "link_gbit_per_second", "per_learner_batch"]  # empty where the source does not say

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments import epochs, store
+from experiments.machine.device_names import short_name
 from experiments.scaling import published
+from experiments.store import epochs
 
 # What all inputs are brought to; `setting` is what series have in common that differ in precision alone.
 POINTS = ["series", "setting", "network", "learners", "per_learner_batch", "images_per_second", "gradient_bytes"]
@@ -58,7 +59,7 @@ def horovod_epochs(results: Path) -> pd.DataFrame:
     names = []
     for row in records(rows):
         how = (", mixed precision" if row.precision == "mixed" else "") + (", compiled" if row.compiled else "")
-        device = store.short_name(row.device)
+        device = short_name(row.device)
         names.append(f"Horovod {row.framework}, {device}, {row.image_size} pixels{how}")
     return rows.assign(series=names)
 
@@ -72,7 +73,7 @@ def strategy_epochs(results: Path) -> pd.DataFrame:
         how = row.all_reduce if row.strategy == "mirrored" else row.communication
         setting = row.precision + (", XLA" if row.jit_compile else "")
         setting += f", {row.steps_per_execution} steps a call" if row.steps_per_execution > 1 else ""
-        device, size = store.short_name(row.device), "" if row.image_size == 32 else f", {row.image_size} pixels"
+        device, size = short_name(row.device), "" if row.image_size == 32 else f", {row.image_size} pixels"
         names.append(f"tf.distribute {row.strategy} {how}, {row.scaling}, {device}{size}, {setting}")
     return rows.assign(series=names)
 

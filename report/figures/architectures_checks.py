@@ -8,7 +8,7 @@ import pandas as pd
 
 from derivations import alexnet, cifar_resnet, inception, layers, vgg
 from derivations.layers import Layer, Totals
-from experiments import store
+from experiments.store import parquet
 from report import show
 from report.answers import Missing
 
@@ -26,7 +26,7 @@ FACTORS = {"parameters": 1, "macs": 1, "flops": 2}  # of a quantity, to the deri
 
 def load() -> pd.DataFrame:
     """The counts of other programs, and the measured receptive fields."""
-    return store.read(EXPERIMENT)
+    return parquet.read(EXPERIMENT)
 
 
 def of_module(module: inception.Module) -> list[Layer]:

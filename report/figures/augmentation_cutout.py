@@ -9,7 +9,8 @@ import sympy as sp
 from PIL import Image
 
 from derivations import cutout
-from experiments import store
+from experiments.machine.device_names import short_name
+from experiments.store import parquet
 from report import show
 from report.answers import Answer, Missing
 
@@ -20,7 +21,7 @@ MADE_BY = "python experiments/p4_images.py"
 
 def load_images() -> tuple[pd.DataFrame, pd.DataFrame]:
     """The example images, original and masked, and the measured mean of the masked area: each from one run."""
-    pictures, area = store.read("p4_images"), store.read("p4_masked_area")
+    pictures, area = parquet.read("p4_images"), parquet.read("p4_masked_area")
     pictures = pictures[pictures.dataset == "cifar10"]
     return tuple(frame[frame.run_id == frame.run_id.max()] for frame in (pictures, area))  # type: ignore[return-value]
 
@@ -41,7 +42,7 @@ def answer_p4_cutout(pictures: pd.DataFrame, area: pd.DataFrame) -> Answer | Mis
         "neighbours say nearly the same; cutout removes a connected region from the input, so no layer sees it, and "
         "the network has to use the rest. Clipped at the border, the square masks "
         f"{show.percent(float(cutout.masked_share(HOLE, SIDE)))} of an image on average by derivation{counted}.",
-        f"one {store.short_name(runs.device.iloc[0])}",
+        f"one {short_name(runs.device.iloc[0])}",
         int(runs.run_id.nunique()),
         "measured",
         "fig-p4-cutout",

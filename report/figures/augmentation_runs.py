@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from experiments import store
+from experiments.machine.device_names import short_name
+from experiments.store import parquet
+from experiments.store.provenance import Provenance
 from report import show
 from report.comparisons import pooled
 from report.estimates import Estimate, estimate
@@ -27,15 +29,17 @@ SETTING = ["augment", "M", "schedule", "precision", "engine", "epochs_planned"]
 
 def load() -> pd.DataFrame:
     """The epochs of ResNet-44 on CIFAR-10 with B = 64: no synthetic data, no other depth. `code` tells codes apart."""
-    origins = {run.provenance.run_id: run.provenance for run in store.runs() if run.provenance.experiment == EXPERIMENT}
-    rows = store.read(EXPERIMENT)
+    origins = {
+        run.provenance.run_id: run.provenance for run in parquet.runs() if run.provenance.experiment == EXPERIMENT
+    }
+    rows = parquet.read(EXPERIMENT)
     deep = {name for name, origin in origins.items() if origin.config["depth"] == DEPTH}
     kept = (rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")
     rows = rows[kept & rows.run_id.isin(deep)]
     return rows.assign(code=rows.run_id.map({name: code(origin) for name, origin in origins.items()}))
 
 
-def code(origin: store.Provenance) -> str:
+def code(origin: Provenance) -> str:
     """The same for runs whose numbers the same code would make.
 
     Sources that the ledger leads to what they are today count as today's, others by what they were.
@@ -184,7 +188,7 @@ def numbers(values: Iterable[float]) -> str:
 
 def gpu(device: str) -> str:
     """A device without its maker: H100."""
-    return store.short_name(device).split()[-1]
+    return short_name(device).split()[-1]
 
 
 def goal_text(runs: pd.DataFrame) -> str:

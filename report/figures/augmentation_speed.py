@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from experiments import store
+from experiments.store import parquet
 from report import show
 from report.answers import Missing
 from report.figures.augmentation import SERIES_BY
@@ -27,14 +27,14 @@ CONTENDERS = ["ours", "eager", "conventional"]
 
 def load_peers() -> pd.DataFrame:
     """The training step's throughput and its peers', measured in turns; `workers` of a run in all its rows."""
-    rows = store.read("p4_throughput")
+    rows = parquet.read("p4_throughput")
     rows = rows[(rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")]
     return rows.assign(workers=rows.groupby("run_id").workers.transform("max"))
 
 
 def load_splits() -> pd.DataFrame:
     """The epochs of training whose instances were split over GPUs."""
-    rows = store.read("p4_split")
+    rows = parquet.read("p4_split")
     kept = (rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.device_kind == "gpu")
     return rows[kept & (rows.kind == "measured")]
 

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from experiments import store
+from experiments.machine.device_names import short_name
 from report import show
 from report.answers import Answer, Missing
 from report.comparisons import Incomparable, length, ratio, relative, spread
@@ -39,7 +39,7 @@ def tbl_p1_settings(runs: pd.DataFrame) -> str | Missing:
     lines = []
     for name, group in shown(runs).groupby("series"):
         job, sizes = group.iloc[0], group.groupby("learners").size()
-        where = store.short_name(job.device) + (f", {job.threads} core" if job.device_kind == "cpu" else "")
+        where = short_name(job.device) + (f", {job.threads} core" if job.device_kind == "cpu" else "")
         lengths = sorted({(int(epochs), int(steps)) for epochs, steps in zip(group.epochs, group.steps, strict=True)})
         each = f"{sizes.min()}" + (f" to {sizes.max()}" if sizes.max() > sizes.min() else "")
         lines.append(

@@ -9,7 +9,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from experiments import store
+from experiments.store import parquet
+from experiments.store.files import RESULTS
 from report import show
 from report.answers import Missing
 from report.comparisons import Incomparable, series
@@ -112,9 +113,9 @@ def _lost_here(runs: pd.DataFrame) -> list[Lost]:
     return found
 
 
-def load_sums(results: Path = store.RESULTS) -> pd.DataFrame:
+def load_sums(results: Path = RESULTS) -> pd.DataFrame:
     """The all-reduces that were measured by themselves: a row a window."""
-    return store.read("allreduce", results)
+    return parquet.read("allreduce", results)
 
 
 def alone(sums: pd.DataFrame, backend: str, learners: int, size: int, allocation: str) -> Estimate | None:

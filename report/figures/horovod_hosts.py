@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from derivations import scaling
-from experiments import store
+from experiments.machine.device_names import short_name
 from report import show
 from report.answers import Answer, Missing
 from report.comparisons import Incomparable, length, ratio, series, spread
@@ -67,7 +67,7 @@ def answer_p1_hosts(runs: pd.DataFrame) -> Answer | Missing:
     if slow.gbit < first.gbit:
         rate = ratio(jobs, of=_place(slow), to=to).brief("times")
         text += f" With {_link(slow)} they train {rate} as many images as the {word(n // 2)}."
-    device = f"{n} cores of an {store.short_name(jobs.device.iloc[0])}, two hosts emulated"
+    device = f"{n} cores of an {short_name(jobs.device.iloc[0])}, two hosts emulated"
     return Answer("1.4", text, device, len(jobs), "measured", "tbl-p1-hosts")
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import altair as alt
 import pandas as pd
 
-from experiments import epochs, store
+from experiments.machine.device_names import short_name
+from experiments.store import epochs, parquet
+from experiments.store.files import RESULTS
 from report import comparisons, show
 from report.answers import Missing
 from report.estimates import word
@@ -33,9 +35,9 @@ LEARNERS = alt.X(
 )
 
 
-def load(results: Path = store.RESULTS) -> pd.DataFrame:
+def load(results: Path = RESULTS) -> pd.DataFrame:
     """The measured runs of Problem 1."""
-    return prepared(epochs.read(EXPERIMENT, results), store.read(EXPERIMENT, results))
+    return prepared(epochs.read(EXPERIMENT, results), parquet.read(EXPERIMENT, results))
 
 
 def prepared(of_epochs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
@@ -104,14 +106,14 @@ def unit(job: pd.Series, learners: int) -> str:
 
 def gpu(device: str) -> str:
     """A GPU's short name: H200."""
-    return store.short_name(device).removeprefix("NVIDIA ")
+    return short_name(device).removeprefix("NVIDIA ")
 
 
 def devices(frames: list[pd.DataFrame]) -> str:
     """What the runs of these series used: 1 to 4 NVIDIA H200 and 1 to 16 cores of an Intel Xeon."""
     parts = []
     for frame in frames:
-        name = store.short_name(frame.device.iloc[0])
+        name = short_name(frame.device.iloc[0])
         least, most = frame.learners.min(), frame.learners.max()
         number = f"{least} to {most}" if most > least else f"{most}"
         parts.append(f"{number} {name}" if frame.device_kind.iloc[0] == "gpu" else f"{number} cores of an {name}")

@@ -10,8 +10,8 @@ from datetime import datetime
 
 import pandas as pd
 
-from experiments import store
-from experiments.store import Run
+from experiments.machine.device_names import short_name
+from experiments.store.parquet import Run
 from report import show
 
 STATES = ["current", "same numbers", "stale"]
@@ -73,7 +73,7 @@ def tbl_provenance(runs: list[Known]) -> str:
 def _devices(members: Iterable[Known]) -> str:
     most: dict[str, int] = {}
     for one in members:
-        name = store.short_name(one.run.provenance.device).removeprefix("NVIDIA ")
+        name = short_name(one.run.provenance.device).removeprefix("NVIDIA ")
         most[name] = max(most.get(name, 0), one.run.provenance.device_count)
     return ", ".join(f"{count} × {name}" for name, count in sorted(most.items()))
 

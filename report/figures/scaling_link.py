@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from derivations import scaling
-from experiments import store
+from experiments.machine.device_names import short_name
 from experiments.scaling.link import fit_link
 from report import show
 from report.answers import Answer, Missing
@@ -121,7 +121,7 @@ def links(sums: pd.DataFrame) -> list[Link]:
 def _name(row: Any) -> str:
     over = "one host" if pd.isna(row.gbit) else f"{row.hosts} hosts, {row.gbit:g} Gbit/s"
     cores = f", {row.threads} cores each" if row.threads > 1 else ""
-    return f"{LIBRARIES[row.backend]}, {store.short_name(row.device)}{cores}, {over}"
+    return f"{LIBRARIES[row.backend]}, {short_name(row.device)}{cores}, {over}"
 
 
 def binary(size: float) -> str:

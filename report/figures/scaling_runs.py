@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments import store
+from experiments.store import parquet
+from experiments.store.files import RESULTS
 
 FIT = "python experiments/scaling_fit.py"
 SUMS = "python experiments/allreduce.py --backend nccl --learners 2"
@@ -20,15 +21,15 @@ RULES = {
 OBSERVED = {"published": "published curves", "measured": "this project's runs"}
 
 
-def load(results: Path = store.RESULTS) -> pd.DataFrame:
+def load(results: Path = RESULTS) -> pd.DataFrame:
     """The rows of the newest fit."""
-    rows = store.read("scaling_fit", results)
+    rows = parquet.read("scaling_fit", results)
     return rows[rows.run_id == rows.sort_values("started").run_id.iloc[-1]] if len(rows) else rows
 
 
-def load_sums(results: Path = store.RESULTS) -> pd.DataFrame:
+def load_sums(results: Path = RESULTS) -> pd.DataFrame:
     """The all-reduces that were timed by themselves: a row a window."""
-    return store.read("allreduce", results)
+    return parquet.read("allreduce", results)
 
 
 # ---- held-out points -----------------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from experiments import store
+from experiments.machine.device_names import short_name
+from experiments.store import parquet
+from experiments.store.files import RESULTS
 from report import comparisons, show
 from report.answers import Missing
 from report.comparisons import ratio, relative, select, series, spread
@@ -38,7 +40,7 @@ from report.used import selects
 
 ONE = f"{SCRIPT} --strategy mirrored --device gpu --base 16 --steps-per-epoch 50 --epochs 5 --no-evaluate"
 WHOLE = f"{SCRIPT} --strategy mirrored --device gpu --scaling strong"
-INPUT = "python benchmarks/p2_input.py --device gpu --per-learner-batch 256 --write"
+INPUT = "python experiments/p2_input.py --device gpu --per-learner-batch 256 --write"
 BATCH = ["scaling", "base"]
 WAYS = ["strategy", "workers", "all_reduce", "communication"]
 HOSTS = ["hosts", "gbit"]
@@ -164,9 +166,9 @@ def tbl_p2_settings(runs: pd.DataFrame) -> str | Missing:
 # ---- the input pipeline --------------------------------------------------------------------------------------------
 
 
-def load_input(results: Path = store.RESULTS) -> pd.DataFrame:
+def load_input(results: Path = RESULTS) -> pd.DataFrame:
     """The windows of one learner's training step, fed by the pipeline and on a batch that stays on the device."""
-    rows = store.read("p2_input", results)
+    rows = parquet.read("p2_input", results)
     return rows[(rows.network == "resnet50") & (rows.dataset == "fashion") & (rows.kind == "measured")]
 
 
@@ -177,7 +179,7 @@ def tbl_p2_input(windows: pd.DataFrame) -> str | Missing:
         fed, resident = (own[own.contender == name].images_per_second for name in ("fed", "resident"))
         part = estimate(lambda a, b: a / b, fed, resident)
         window = first(own)
-        where = store.short_name(window.device).removeprefix("NVIDIA ") + ", XLA" * bool(window.jit_compile)
+        where = short_name(window.device).removeprefix("NVIDIA ") + ", XLA" * bool(window.jit_compile)
         extent = f"{len(fed)} × {window.steps} steps"
         shares = f"{100 * part.low:.0f}–{100 * part.high:.0f} %"
         lines.append(

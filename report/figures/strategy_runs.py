@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments import epochs, store
+from experiments.machine.device_names import short_name
 from experiments.scaling import prices
+from experiments.store import epochs, parquet
+from experiments.store.files import RESULTS
 from report import comparisons, show
 from report.answers import Missing
 from report.estimates import ENOUGH, Estimate, word
@@ -30,9 +32,9 @@ AXIS = ["learners", "workers", "hosts", "gbit"]  # what changes when learners ar
 STRATEGIES = {"mirrored": "Mirrored", "multiworker": "MultiWorker"}
 
 
-def load(results: Path = store.RESULTS) -> pd.DataFrame:
+def load(results: Path = RESULTS) -> pd.DataFrame:
     """The measured runs of ResNet-50 on Fashion-MNIST whose learners have a core or GPU of their own."""
-    own = {run.run_id for run in store.origins(EXPERIMENT, results) if not run.config.get("oversubscribe", False)}
+    own = {run.run_id for run in parquet.origins(EXPERIMENT, results) if not run.config.get("oversubscribe", False)}
     of_epochs = epochs.read(EXPERIMENT, results)
     return prepared(of_epochs[of_epochs.run_id.isin(own)])
 
@@ -79,7 +81,7 @@ def named(jobs: pd.DataFrame) -> pd.DataFrame:
 
 def unit_of(device_kind: str, device: str) -> str:
     """What a learner computes on, in short: H200, or CPU."""
-    return store.short_name(device).removeprefix("NVIDIA ") if device_kind == "gpu" else "CPU"
+    return short_name(device).removeprefix("NVIDIA ") if device_kind == "gpu" else "CPU"
 
 
 def _series(job: dict[Any, Any]) -> str:
@@ -211,7 +213,7 @@ def like(one: pd.DataFrame, job: Any) -> pd.DataFrame:
 def k80(fitted: pd.DataFrame | None = None) -> pd.DataFrame:
     """The scaling model's projection for the homework's jobs on K80, with 80 % intervals: a row a job with `rate`,
     `low`, `high` (images/s) and `ten_seconds`, `ten_low`, `ten_high`. `fitted`: the rows of `scaling_fit`."""
-    rows = store.read("scaling_fit") if fitted is None else fitted
+    rows = parquet.read("scaling_fit") if fitted is None else fitted
     rows = rows[(rows.method == "homework") & rows.series.str.contains("K80")]
     if len(rows):
         rows = rows[rows.run_id == rows.sort_values("started").run_id.iloc[-1]]
@@ -284,7 +286,7 @@ def devices(frames: list[pd.DataFrame]) -> str:
     """What these runs used: 1 to 2 NVIDIA H100 and 1 to 16 cores of an Intel Xeon."""
     parts = []
     for frame in frames:
-        name, least, most = store.short_name(frame.device.iloc[0]), frame.learners.min(), frame.learners.max()
+        name, least, most = short_name(frame.device.iloc[0]), frame.learners.min(), frame.learners.max()
         number = f"{least} to {most}" if most > least else f"{most}"
         gpu = frame.device_kind.iloc[0] == "gpu"
         parts.append(f"{number} {name}" if gpu else f"{number} cores of an {name}")

@@ -1,0 +1,1 @@
+"""The machine that runs a job: its cores, GPUs, processes and emulated hosts."""

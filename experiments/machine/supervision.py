@@ -1,0 +1,45 @@
+"""How a script starts itself again as a learner, and what to say of a learner that failed."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from experiments.cli import RunError
+
+EPOCH_LINE = "epoch "  # how the progress of a job's first process starts
+LOG_LINES = 400  # of a job's output, what is kept at most
+
+
+def command(script: str, *arguments: str) -> list[str]:
+    """The command that starts this very script again, in this interpreter."""
+    return [sys.executable, *(["-P"] if sys.flags.safe_path else []), str(Path(script).resolve()), *arguments]
+
+
+def first_line(error: BaseException) -> str:
+    """What is wrong, of a message that TensorFlow may spread over many lines below a heading."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and line != "Graph execution error:"), "no reason given")
+
+
+def ended(status: int) -> str:
+    """How a process ended."""
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+
+
+def failure(experiment: str, who: str, status: int, log: Sequence[str]) -> RunError:
+    """What to raise for a process that ended a job: how it ended, and in brackets the first that a process of the
+    experiment or ssh said of it, or else the last line."""
+    own = [line for line in log if line.startswith(f"{experiment}: ")]
+    ssh = [line for line in log if line.startswith("ssh: ")]
+    if not ssh:  # horovodrun heads what ssh says of a host without naming itself
+        ssh = [" ".join(pair) for pair in pairwise(log) if pair[0].startswith("ssh not successful for host ")]
+    said = own or ssh
+    # Who was killed or stopped from outside has left no last words: those are of others, who lost it.
+    if not said and (0 <= status < 128 or status == -signal.SIGABRT):
+        said = [line for line in log if any(map(str.isalnum, line))][-1:]
+    why = f" ({said[0].strip()})" if said else ""
+    return RunError(f"{who} {ended(status)}; all others were stopped and nothing was written{why}")

@@ -1,0 +1,189 @@
+"""The results store: one tidy parquet file a run.
+
+`results/<experiment>/<run-id>.parquet` holds the measurement rows; the file's metadata holds the run's
+`Provenance`; `<run-id>.log` beside it holds the raw log. Files are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from experiments.cli import UsageError
+from experiments.machine import settings
+from experiments.store import schemas
+from experiments.store.files import RESULTS, write_together
+from experiments.store.provenance import Provenance
+
+METADATA_KEY = b"dlperf"
+
+
+class SchemaError(UsageError):
+    """A results file is corrupt or breaks its schema; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stored run: its file, provenance and number of rows."""
+
+    path: Path
+    provenance: Provenance
+    rows: int
+
+
+def path_of(experiment: str, run: str, results: Path = RESULTS) -> Path:
+    """Where a run is stored."""
+    return results / experiment / f"{run}.parquet"
+
+
+def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, results: Path = RESULTS) -> Path:
+    """Validate a run's rows and write them with their provenance, replacing an earlier run of the same id.
+
+    Raises SchemaError when the rows do not fit the experiment's schema.
+    """
+    path = path_of(origin.experiment, origin.run_id, results)
+    schema = _schema(origin.experiment, path)
+    if not len(frame):
+        raise SchemaError(f"{path}: a run must have rows")
+    if set(frame.columns) != set(schema.names):
+        wrong = ", ".join(sorted(set(frame.columns) ^ set(schema.names)))
+        raise SchemaError(f"{path}: missing or unknown columns: {wrong}")
+    try:
+        table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+        _check_nulls(table)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise SchemaError(f"{path}: rows do not fit the schema: {error}") from error
+    table = table.replace_schema_metadata({METADATA_KEY: origin.model_dump_json().encode()})
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    files = {path: buffer.getvalue().to_pybytes()}
+    write_together(files if log is None else files | {path.with_suffix(".log"): log.encode()})
+    return path
+
+
+def _schema(experiment: str, path: Path, version: int | None = None) -> pa.Schema:
+    if experiment not in schemas.SCHEMAS:
+        known = ", ".join(sorted(schemas.SCHEMAS))
+        raise SchemaError(f"{path}: no schema for experiment '{experiment}'; known: {known}")
+    try:
+        return schemas.of(experiment, version)
+    except KeyError:
+        newest = schemas.version(experiment)
+        raise SchemaError(f"{path}: rows of version {version}, this code knows 1 to {newest}; update it") from None
+
+
+def _check_nulls(table: pa.Table) -> None:
+    for field in table.schema:
+        if not field.nullable and table[field.name].null_count:
+            raise ValueError(f"column '{field.name}' has empty values")
+
+
+def _open(path: Path) -> tuple[pq.ParquetFile, Run]:
+    """A file whose footer was read and validated, and its run; SchemaError names the file."""
+    _schema(path.parent.name, path)  # an unknown experiment is the first thing to say
+    try:
+        file = pq.ParquetFile(path)
+        origin = Provenance.model_validate_json((file.schema_arrow.metadata or {})[METADATA_KEY])
+    except KeyError:
+        raise SchemaError(f"{path}: has no provenance; remove it or run the experiment again") from None
+    except (pa.ArrowException, OSError, ValidationError) as error:
+        raise SchemaError(f"{path}: cannot be read ({error}); remove it or run the experiment again") from error
+    if not file.schema_arrow.equals(_schema(path.parent.name, path, origin.schema_version)):
+        raise SchemaError(f"{path}: columns or types break the schema of '{path.parent.name}'; run it again")
+    if (origin.experiment, origin.run_id) != (path.parent.name, path.stem):
+        raise SchemaError(f"{path}: its provenance names another run, {origin.experiment}/{origin.run_id}")
+    if not file.metadata.num_rows:
+        raise SchemaError(f"{path}: has no rows")
+    return file, Run(path, origin, file.metadata.num_rows)
+
+
+def _rows(path: Path, file: pq.ParquetFile) -> pa.Table:
+    """The rows of an open file; SchemaError names it."""
+    try:
+        table = file.read()
+        _check_nulls(table)
+    except (pa.ArrowException, OSError) as error:
+        raise SchemaError(f"{path}: cannot be read ({error}); remove it or run the experiment again") from error
+    except ValueError as error:
+        raise SchemaError(f"{path}: {error}") from error
+    return table
+
+
+def origins(experiment: str, results: Path = RESULTS) -> list[Provenance]:
+    """The provenance of an experiment's runs, from the files' footers alone; files that can't be read are left out."""
+    found = []
+    for path in sorted((results / experiment).glob("*.parquet")):
+        with contextlib.suppress(KeyError, pa.ArrowException, OSError, ValidationError):
+            found.append(Provenance.model_validate_json((pq.read_schema(path).metadata or {})[METADATA_KEY]))
+    return found
+
+
+def run(path: Path) -> Run:
+    """The stored run of one file, by its footer. Raises SchemaError on a bad one, or none."""
+    file, found = _open(path)
+    file.close()
+    return found
+
+
+def finished(path: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a file holds the run with this very configuration, made by the sources as they are now.
+
+    The file's name holds the rest: settings of the host, and for timed runs the allocation.
+    """
+    try:
+        stored = run(path)
+    except SchemaError:  # none, or one to be replaced
+        return False
+    return stored.provenance.config == json.loads(json.dumps(config)) and not stored.provenance.stale()
+
+
+def runs(results: Path = RESULTS) -> list[Run]:
+    """All stored runs, by their files' footers, ordered by experiment and run id. Raises SchemaError on a bad one."""
+    return [run(path) for path in sorted(results.glob("*/*.parquet"))]
+
+
+# What `read` adds to the schema's columns; `environment`: the settings of the host that can change a number, as JSON.
+ORIGIN = [
+    "run_id",
+    "kind",
+    "seed",
+    "allocation",
+    "device",
+    "device_count",
+    "host_cpu",
+    "host_cores",
+    "started",
+    "ended",
+    "environment",
+]
+
+
+def read(experiment: str, results: Path = RESULTS, version: int | None = None) -> pd.DataFrame:
+    """The runs of an experiment whose rows have a version (default: the newest), as one frame.
+
+    Adds to the schema's columns each row's provenance (ORIGIN). Without results the frame is empty but has all columns.
+    Raises SchemaError on a bad file.
+    """
+    wanted = _schema(experiment, results / experiment, version)
+    frames = []
+    for path in sorted((results / experiment).glob("*.parquet")):
+        file, found = _open(path)
+        origin = found.provenance
+        if file.schema_arrow.equals(wanted):
+            outside = json.dumps(settings.identity(origin.settings), sort_keys=True)
+            derived = {"allocation": origin.where, "environment": outside}
+            known = {name: derived[name] if name in derived else getattr(origin, name) for name in ORIGIN}
+            frames.append(_rows(path, file).to_pandas().assign(**known))
+        file.close()
+    if frames:
+        return pd.concat(frames, ignore_index=True)
+    return wanted.empty_table().to_pandas().reindex(columns=[*wanted.names, *ORIGIN])

@@ -1,0 +1,209 @@
+"""Where a run's numbers come from: code, configuration, host and libraries; and whether sources have changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from experiments.cli import UsageError
+from experiments.machine import allocation, settings
+from experiments.machine.device_names import cpu_name
+from experiments.store import ledger, schemas
+from experiments.store.files import ROOT
+from experiments.store.ledger import NO_NUMBERS, file_hash
+
+GPU_LIBRARY = re.compile(r"lib(cublas|cudart|cudnn|nccl)\.so\.")
+
+
+class CommitError(UsageError, RuntimeError):
+    """The code's commit can't be told; a RuntimeError as well, which is what earlier scripts expect."""
+
+
+class Provenance(BaseModel):
+    """Where a run's numbers come from. Times are UTC, ISO 8601."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    experiment: str
+    run_id: str
+    kind: Literal["measured", "projected"]
+    config: dict[str, Any]
+    seed: int | None
+    git_commit: str = Field(pattern=r"^[0-9a-f]{40}$")
+    git_dirty: bool
+    sources: dict[str, str]  # path from the project root -> SHA-256 of its text
+    source_hash: str
+    command: str
+    started: datetime
+    ended: datetime
+    host_kind: str
+    host_cpu: str
+    host_cores: int = Field(ge=1)
+    device: str
+    device_count: int = Field(ge=1)
+    versions: dict[str, str]
+    schema_version: int = Field(1, ge=1)  # of the rows; files that don't say have the first
+    allocation: str = ""  # one host, one boot, one go; earlier runs don't know theirs (`where`)
+    settings: dict[str, str] = {}  # of the environment and of configuration files that libraries read
+
+    @property
+    def where(self) -> str:
+        """The run's allocation: its own, or what the table of earlier ones says; empty where neither knows."""
+        return self.allocation or allocation.of_earlier(self.host_cpu, self.host_cores, self.started)
+
+    def changes(self, root: Path = ROOT) -> dict[str, list[str]]:
+        """The sources that have changed, moved, or are gone since the run; with each why the run's numbers stay as they
+        are, the reasons of all changes on the way to what the source is now, or none where that isn't known."""
+        # Earlier runs list some that no number depends on.
+        numbers = {path: digest for path, digest in sorted(self.sources.items()) if path not in NO_NUMBERS}
+        changed = {path: digest for path, digest in numbers.items() if file_hash(root / path) != digest}
+        return {path: ledger.reasons(path, digest, root) for path, digest in changed.items()}
+
+    def stale(self, root: Path = ROOT) -> list[str]:
+        """The sources that have changed since the run so that its numbers might be others."""
+        return [path for path, reasons in self.changes(root).items() if not reasons]
+
+
+def loaded_sources() -> dict[str, str]:
+    """Hashes of the project's own sources that this process runs: what could have changed the numbers.
+
+    Those are its loaded modules and any file that a module names as its SOURCE, such as kernels in another language.
+    """
+    named = [getattr(m, name, None) for m in list(sys.modules.values()) for name in ("__file__", "SOURCE")]
+    files = {Path(f).resolve() for f in named if isinstance(f, str | Path)}
+    own = [f for f in files if f.is_relative_to(ROOT) and f.name != "__init__.py"]
+    kept = [f for f in own if f.relative_to(ROOT).parts[0] in {"experiments", "derivations"}]
+    recorded = {f.relative_to(ROOT).as_posix(): file_hash(f) for f in sorted(kept)}
+    return {path: digest for path, digest in recorded.items() if path not in NO_NUMBERS}
+
+
+def git_state() -> tuple[str, bool]:
+    """Commit and dirty flag; a copy without .git takes them from DLPERF_COMMIT=<40 hex digits>[-dirty].
+
+    Raises CommitError when they can't be told, so ask before a long run. Results are left out of the dirty flag, as
+    writing one run must not mark the next one dirty.
+    """
+    given = os.environ.get("DLPERF_COMMIT")
+    if given:
+        if not re.fullmatch(r"[0-9a-f]{40}(-dirty)?", given):
+            raise CommitError(f"DLPERF_COMMIT must be a commit of 40 hex digits, then maybe -dirty, not {given!r}")
+        return given.removesuffix("-dirty"), given.endswith("-dirty")
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ".", ":!results"))
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CommitError(
+            "cannot tell the git commit: run inside a git checkout, or set DLPERF_COMMIT=<commit>[-dirty]"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code that a run's numbers come from; taken at the run's start, as files may be edited while it runs."""
+
+    commit: str
+    dirty: bool
+    sources: dict[str, str]  # path from the project root -> SHA-256 of its text
+
+    @classmethod
+    def now(cls) -> Code:
+        """The code as it is; import what the run needs before. Raises CommitError as `git_state` does."""
+        return cls(*git_state(), loaded_sources())
+
+
+def library_versions(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Versions of Python, and of the libraries that matter to numbers and are loaded."""
+    found = {"python": platform.python_version()}
+    for name in ("numpy", "torch", "triton", "tensorflow", "keras", "horovod", "fvcore"):
+        if name in sys.modules:
+            module = sys.modules[name]
+            found[name] = str(getattr(module, "__version__", None) or importlib.metadata.version(name))
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["cuda"] = str(torch.version.cuda)
+        found["cudnn"] = str(torch.backends.cudnn.version())
+        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and tensorflow.config.get_visible_devices("GPU"):
+        # It may run with libraries of another CUDA than it was built for.
+        found["tensorflow's cuda build"] = str(tensorflow.sysconfig.get_build_info().get("cuda_version"))
+        mapped = {Path(line.split()[-1]).name for line in Path("/proc/self/maps").read_text().splitlines()}
+        found |= {name.partition(".so")[0]: name for name in sorted(mapped) if GPU_LIBRARY.match(name)}
+    return found | dict(extra or {})
+
+
+def run_id(slug: str, config: Mapping[str, Any], given: Mapping[str, str] | None = None) -> str:
+    """A readable name that depends on the configuration, so that running again replaces the file.
+
+    Settings of the environment or of libraries' files (those now, or the ones `given`) that can change a number count
+    as configuration.
+    """
+    others = settings.identity(settings.recorded() if given is None else given)
+    digest = hashlib.sha256(json.dumps({**config, **({"settings": others} if others else {})}, sort_keys=True).encode())
+    return f"{slug}-{digest.hexdigest()[:8]}"
+
+
+def timed_id(slug: str, config: Mapping[str, Any]) -> str:
+    """The name of a run whose times matter: as `run_id`, but runs of several allocations stand beside each other."""
+    return run_id(f"{slug}-{allocation.current()}", config)
+
+
+def provenance(
+    experiment: str,
+    run: str,
+    config: dict[str, Any],
+    *,
+    seed: int | None,
+    device: str,
+    device_count: int = 1,
+    started: datetime,
+    code: Code | None = None,
+    kind: Literal["measured", "projected"] = "measured",
+    versions: Mapping[str, str] | None = None,
+) -> Provenance:
+    """Collect the provenance of a run that ends now, of the `code` that it started with (default: as it is now).
+
+    Raises CommitError when the git commit can't be told.
+    """
+    code = code or Code.now()
+    sources = loaded_sources() | code.sources  # a module that was imported later is there as it is now
+    return Provenance(
+        experiment=experiment,
+        run_id=run,
+        kind=kind,
+        config=config,
+        seed=seed,
+        git_commit=code.commit,
+        git_dirty=code.dirty,
+        sources=sources,
+        source_hash=hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest(),
+        command=shlex.join(["python", *sys.orig_argv[1:]]),
+        started=started,
+        ended=datetime.now(UTC),
+        host_kind=f"{platform.system()} {platform.machine()}",
+        host_cpu=cpu_name(),
+        host_cores=len(os.sched_getaffinity(0)),
+        device=device,
+        device_count=device_count,
+        versions=library_versions(versions),
+        schema_version=schemas.version(experiment) if experiment in schemas.SCHEMAS else 1,
+        allocation=allocation.current(),
+        settings=settings.recorded(),
+    )

@@ -1,0 +1,11 @@
+"""What devices are called."""
+
+from __future__ import annotations
+
+from experiments.machine.device_names import short_name
+
+
+def test_short_names_of_devices() -> None:
+    assert short_name("Intel(R) Xeon(R) Processor") == "Intel Xeon"
+    assert short_name("NVIDIA H100 80GB HBM3") == "NVIDIA H100"
+    assert short_name("AMD EPYC") == "AMD EPYC"

@@ -1,0 +1,194 @@
+"""A worker's share of data, and that replicas and workers really train together. TensorFlow runs in
+processes of its own: beside torch, in this one, it would crash."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.p2 import placement, worker_job
+from experiments.store.files import ROOT
+
+needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs: make horovod")
+TINY = worker_job.Job(
+    network="tiny",
+    image_size=32,
+    device="cpu",
+    strategy="mirrored",
+    all_reduce="default",
+    communication="",
+    learners=1,
+    workers=1,
+    effective_batch=64,
+    epochs=2,
+    steps=4,
+    steps_per_execution=2,
+    threads=1,
+    precision="float32",
+    jit_compile=False,
+    learning_rate=0.05,
+    evaluate=True,
+    seed=3,
+)
+# One worker of a job: trains, and keeps its weights and what it counted.
+SCRIPT = """
+import json, sys, time
+import numpy as np
+from experiments.p2 import fashion_mnist
+from experiments.p2.join_timeout import JoinTimeout
+from experiments.p2.worker import Worker
+from experiments.p2.worker_job import Job
+job, rank, folder = Job(**json.loads(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
+watch = JoinTimeout(100, [], "")
+data = fashion_mnist.synthetic()
+began = time.perf_counter()
+worker = Worker(job, data, rank, watch, lambda: time.perf_counter() - began)
+before = worker.digest()
+laps = worker.laps
+def late(lap):  # the last worker is late for the barrier
+    if lap == "restore" and rank == job.workers - 1:
+        time.sleep(3)
+    laps(lap)
+worker.laps = late
+worker.warm_up()
+assert worker.digest() == before, "the warm-up's updates were not taken back"
+graph = worker._execute.get_concrete_function(worker._train).graph.as_graph_def()
+compiled = any(function.attr["_XlaMustCompile"].b for function in graph.library.function)
+epochs = [worker.epoch() for _ in range(job.epochs)]
+mine = json.dumps({"rank": rank, "digest": worker.digest(), "more": "x" * 70_000 * rank}).encode()
+said = [json.loads(text) for text in worker.all_gather_bytes(mine)]
+np.savez(f"{folder}/{rank}.npz", *[w.numpy() for w in worker._weights])
+report = {"epochs": epochs, "said": said, "compiled": compiled, "barrier": laps.seconds["barrier"]}
+json.dump(report, open(f"{folder}/{rank}.json", "w"))
+"""
+
+
+@pytest.mark.parametrize(("learners", "workers"), [(1, 1), (4, 1), (4, 2), (4, 4)])
+def test_every_example_of_an_epoch_is_taken_once(learners: int, workers: int) -> None:
+    job = replace(TINY, learners=learners, workers=workers, effective_batch=8, steps=12, steps_per_execution=1)
+    parts = [worker_job.order(job, 100, worker) for worker in range(workers)]
+    assert all(part.shape == (2 * 12 * job.local, job.per_learner_batch) for part in parts)
+    # By epoch, step and learner, the workers side by side.
+    joined = np.stack([part.reshape(2, 12, -1) for part in parts], axis=2)
+    for epoch in joined:
+        assert len(set(epoch.ravel())) == 96
+    assert not np.array_equal(np.sort(joined[0].ravel()), np.sort(joined[1].ravel()))  # others are left out
+    alone = worker_job.order(replace(job, learners=1, workers=1), 100, 0)
+    assert np.array_equal(joined.reshape(alone.shape), alone)  # the same effective batches for any number of learners
+
+
+@pytest.mark.parametrize(("learners", "workers", "images"), [(1, 1, 400), (2, 1, 401), (4, 4, 1000), (8, 2, 10_000)])
+def test_every_test_image_is_tested_once(learners: int, workers: int, images: int) -> None:
+    job = replace(TINY, learners=learners, workers=workers)
+    seen: list[int] = []
+    for worker in range(workers):
+        index, real = worker_job.shares(job, images, worker)
+        assert index.shape == real.shape and index.max() < images and index.shape[1] <= worker_job.EVALUATION_BATCH
+        seen += list(index[real])
+    assert sorted(seen) == list(range(images))
+
+
+def trained(job: worker_job.Job, folder: Path) -> tuple[list[list[np.ndarray]], list[dict]]:
+    """Each worker's weights, and what it counted."""
+    folder.mkdir()
+    addresses, started = placement.free_addresses(job.workers), []
+    for rank in range(job.workers):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+        if job.workers > 1:
+            task = {"type": "worker", "index": rank}
+            environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        argv = [sys.executable, "-c", SCRIPT, json.dumps(asdict(job)), str(rank), str(folder)]
+        started.append(subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True))
+    try:
+        for process in started:
+            said = process.communicate(timeout=120)[1]
+            assert process.returncode == 0, said
+    finally:
+        for process in started:
+            process.kill()
+    weights = [list(np.load(folder / f"{rank}.npz").values()) for rank in range(job.workers)]
+    return weights, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(job.workers)]
+
+
+@needs_tensorflow
+def test_learners_train_as_one_would_with_the_whole_batch(tmp_path: Path) -> None:
+    (alone,), (one,) = trained(TINY, tmp_path / "alone")
+    (mirrored,), (two,) = trained(replace(TINY, learners=2), tmp_path / "mirrored")
+    job = replace(TINY, strategy="multiworker", all_reduce="", communication="ring", learners=2, workers=2)
+    workers, reports = trained(job, tmp_path / "workers")
+    for first, second in zip(*workers, strict=True):
+        assert np.array_equal(first, second)
+    for together in (mirrored, workers[0]):
+        for ours, expected in zip(together, alone, strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5)
+    # What each worker counts adds up to what one counts, and each knows what all others say.
+    for epoch in range(2):
+        counted = [report["epochs"][epoch] for report in reports]
+        assert sum(part["correct"] for part in counted) == pytest.approx(one["epochs"][epoch]["correct"], abs=2)
+        mean = np.mean([part["losses"] for part in counted], axis=0)
+        assert mean == pytest.approx(one["epochs"][epoch]["losses"], rel=1e-3)
+        assert two["epochs"][epoch]["losses"] == pytest.approx(one["epochs"][epoch]["losses"], rel=1e-3)
+        for part in counted:  # two executions of two steps, then the test
+            times = [*part["marks"], part["tested"]]
+            assert len(times) == 4 and times == sorted(times)
+    assert [said["rank"] for said in reports[1]["said"]] == [0, 1]
+    assert [len(said["more"]) for said in reports[0]["said"]] == [0, 70_000]  # more than one block
+    # Worker 0 waits for the late one before its first epoch.
+    assert reports[0]["barrier"] > 1
+    assert len({said["digest"] for said in reports[0]["said"]}) == 1
+    # On half of the batches, training ends elsewhere, so the comparison can fail.
+    (half,), _ = trained(replace(TINY, effective_batch=32), tmp_path / "half")
+    assert not all(np.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(half, alone, strict=True))
+
+
+@needs_tensorflow
+def test_compiled_learners_train_as_one_would_with_the_whole_batch(tmp_path: Path) -> None:
+    compiled = replace(TINY, jit_compile=True, image_size=40)
+    (alone,), (one,) = trained(compiled, tmp_path / "alone")
+    (mirrored,), (two,) = trained(replace(compiled, learners=2), tmp_path / "mirrored")
+    job = replace(compiled, strategy="multiworker", all_reduce="", communication="ring", learners=2, workers=2)
+    workers, reports = trained(job, tmp_path / "workers")
+    assert all(report["compiled"] for report in [one, two, *reports])
+    # `trained` has compared a worker's replicas.
+    for first, second in zip(*workers, strict=True):
+        assert np.array_equal(first, second)
+    (plain,), (not_compiled,) = trained(replace(compiled, jit_compile=False), tmp_path / "plain")
+    assert not not_compiled["compiled"]
+    for together in (mirrored, workers[0], plain):
+        for ours, expected in zip(together, alone, strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5)
+    # 40 pixels make 10x10 places of 4 filters.
+    assert sum(weight.size for weight in alone) == (3 * 9 + 1) * 4 + (10 * 10 * 4 + 1) * 10
+
+
+@needs_tensorflow
+def test_images_are_padded_or_resized_bilinearly(tmp_path: Path) -> None:
+    script = """
+import sys
+import numpy as np
+from experiments.p2 import fashion_mnist
+from experiments.p2.worker import sized
+images = fashion_mnist.synthetic().train_images[:2]
+np.savez(sys.argv[1], images=images, padded=sized(images, 32), doubled=sized(images, 56))
+"""
+    file = tmp_path / "sizes.npz"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    subprocess.run([sys.executable, "-c", script, str(file)], env=environment, check=True, capture_output=True)
+    found = np.load(file)
+    images, padded, doubled = (found[name].astype(float) for name in ("images", "padded", "doubled"))
+    assert padded.shape == (2, 32, 32, 1) and np.array_equal(padded[:, 2:30, 2:30, 0], images)
+    assert padded.sum() == images.sum()
+    # A pixel of twice the size is a quarter of its width from the centre of the one that it is in.
+    edged = np.pad(images, [(0, 0), (1, 1), (1, 1)], mode="edge")
+    rows = np.stack([0.75 * edged[:, 1:-1] + 0.25 * edged[:, :-2], 0.75 * edged[:, 1:-1] + 0.25 * edged[:, 2:]], 2)
+    rows = rows.reshape(2, 56, 30)
+    columns = [0.75 * rows[:, :, 1:-1] + 0.25 * rows[:, :, :-2], 0.75 * rows[:, :, 1:-1] + 0.25 * rows[:, :, 2:]]
+    np.testing.assert_allclose(doubled[..., 0], np.stack(columns, 3).reshape(2, 56, 56), atol=1e-3)

@@ -1,0 +1,149 @@
+"""Files are written whole or not at all, whatever happens to their writer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.store import parquet
+from experiments.store.files import ROOT, check_writable, write_atomically
+from tests.stored_run import counts, origin
+
+pytestmark = pytest.mark.usefixtures("fixed_commit")
+
+
+@pytest.mark.parametrize("failing", ["fsync", "write"])
+def test_a_full_disk_leaves_the_earlier_run_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    made = origin()
+    path = parquet.write(counts(1), made, log="first", results=tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if failing == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
+    else:
+
+        class Full:
+            def __init__(self, stream: Any) -> None:
+                self.stream = stream
+
+            def __enter__(self) -> Full:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                self.stream.close()
+
+            write = full
+
+        opened = Path.open
+        monkeypatch.setattr(Path, "open", lambda self, *a, **k: Full(opened(self, *a, **k)))
+    with pytest.raises(OSError, match="No space left"):
+        parquet.write(counts(2), made, log="second", results=tmp_path)
+    monkeypatch.undo()
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert path in before
+
+
+def test_a_real_full_disk(tmp_path: Path) -> None:
+    """The kernel's own refusal, by a limit on file sizes, in a process of its own."""
+    path = parquet.write(counts(1), origin(), results=tmp_path)
+    before = path.read_bytes()
+    script = f"""
+        import resource, signal, sys
+        from pathlib import Path
+        sys.path.insert(0, {str(ROOT)!r})
+        from experiments.store.files import write_atomically
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        write_atomically(Path({str(path)!r}), bytes(100_000))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert done.returncode == 1 and "File too large" in done.stderr
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_killed_writer_leaves_one_whole_version(tmp_path: Path) -> None:
+    path = tmp_path / "p3_crosscheck" / "run.parquet"
+    script = f"""
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, {str(ROOT)!r})
+        from experiments.store.files import write_atomically
+        k = 0
+        while True:
+            write_atomically(Path({str(path)!r}), bytes([k % 256]) * 3_000_000)
+            k += 1
+            if k == 1:
+                print("writing", flush=True)
+    """
+    for wait in (0.0, 0.003, 0.007, 0.013, 0.029):
+        writer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None and writer.stdout.readline() == "writing\n"
+        time.sleep(wait)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        content = path.read_bytes()
+        assert len(content) == 3_000_000 and len(set(content)) == 1
+    assert all(name.endswith(".tmp") for name in os.listdir(path.parent) if name != path.name)
+
+
+def test_leftovers_of_a_killed_writer_are_not_read(tmp_path: Path) -> None:
+    path = parquet.write(counts(1), origin(), results=tmp_path)
+    (path.parent / f".{path.name}.99.tmp").write_bytes(b"half")
+    assert len(parquet.runs(tmp_path)) == 1
+    assert parquet.read("p3_crosscheck", tmp_path)["value"].tolist() == [1]
+
+
+def test_the_next_writer_removes_leftovers_of_killed_ones(tmp_path: Path) -> None:
+    done = subprocess.Popen(["true"])
+    done.wait()  # its process number is now nobody's
+    path = tmp_path / "a[1].ckpt"
+    names = [f".{path.name}.{done.pid}.tmp", f".{path.name}.{os.getppid()}.tmp", f".b.ckpt.{done.pid}.tmp"]
+    for name in names:
+        (tmp_path / name).touch()
+    write_atomically(path, b"new")
+    assert set(os.listdir(tmp_path)) == {path.name, *names[1:]}  # a live writer's and another target's stay
+
+
+def test_a_log_that_cannot_be_written_leaves_the_earlier_run_and_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = origin()
+    parquet.write(counts(1), made, log="first", results=tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    opened = Path.open
+    for suffix in (".log", ".parquet"):
+
+        def full(self: Path, *a: Any, suffix: str = suffix, **k: Any) -> Any:
+            if suffix in self.name:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return opened(self, *a, **k)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", full)
+            with pytest.raises(OSError, match="No space left"):
+                parquet.write(counts(2), made, log="second", results=tmp_path)
+        assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_a_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        check_writable(tmp_path / "file")

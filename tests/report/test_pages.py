@@ -1,0 +1,188 @@
+"""The real book, rendered by the embedded engine, in headless Chromium on a desk and on a phone, with no network."""
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from derivations import scaling
+from report.engine import Book, render
+from report.figures import whatif
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAPTERS = Book.read(ROOT).chapters
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync"]
+LOCAL = ("file:", "data:", "blob:")
+# What sticks out of the window, other than what its own container scrolls.
+OVERFLOWING = """() => {
+  const scrolls = (e) => e && (getComputedStyle(e).overflowX != "visible" || scrolls(e.parentElement));
+  return [...document.querySelectorAll("main *, header *")]
+    .filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e.parentElement))
+    .map((e) => e.outerHTML.slice(0, 120));
+}"""
+EMPTY_CHARTS = """() => [...document.querySelectorAll(".vega-chart")].filter((chart) => {
+  const drawing = chart.querySelector("svg, canvas");
+  return !drawing || drawing.clientWidth < 100 || drawing.clientHeight < 50 || !chart.querySelector("path, canvas");
+}).map((chart) => chart.id)"""
+BROKEN_IMAGES = "() => [...document.images].filter((i) => !i.complete || !i.naturalWidth).map((i) => i.src)"
+DEAD_LINKS = """() => [...document.querySelectorAll("a[href^='#']")].map((a) => decodeURIComponent(a.hash.slice(1)))
+  .filter((id) => id && !document.getElementById(id))"""
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Book:
+    book = Book.read(ROOT, tmp_path_factory.mktemp("pages") / "_book")
+    render(book, ["html", "pdf"])
+    return book
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is not installed, and in CI the pages must be looked at")
+        pytest.skip("Chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_page(rendered: Book, browser: Any, chapter: str, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    context.set_offline(True)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.extend([message.text] if message.type == "error" else []))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: complaints.extend([] if request.url.startswith(LOCAL) else [request.url]))
+    page.on("requestfailed", lambda request: complaints.append(f"not loaded: {request.url}"))
+    page.goto((rendered.output / chapter).with_suffix(".html").as_uri(), wait_until="load")
+    charts = page.locator(".vega-chart").count()
+    page.wait_for_function(f"document.querySelectorAll('.vega-chart svg, .vega-chart canvas').length >= {charts}")
+
+    assert complaints == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(OVERFLOWING) == []
+    assert page.evaluate(EMPTY_CHARTS) == []
+    assert page.evaluate(BROKEN_IMAGES) == []
+    assert page.evaluate(DEAD_LINKS) == []
+    assert page.locator("h1").count() == 1
+    assert page.locator("#chapters").is_visible() == (width > 1000)
+    if width < 1000:
+        page.locator("header label").click()
+        assert page.locator("#chapters").is_visible()
+    context.close()
+
+
+def test_charts_are_interactive(rendered: Book, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto((rendered.output / "report/p3-architectures.html").as_uri())
+    bar = page.locator(".vega-chart svg .mark-rect path").first
+    bar.hover()
+    page.wait_for_selector("#vg-tooltip-element.visible")
+    page.close()
+
+
+def test_sliders_redraw_the_panel_with_no_network(rendered: Book, browser: Any) -> None:
+    context = browser.new_context()
+    context.set_offline(True)
+    page = context.new_page()
+    page.goto((rendered.output / "report/scaling-model.html").as_uri())
+    panel = page.locator("#fig-scaling-whatif")
+    panel.locator("input").first.wait_for()
+    setting = {
+        slider.name: float(panel.locator(f"input[name={slider.name}]").input_value()) for slider in whatif.SLIDERS
+    }
+    for name, value in (("link", 5), ("gradient", 553), ("batch", 32), ("price", 12.29), ("overlap", 0.5)):
+        page.evaluate(
+            """([name, value]) => {
+              const slider = document.querySelector(`#fig-scaling-whatif input[name=${name}]`);
+              slider.value = value;
+              slider.dispatchEvent(new Event("input"));
+            }""",
+            [name, value],
+        )
+        setting[name] = value
+    page.wait_for_timeout(300)
+    symbols = {symbol: setting[label] for symbol, label in whatif.NAMES.items() if label in setting}
+    expected = float(whatif.quantities()["throughput"].subs(symbols | {scaling.p: 16}))
+    labels = panel.locator("svg path[aria-label]").evaluate_all("all => all.map(e => e.getAttribute('aria-label'))")
+    (text,) = {label for label in labels if label.startswith("learners: 16; images/s: ")}
+    figure = text.rpartition(" ")[2]
+    assert float(figure.rstrip("k")) * (1e3 if figure.endswith("k") else 1) == pytest.approx(expected, rel=1e-4)
+    context.close()
+
+
+def test_links_between_pages_have_targets(rendered: Book, browser: Any) -> None:
+    page = browser.new_page()
+    ids: dict[str, set[str]] = {}
+    links: set[tuple[str, str]] = set()
+    for chapter in CHAPTERS:
+        page.goto((rendered.output / chapter).with_suffix(".html").as_uri())
+        ids[page.url] = set(page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)"))
+        found = page.evaluate(
+            "[...document.links].filter((a) => a.protocol == 'file:').map((a) => [a.href, a.pathname])"
+        )
+        links |= {(href.split("#")[0], href.partition("#")[2]) for href, path in found if path.endswith(".html")}
+    page.close()
+    assert len(links) > len(CHAPTERS)
+    assert [link for link in links if link[0] not in ids or (link[1] and link[1] not in ids[link[0]])] == []
+
+
+def test_files_that_pages_link_to_are_there(rendered: Book) -> None:
+    linked = set()
+    for chapter in CHAPTERS:
+        page = (rendered.output / chapter).with_suffix(".html")
+        for target in re.findall(r'href="([^":#]+\.(?:csv|json))"', page.read_text(encoding="utf-8")):
+            linked.add((page.parent / target).resolve().relative_to(rendered.output).as_posix())
+    assert {"answers.json", "report/provenance.csv", "report/rows/fig-p1-scaling.csv"} <= linked
+    assert [name for name in sorted(linked) if not (rendered.output / name).stat().st_size] == []
+    assert {f"report/rows/{path.name}" for path in (rendered.output / "report/rows").iterdir()} <= linked
+
+
+def test_runs_under_a_figure_have_their_entries(rendered: Book) -> None:
+    entries = set(re.findall(r'id="(run-[^"]+)"', (rendered.output / "report/provenance.html").read_text()))
+    for chapter in CHAPTERS:
+        text = (rendered.output / chapter).with_suffix(".html").read_text(encoding="utf-8")
+        assert set(re.findall(r'provenance\.html#(run-[^"]+)"', text)) <= entries
+
+
+def words(text: str) -> str:
+    """Text without spaces and with straight quotes, as HTML and Markdown have them alike."""
+    return re.sub(r"\s", "", html.unescape(text)).replace("’", "'")
+
+
+def test_answers_json_has_the_sentences_of_the_pages(rendered: Book) -> None:
+    pages = [words(re.sub(r"<[^>]+>", "", path.read_text())) for path in (rendered.output / "report").glob("*.html")]
+    front = words(re.sub(r"<[^>]+>", "", (rendered.output / "index.html").read_text()))
+    answers = json.loads((rendered.output / "answers.json").read_text(encoding="utf-8"))
+    assert len(answers) == 20
+    for answer in answers:
+        # Markup and formulas aside
+        pieces = [words(piece) for piece in re.split(r"\$[^$]*\$|[*`]", answer["sentence"])]
+        assert all(piece in front for piece in pieces), answer["part"]
+        assert any(all(piece in page for piece in pieces) for page in pages), answer["part"]
+
+
+def test_the_pdf_has_neither_the_line_nor_the_list_of_runs(rendered: Book) -> None:
+    text = subprocess.run(["pdftotext", rendered.output / rendered.pdf_name, "-"], capture_output=True, text=True)
+    assert "Provenance" in text.stdout
+    assert "code: report/" not in text.stdout and "All runs as a file" not in text.stdout
+
+
+def test_pdf_is_there(rendered: Book) -> None:
+    assert (rendered.output / rendered.pdf_name).stat().st_size > 50_000
