@@ -74,7 +74,7 @@ def test_the_line_has_code_rows_and_runs(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(hop, "repository", lambda: None)
     line = hop.Page("../").line(fig_rates, (RUNS,), fig_rates(RUNS), ["b", "c"])
     number = inspect.getsourcelines(fig_rates)[1]
-    assert f'<span title="fig_rates">code: tests/test_hop.py:{number}</span>' in line
+    assert f'<span title="fig_rates">code: tests/report/test_hop.py:{number}</span>' in line
     assert '<a href="../report/rows/fig-rates.csv">rows</a>' in line
     assert '<summary>2 runs</summary><a href="../report/provenance.html#run-b">b</a>, ' in line
     with (tmp_path / "report/rows/fig-rates.csv").open(encoding="utf-8") as file:
