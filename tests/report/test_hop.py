@@ -87,7 +87,7 @@ def test_the_line_has_code_rows_and_runs(tmp_path: Path, monkeypatch: pytest.Mon
     ]
     monkeypatch.setattr(hop, "repository", lambda: "https://example.org/dlperf/blob/main")
     line = hop.Page("").line(fig_rates, (RUNS,), fig_rates(RUNS), ["b"])
-    assert f'<a href="https://example.org/dlperf/blob/main/tests/test_hop.py#L{number}"' in line
+    assert f'<a href="https://example.org/dlperf/blob/main/tests/report/test_hop.py#L{number}"' in line
     assert '<a href="report/rows/fig-rates.csv">' in line and "<summary>1 run</summary>" in line
 
 
