@@ -19,7 +19,6 @@ import math
 import os
 import statistics
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ import torch
 from derivations import roofline
 from experiments import store
 from experiments.p4 import augment, cifar10, conventional_loop, datasets, training
+from experiments.p4.device_speed import bandwidth, now
 from experiments.usage import UsageError, exit_status
 
 EXPERIMENT = "p4_throughput"
@@ -43,32 +43,10 @@ CONTENDERS = ("ours", "eager", "conventional")
 DEPTH = 44  # conventional_loop.py's net
 WARM_UP_STEPS = 10
 ELEMENT_BYTES = {"bf16": 2, "fp32": 4, "tf32": 4}
-COPY_BYTES = {"cuda": 1 << 30, "cpu": 1 << 28}
-COPIES, REPEATS = 5, 5
 HEADER = (
     f"{'M':>3}  {'contender':12}  {'images/s: median (range)':>34}  {'ms/step':>9}  {'ours/it (range)':>22}  "
     f"{'of roofline':>11}  {'set-up, s':>9}"
 )
-
-
-def now(device: str) -> float:
-    """The clock, once the device is idle."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def bandwidth(device: str) -> float:
-    """Bytes/s of a large copy on the device, read plus written: the best of a few."""
-    source = torch.ones(COPY_BYTES[device], dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    times = []
-    for _ in range(1 + REPEATS):
-        start = now(device)
-        for _ in range(COPIES):
-            target.copy_(source)
-        times.append(now(device) - start)
-    return 2 * COPIES * source.numel() / min(times[1:])
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 
 from derivations import roofline
 from experiments import p4_throughput, store
-from experiments.p4 import conventional_loop, datasets, training
+from experiments.p4 import conventional_loop, datasets, device_speed, training
 from experiments.p4.resnet import seeded
 from experiments.p4.synthetic import synthetic
 
@@ -29,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conventional_loop, "WARM_UP_STEPS", 1)
     monkeypatch.setattr(p4_throughput, "DEPTH", 14)
     monkeypatch.setattr(p4_throughput, "WARM_UP_STEPS", 1)
-    monkeypatch.setattr(p4_throughput, "COPY_BYTES", {"cpu": 1 << 20})
+    monkeypatch.setattr(device_speed, "COPY_BYTES", {"cpu": 1 << 20})
 
 
 def windows(**rates: list[float]) -> pd.DataFrame:
