@@ -22,12 +22,7 @@ P1_EPOCHS = pa.schema(
         column("allreduce", pa.bool_(), "-", "gradients averaged; without it the learners are independent"),
         column("precision", pa.string(), "-", "float32 (GPUs: TF32 convolutions, the default) | mixed (bfloat16)"),
         column("batch_size", pa.int64(), "images", "per learner"),
-        column(
-            "effective_batch",
-            pa.int64(),
-            "images",
-            "that one update averages: learners · batch_size, or batch_size",
-        ),
+        column("effective_batch", pa.int64(), "images", "that one update averages: of all learners, or of one"),
         column("image_size", pa.int64(), "pixels", "side of the synthetic images"),
         column("threads", pa.int64(), "cores", "logical CPUs that a learner is pinned to"),
         column("cores", pa.string(), "-", "which ones"),
@@ -138,9 +133,7 @@ P1_HOROVOD = pa.schema(
             "PyTorch: part of the step from the end of the backward pass to the end of synchronize()",
             nullable=True,
         ),
-        column(
-            "loss", pa.float64(), "nat", "cross-entropy of this step's batch; empty for other phases", nullable=True
-        ),
+        column("loss", pa.float64(), "nat", "of this step's batch; empty for other phases", nullable=True),
     ]
 )
 P2_STRATEGY = pa.schema(
@@ -253,6 +246,21 @@ SCHEMAS: dict[str, pa.Schema] = {
             column("png", pa.binary(), "-", "the image as a PNG file"),
         ]
     ),
+    "p4_kernels": pa.schema(
+        [
+            column("dataset", pa.string(), "-", "cifar10, or synthetic (never shown as CIFAR-10)"),
+            column("M", pa.int64(), "instances", "instances of each sample in a batch"),
+            column("batch_size", pa.int64(), "samples", "B, distinct samples in a batch"),
+            column("kernel", pa.string(), "-", "one compiled program, as derivations/roofline.py names it"),
+            column("launches", pa.int64(), "count", "of this kernel in a step"),
+            column("seconds", pa.float64(), "s", "that all its launches take in a step, median over steps"),
+            column("seconds_least", pa.float64(), "s", "in the step where they took least"),
+            column("seconds_most", pa.float64(), "s", "in the step where they took most"),
+            column("bytes", pa.int64(), "B", "that they move in a step, derivations/roofline.py"),
+            column("copy_bandwidth", pa.float64(), "B/s", "of a large copy on this device, bytes read plus written"),
+            column("step_seconds", pa.float64(), "s", "of the whole step, replayed as a graph; alike in an M's rows"),
+        ]
+    ),
     "p4_masked_area": pa.schema(
         [
             column("length", pa.int64(), "pixels", "side of the hole before clipping"),
@@ -291,25 +299,14 @@ SCHEMAS: dict[str, pa.Schema] = {
             column("dataset", pa.string(), "-", "cifar10, or synthetic (never shown as CIFAR-10)"),
             column("M", pa.int64(), "instances", "instances of each sample in a batch"),
             column("batch_size", pa.int64(), "samples", "B, distinct samples in a batch"),
-            column(
-                "contender",
-                pa.string(),
-                "-",
-                "ours | compiled | eager (plain engine, fp32) | conventional (DataLoader)",
-            ),
+            column("contender", pa.string(), "-", "ours | compiled | eager (fp32) | conventional (DataLoader)"),
             column("engine", pa.string(), "-", "fused | compiled | plain | dataloader (eager PyTorch fed by workers)"),
             column("precision", pa.string(), "-", "bf16 | fp32 | tf32 (fp32 with TF32 convolutions)"),
             column("workers", pa.int64(), "processes", "conventional: of the DataLoader", nullable=True),
             column("turn", pa.int64(), "-", "which of the contender's turns, 1 is the first"),
             column("window", pa.int64(), "-", "which window of the turn, 1 is the first"),
             column("images_per_second", pa.float64(), "1/s", "augmented images trained on per second in this window"),
-            column(
-                "setup_seconds",
-                pa.float64(),
-                "s",
-                "from construction to the end of warm-up, tuning included; empty for conventional",
-                nullable=True,
-            ),
+            column("setup_seconds", pa.float64(), "s", "to the end of warm-up; conventional: empty", nullable=True),
             column("copy_bandwidth", pa.float64(), "B/s", "of a large copy on this device, bytes read plus written"),
             column("bytes_per_image", pa.int64(), "B", "what this contender's step moves, derivations/roofline.py"),
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import unittest.mock
 from typing import Any
@@ -15,15 +14,12 @@ from experiments.p4 import augment, compiled_engine
 from experiments.p4.compiled_engine import CompiledEngine
 from experiments.p4.plain_engine import PlainEngine
 from experiments.p4.resnet import seeded
+from tests.p4_runs import needs_gpu
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE, SAMPLES, BATCH, HOLE, STEPS = 8, 12, 8, 4, 3  # a batch is two instances of four samples
 RATE = 0.05
-needs_gpu = pytest.mark.skipif(
-    not torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") != "0",
-    reason="needs a GPU and: TRITON_INTERPRET=0 python -m pytest -m gpu",
-)
 
 
 @pytest.fixture
