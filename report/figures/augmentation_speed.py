@@ -18,6 +18,7 @@ from report.figures.augmentation import SERIES_BY
 from report.figures.augmentation_runs import BATCH, by_allocation, by_m, finished, gpu, median_range, series, span
 
 PEERS_BY = "python experiments/p4_throughput.py --M 1 2 4 8 16 32 --seconds 4 --write"
+KERNELS_BY = "python experiments/p4_kernels.py --M 1 2 4 8 16 32 --write"
 SPLIT_BY = "\n".join(
     f"python experiments/p4_split.py {how}"
     for how in ("--learners 1", "--learners 2", "--learners 2 --batch-norm synchronised")
@@ -31,6 +32,13 @@ def load_peers() -> pd.DataFrame:
     rows = store.read("p4_throughput")
     rows = rows[(rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")]
     return rows.assign(workers=rows.groupby("run_id").workers.transform("max"))
+
+
+def load_kernels() -> pd.DataFrame:
+    """The times of the step's kernels, of the allocation that measured them last."""
+    rows = store.read("p4_kernels")
+    rows = rows[(rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")]
+    return rows[rows.allocation.isin(rows.sort_values("started").allocation.tail(1))]
 
 
 def load_splits() -> pd.DataFrame:
@@ -151,9 +159,10 @@ def tbl_p4_peers(rows: pd.DataFrame) -> str | Missing:
             "–" if pd.isna(row[n]) else f"{row[n]:.1f} ({row[f'{n}_low']:.1f}–{row[f'{n}_high']:.1f})" for n in PEERS
         ]
         share = show.percent(row["share"], 0)
-        lines.append((gpu(row["device"]), row["M"], row["workers"], show.count(row["rate"]), *ratios, share))
-    heads = ["Device", "M", "Workers", "Images/s", "To compiled", "To eager", "To loop", "Bandwidth"]
-    return show.table_text(lines, heads, "lrrrrrrr") if lines else Missing("The step against its peers", PEERS_BY)
+        name = f"{gpu(row['device'])}, {row['workers']}"
+        lines.append((name, row["M"], show.count(row["rate"]), *ratios, share))
+    heads = ["Device, workers", "M", "Images/s", "To compiled", "To eager", "To loop", "Bandwidth"]
+    return show.table_text(lines, heads, "lrrrrrr") if lines else Missing("The step against its peers", PEERS_BY)
 
 
 def text_p4_peers(rows: pd.DataFrame) -> str:
@@ -183,6 +192,46 @@ def text_p4_compiled(rows: pd.DataFrame) -> str | Missing:
             f"(M = {most['M']}) times as many images per second as the compiled peer."
         )
     return " ".join(said)
+
+
+# ---- kernels -------------------------------------------------------------------------------------------------------
+
+
+def tbl_p4_kernels(rows: pd.DataFrame) -> str | Missing:
+    """The kernels of the step of the largest M, the slowest first: time, bytes, and what share of the bandwidth of a
+    copy they reach."""
+    if rows.empty:
+        return Missing("The time of each kernel", KERNELS_BY)
+    own = rows[rows["M"] == rows["M"].max()].sort_values("seconds", ascending=False)
+    times, total = 1e3 * own.seconds, own.seconds.sum()
+    reached = own.bytes / own.seconds / own.copy_bandwidth
+    lines = [
+        (
+            kernel,
+            launches,
+            f"{time:.3f}",
+            show.percent(time / 1e3 / total, 0),
+            f"{moved / 1e6:,.0f}",
+            show.percent(share, 0),
+        )
+        for kernel, launches, time, moved, share in zip(
+            own.kernel, own.launches, times, own.bytes, reached, strict=True
+        )
+    ]
+    return show.table_text(lines, ["Kernel", "Launches", "ms", "Of time", "MB", "Bandwidth"], "lrrrrr")
+
+
+def text_p4_kernels(rows: pd.DataFrame) -> str:
+    """For each M, the time of the whole step beside the least that its bytes allow."""
+    said = []
+    for m, own in by_m(rows).items():
+        first = own.iloc[0]
+        least = own.bytes.sum() / first.copy_bandwidth
+        said.append(
+            f"M = {m}: {1e3 * first.step_seconds:.2f} ms, {first.step_seconds / least:.1f} times the "
+            f"{1e3 * least:.2f} ms of a copy of as many bytes, in {own.launches.sum()} launches."
+        )
+    return "\n".join(f"- {line}" for line in said)
 
 
 # ---- one batch over two GPUs ---------------------------------------------------------------------------------------
