@@ -24,6 +24,7 @@ from derivations.layers import Layer, Size
 
 Step = Literal["conventional", "fused"]
 ELEMENT = sp.Symbol("e", positive=True)  # bytes of an activation: 2 for bf16, 4 for fp32
+PADDED = 16  # the image's channels and the classes, padded to a tile of the matrix units
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,30 @@ class Pass:
     def bytes(self) -> sp.Expr:
         """Bytes per image, in terms of `ELEMENT`."""
         return self.elements * ELEMENT
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of the fused step: the elements per image of the tensors that it reads and writes. `kernel` is one
+    compiled program, as a profiler tells them apart; `part` says which part of the network it computes."""
+
+    kernel: str
+    part: str
+    reads: dict[str, Size]
+    writes: dict[str, Size]
+
+    @property
+    def elements(self) -> Size:
+        return sum((*self.reads.values(), *self.writes.values()), start=0)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One compiled program of the fused step: its launches, and the bytes that they move, in a whole step."""
+
+    name: str
+    launches: int
+    bytes: Size
 
 
 # A convolution's output y, its normalised and rectified form a, and their gradients dy and da, each the size of y.
@@ -70,59 +95,86 @@ def conventional(depth: int = 44) -> list[Pass]:
     return [Pass(*names, elements) for names in CONVENTIONAL]
 
 
-def fused(depth: int = 44) -> list[Pass]:
-    """The fused step, kernel by kernel. Raises ValueError as `resnet.layers` does, and for a depth below 14.
+def launches(depth: int = 44) -> list[Launch]:
+    """The fused step's launches that move activations, in order. Raises ValueError as `resnet.layers` does, and for a
+    depth below 14.
 
     y1, y2 and s are the raw outputs of a block's convolutions and projection, dz1 and dz2 the gradients behind their
-    BatchNorms, h the block's input, dh its gradient. dz2 serves the projection and the identity as well.
+    BatchNorms, h the block's input, dh its gradient. dz2 serves the projection and the identity as well. The stem runs
+    the kernel of conv1. Triton has the convolutions that change the shape, CUDA all others.
     """
     if depth < 14:
         raise ValueError(f"the fused step needs a depth of at least 14, not {depth}")
-    total: dict[tuple[str, Literal["reads", "writes"], str], Size] = {}
-
-    def kernel(name: str, reads: dict[str, Size], writes: dict[str, Size]) -> None:
-        for tensor, elements in reads.items():
-            total[name, "reads", tensor] = total.get((name, "reads", tensor), 0) + elements
-        for tensor, elements in writes.items():
-            total[name, "writes", tensor] = total.get((name, "writes", tensor), 0) + elements
-
     convolutions = [layer for layer in layers(depth, "B") if layer.kind == "conv"]
     stem, blocks = convolutions[0], _blocks(convolutions[1:])
     n = stem.out.units
-    kernel("augmentation", {}, {"x": n})  # 16 channels, padded: as many as the stem has filters
-    kernel("stem", {"x": n}, {"y": n})
-    kernel("stem, join", {"y": n}, {"h": n})
+    found = [
+        Launch("augmentation", "augmentation", {}, {"x": n}),  # 16 channels, padded: as many as the stem has filters
+        Launch(f"conv1, {stem.out.c} channels", "stem", {"x": n}, {"y": n}),
+        Launch("join", "stem, join", {"y": n}, {"h": n}),
+    ]
     for i, block in enumerate(blocks):
         first, _, *projection = block
-        into, out = first.source.units, first.out.units
-        kernel("conv1", {"h": into}, {"y1": out})
-        kernel("conv2", {"y1": out}, {"y2": out})
+        into, out, c = first.source.units, first.out.units, first.out.c
+        kernel = "change of shape" if projection else f"conv1, {c} channels"
+        found.append(Launch(kernel, "conv1", {"h": into}, {"y1": out}))
+        found.append(Launch(f"conv2, {c} channels", "conv2", {"y1": out}, {"y2": out}))
         if projection:  # 1×1 with stride 2 reads one pixel in four
-            kernel("projection", {"h": into // projection[0].stride ** 2}, {"s": out})
+            found.append(Launch(kernel, "projection", {"h": into // projection[0].stride ** 2}, {"s": out}))
         shortcut = {"s": out} if projection else {"h": out}
         if i < len(blocks) - 1:
-            kernel("join", {"y2": out} | shortcut, {"h of the next block": out})
+            found.append(Launch("join", "join", {"y2": out} | shortcut, {"h of the next block": out}))
         else:
-            kernel("head", {"y2": out} | shortcut, {"dz2": out})
+            found.append(Launch("head", "head", {"y2": out} | shortcut, {"dz2": out}))
     for i, block in reversed(list(enumerate(blocks))):
         first, _, *projection = block
-        into, out = first.source.units, first.out.units
-        kernel("conv2, backward", {"dz2": out, "y2": out, "y1": out}, {"dz1": out})
+        into, out, c = first.source.units, first.out.units, first.out.c
+        kernel = "change of shape, backward" if projection else f"conv1, {c} channels, backward"
+        reads = {"dz2": out, "y2": out, "y1": out}
+        found.append(Launch(f"conv2, {c} channels, backward", "conv2, backward", reads, {"dz1": out}))
         if projection:
-            kernel("projection, backward", {"dz2": out, "s": out, "h": into}, {"dh": into})
+            found.append(Launch(kernel, "projection, backward", {"dz2": out, "s": out, "h": into}, {"dh": into}))
         # The masked gradient of h is dz2 of the block (or stem) before, whose BatchNorms' sums need their raw inputs.
-        before = {"y2 of the block before": into}
+        reads = {"dz1": out, "y1": out, "h": into, "dh of the shortcut": into, "y2 of the block before": into}
         if i and len(blocks[i - 1]) == 3:
-            before["s of the block before"] = into
-        kernel(
-            "conv1, backward",
-            {"dz1": out, "y1": out, "h": into, "dh of the shortcut": into} | before,
-            {"dz2 of the block before": into},
-        )
-        if first.stride == 2 and first.out.c == 64:  # too many accumulators for one kernel
-            kernel("conv1, weight gradient", {"dz1": out, "y1": out, "h": into}, {})
-    kernel("stem, weight gradient", {"dz": n, "y": n, "x": n}, {})
+            reads["s of the block before"] = into
+        found.append(Launch(kernel, "conv1, backward", reads, {"dz2 of the block before": into}))
+        if first.stride == 2 and c == 64:  # too many accumulators for one kernel
+            name = "conv1, weight gradient"
+            found.append(Launch("change of shape, weight gradient", name, {"dz1": out, "y1": out, "h": into}, {}))
+    found.append(Launch("stem, weight gradient", "stem, weight gradient", {"dz": n, "y": n, "x": n}, {}))
+    return found
+
+
+def fused(depth: int = 44) -> list[Pass]:
+    """The fused step, part by part. Raises ValueError as `launches` does."""
+    total: dict[tuple[str, Literal["reads", "writes"], str], Size] = {}
+    for launch in launches(depth):
+        for tensor, elements in launch.reads.items():
+            total[launch.part, "reads", tensor] = total.get((launch.part, "reads", tensor), 0) + elements
+        for tensor, elements in launch.writes.items():
+            total[launch.part, "writes", tensor] = total.get((launch.part, "writes", tensor), 0) + elements
     return [Pass(*names, elements) for names, elements in total.items()]
+
+
+def kernels(images: Size, element: Size = 2, depth: int = 44) -> list[Kernel]:
+    """The fused step of `images` images, kernel by kernel in order of first launch, the update included.
+
+    The update is counted for each parameter: itself, its momentum and its gradient, read and written, and two places
+    in packed copies, of 4 bytes each, and three casts to the activations' type. Raises ValueError as `launches` does.
+    """
+    found: dict[str, Kernel] = {}
+    for launch in launches(depth):
+        so_far = found.get(launch.kernel, Kernel(launch.kernel, 0, 0))
+        moved = so_far.bytes + images * launch.elements * element
+        found[launch.kernel] = Kernel(launch.kernel, so_far.launches + 1, moved)
+    net = layers(depth, "B")
+    channels = sum(layer.out.c for layer in net if layer.kind == "conv")
+    weights = sum(layer.weights for layer in net) + 9 * (PADDED - 3) * net[0].out.c
+    parameters = weights + (PADDED - net[-1].out.c) * net[-1].source.c + PADDED + 2 * channels
+    update = Kernel("update", 1, parameters * (8 * 4 + 3 * element))
+    # Two sums and two running statistics read and written, and the count read: fp32.
+    return [*found.values(), update, Kernel("running statistics", 1, channels * 9 * 4)]
 
 
 def _blocks(convolutions: list[Layer]) -> list[list[Layer]]:

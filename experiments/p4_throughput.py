@@ -1,14 +1,16 @@
-"""Images/s of Problem 4's training step for each M, against two contenders, in one run on one machine.
+"""Images/s of Problem 4's training step for each M, against three contenders, in one run on one machine.
 
     python experiments/p4_throughput.py --M 1 2 4 8 16 32 --data-dir ~/data --write
 
-ours: the engine that p4_cutout.py would use here, bf16 on a GPU. eager: the plain engine in fp32, without TF32.
-conventional: a DataLoader with transforms on the CPU (p4/conventional_loop.py), in PyTorch's defaults, which let
-convolutions use TF32 on a GPU. They take turns, forth and back, with a few windows each turn; set-up (construction,
-compilation, warm-up) is outside of the windows. A rate is the median of its windows, with their range; a ratio is
-that of medians, with the range from ours' worst window over the contender's best to its best over the worst. The
-roofline is the bandwidth of a copy on the device, measured here, over the bytes that the contender's step moves
-(derivations/roofline.py). --write stores the windows of each M in results/p4_throughput/.
+ours: the engine that p4_cutout.py would use here, bf16 on a GPU. compiled: PyTorch's compiler and one CUDA graph
+(p4/compiled_engine.py), in the same precision. eager: the plain engine in fp32, without TF32. conventional: a
+DataLoader with transforms on the CPU (p4/conventional_loop.py), in PyTorch's defaults, which let convolutions use TF32
+on a GPU. They take turns, forth and back, with a few windows each turn; set-up (construction, compilation, tuning,
+warm-up) is outside of the windows, and the longest is shown: later turns may find kernels in a cache. A rate is the
+median of its windows, with their range; a ratio is that of medians, with the range from ours' worst window over the
+contender's best to its best over the worst. The roofline is the bandwidth of a copy on the device, measured here, over
+the bytes that the contender's step moves (derivations/roofline.py). --write stores the windows of each M in
+results/p4_throughput/.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ import gc
 import os
 import statistics
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,41 +36,21 @@ import torch
 from derivations import roofline
 from experiments.cli import UsageError, check_at_least, check_positive, exit_status
 from experiments.p4 import augment, cifar10, conventional_loop, datasets, training
+from experiments.p4.compiled_engine import CompiledEngine
+from experiments.p4.device_speed import bandwidth, now
 from experiments.store import parquet
 from experiments.store.files import RESULTS, check_writable
 from experiments.store.provenance import Code, provenance, timed_id
 
 EXPERIMENT = "p4_throughput"
-CONTENDERS = ("ours", "eager", "conventional")
+CONTENDERS = ("ours", "compiled", "eager", "conventional")
 DEPTH = 44  # conventional_loop.py's net
 WARM_UP_STEPS = 10
 ELEMENT_BYTES = {"bf16": 2, "fp32": 4, "tf32": 4}
-COPY_BYTES = {"cuda": 1 << 30, "cpu": 1 << 28}
-COPIES, REPEATS = 5, 5
 HEADER = (
     f"{'M':>3}  {'contender':12}  {'images/s: median (range)':>34}  {'ms/step':>9}  {'ours/it (range)':>22}  "
     f"{'of roofline':>11}  {'set-up, s':>9}"
 )
-
-
-def now(device: str) -> float:
-    """The clock, once the device is idle."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def bandwidth(device: str) -> float:
-    """Bytes/s of a large copy on the device, read plus written: the best of a few."""
-    source = torch.ones(COPY_BYTES[device], dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    times = []
-    for _ in range(1 + REPEATS):
-        start = now(device)
-        for _ in range(COPIES):
-            target.copy_(source)
-        times.append(now(device) - start)
-    return 2 * COPIES * source.numel() / min(times[1:])
 
 
 @contextmanager
@@ -90,7 +71,7 @@ def engine_rates(
     """Set-up seconds, and augmented images/s in each window of about `seconds`, of an engine that trains as p4_cutout
     does, the draws of an epoch included."""
     start = now(config.device)
-    engine = training.make_engine(config, data)
+    engine = training.make_engine(config, data, CompiledEngine if config.engine == "compiled" else None)
     samples, size = data.train_images.shape[:2]
     steps, done = samples // config.batch_size, 0
 
@@ -133,7 +114,11 @@ def traffic(engine: str, precision: str) -> int:
 
 def measure(a: Namespace, ours: training.Config, data: cifar10.Cifar, speed: float) -> pd.DataFrame:
     """The windows of all contenders at one M, one row each, in the order measured; columns as in the store."""
-    configs = {"ours": ours, "eager": replace(ours, precision="fp32", engine="plain")}
+    configs = {
+        "ours": ours,
+        "compiled": replace(ours, engine="compiled"),
+        "eager": replace(ours, precision="fp32", engine="plain"),
+    }
     window_seconds = a.seconds / (a.turns * a.windows)
     rows: list[dict[str, Any]] = []
     for turn in range(a.turns):
@@ -175,7 +160,7 @@ def table(frame: pd.DataFrame) -> list[str]:
     lines = []
     for contender in CONTENDERS:
         rows, found = frame[frame["contender"] == contender], rates[contender]
-        first, median, setup = rows.iloc[0], statistics.median(found), rows["setup_seconds"].median()
+        first, median, setup = rows.iloc[0], statistics.median(found), rows["setup_seconds"].max()
         ratios = "" if contender == "ours" else spread(ratio(rates["ours"], found), ".2f")
         lines.append(
             f"{first['M']:3d}  {contender:12}  {spread((median, min(found), max(found)), ',.0f'):>34}  "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from experiments import p4_cutout
 from experiments.p4 import datasets
@@ -16,6 +17,10 @@ from experiments.p4.synthetic import synthetic
 from experiments.store import parquet
 
 SMALL = synthetic(seed=0, train=96, test=40)
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") != "0",
+    reason="needs a GPU and: TRITON_INTERPRET=0 python -m pytest -m gpu",
+)
 STEPS = 6  # of an epoch: 96 samples in batches of 16
 
 

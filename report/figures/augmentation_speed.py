@@ -18,11 +18,13 @@ from report.figures.augmentation import SERIES_BY
 from report.figures.augmentation_runs import BATCH, by_allocation, by_m, finished, gpu, median_range, series, span
 
 PEERS_BY = "python experiments/p4_throughput.py --M 1 2 4 8 16 32 --seconds 4 --write"
+KERNELS_BY = "python experiments/p4_kernels.py --M 1 2 4 8 16 32 --write"
 SPLIT_BY = "\n".join(
     f"python experiments/p4_split.py {how}"
     for how in ("--learners 1", "--learners 2", "--learners 2 --batch-norm synchronised")
 )
-CONTENDERS = ["ours", "eager", "conventional"]
+PEERS = ["compiled", "eager", "conventional"]
+SINCE = {"compiled"}  # a peer that earlier runs don't have
 
 
 def load_peers() -> pd.DataFrame:
@@ -30,6 +32,13 @@ def load_peers() -> pd.DataFrame:
     rows = parquet.read("p4_throughput")
     rows = rows[(rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")]
     return rows.assign(workers=rows.groupby("run_id").workers.transform("max"))
+
+
+def load_kernels() -> pd.DataFrame:
+    """The times of the step's kernels, of the allocation that measured them last."""
+    rows = parquet.read("p4_kernels")
+    rows = rows[(rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")]
+    return rows[rows.allocation.isin(rows.sort_values("started").allocation.tail(1))]
 
 
 def load_splits() -> pd.DataFrame:
@@ -121,22 +130,22 @@ def text_p4_marginal(epochs: pd.DataFrame) -> str | Missing:
 
 def peers(rows: pd.DataFrame) -> pd.DataFrame:
     """A row for each run that has all contenders: device, M, workers, rate of this step, its bandwidth's share, and the
-    ratio to each peer with its least and most."""
+    ratio to each peer with its least and most (NaN for a peer that earlier runs don't have)."""
     found = []
     for _, group in rows.groupby("run_id"):
         rates = {name: own.images_per_second for name, own in group.groupby("contender")}
-        if set(rates) != set(CONTENDERS):
+        if set(rates) | SINCE != {"ours", *PEERS}:
             continue
         own = group[group.contender == "ours"].iloc[0]
         row: dict[str, Any] = {"device": own.device, "M": int(own["M"]), "workers": int(own.workers)}
         row |= {"rate": rates["ours"].median()}
         row["share"] = row["rate"] * own.bytes_per_image / own.copy_bandwidth
-        for name in CONTENDERS[1:]:
+        for name in set(PEERS) & set(rates):
             row[name] = row["rate"] / rates[name].median()
             row[f"{name}_low"] = rates["ours"].min() / rates[name].max()
             row[f"{name}_high"] = rates["ours"].max() / rates[name].min()
         found.append(row | {"loop": rates["conventional"].median(), "allocation": own.allocation})
-    ratios = [f"{name}{end}" for name in CONTENDERS[1:] for end in ("", "_low", "_high")]
+    ratios = [f"{name}{end}" for name in PEERS for end in ("", "_low", "_high")]
     names = ["device", "M", "workers", "rate", "share", *ratios, "loop", "allocation"]
     return pd.DataFrame(found, columns=names).sort_values(["device", "M", "workers"], ascending=[False, True, True])
 
@@ -145,10 +154,13 @@ def tbl_p4_peers(rows: pd.DataFrame) -> str | Missing:
     """The step's throughput and its ratio to each peer."""
     lines = []
     for row in peers(rows).to_dict("records"):
-        ratios = [f"{row[n]:.1f} ({row[f'{n}_low']:.1f}–{row[f'{n}_high']:.1f})" for n in CONTENDERS[1:]]
+        ratios = [
+            "–" if pd.isna(row[n]) else f"{row[n]:.1f} ({row[f'{n}_low']:.1f}–{row[f'{n}_high']:.1f})" for n in PEERS
+        ]
         share = show.percent(row["share"], 0)
-        lines.append((gpu(row["device"]), row["M"], row["workers"], show.count(row["rate"]), *ratios, share))
-    heads = ["Device", "M", "Workers", "Images/s", "To eager", "To loop", "Bandwidth"]
+        name = f"{gpu(row['device'])}, {row['workers']}"
+        lines.append((name, row["M"], show.count(row["rate"]), *ratios, share))
+    heads = ["Device, workers", "M", "Images/s", "To compiled", "To eager", "To loop", "Bandwidth"]
     return show.table_text(lines, heads, "lrrrrrr") if lines else Missing("The step against its peers", PEERS_BY)
 
 
@@ -163,6 +175,62 @@ def text_p4_peers(rows: pd.DataFrame) -> str:
             f"{most.conventional:.1f} (M = {most['M']}) times as many images per second as the conventional loop."
         )
     return " ".join(said)
+
+
+def text_p4_compiled(rows: pd.DataFrame) -> str | Missing:
+    """How the step compares with the compiled peer on GPUs, each M of a device's allocation by itself."""
+    found = peers(rows)
+    found = found[found.device.str.contains("NVIDIA") & found.compiled.notna()]
+    if found.empty:
+        return Missing("The step against the compiled peer", PEERS_BY)
+    said = []
+    for (device, _), own in found.groupby(["device", "allocation"]):
+        least, most = (own.sort_values("compiled").iloc[place] for place in (0, -1))
+        said.append(
+            f"On an {gpu(str(device))} the step trains {least.compiled:.1f} (M = {least['M']}) to {most.compiled:.1f} "
+            f"(M = {most['M']}) times as many images per second as the compiled peer."
+        )
+    return " ".join(said)
+
+
+# ---- kernels -------------------------------------------------------------------------------------------------------
+
+
+def tbl_p4_kernels(rows: pd.DataFrame) -> str | Missing:
+    """The kernels of the step of the largest M, the slowest first: time, bytes, and what share of the bandwidth of a
+    copy they reach."""
+    if rows.empty:
+        return Missing("The time of each kernel", KERNELS_BY)
+    own = rows[rows["M"] == rows["M"].max()].sort_values("seconds", ascending=False)
+    times, total = 1e3 * own.seconds, own.seconds.sum()
+    reached = own.bytes / own.seconds / own.copy_bandwidth
+    lines = [
+        (
+            kernel,
+            launches,
+            f"{time:.3f}",
+            show.percent(time / 1e3 / total, 0),
+            f"{moved / 1e6:,.0f}",
+            show.percent(share, 0),
+        )
+        for kernel, launches, time, moved, share in zip(
+            own.kernel, own.launches, times, own.bytes, reached, strict=True
+        )
+    ]
+    return show.table_text(lines, ["Kernel", "Launches", "ms", "Of time", "MB", "Bandwidth"], "lrrrrr")
+
+
+def text_p4_kernels(rows: pd.DataFrame) -> str:
+    """For each M, the time of the whole step beside the least that its bytes allow."""
+    said = []
+    for m, own in by_m(rows).items():
+        first = own.iloc[0]
+        least = own.bytes.sum() / first.copy_bandwidth
+        said.append(
+            f"M = {m}: {1e3 * first.step_seconds:.2f} ms, {first.step_seconds / least:.1f} times the "
+            f"{1e3 * least:.2f} ms of a copy of as many bytes, in {own.launches.sum()} launches."
+        )
+    return "\n".join(f"- {line}" for line in said)
 
 
 # ---- one batch over two GPUs ---------------------------------------------------------------------------------------

@@ -46,6 +46,43 @@ def test_another_block_of_each_stage_adds_17_tensors_to_the_fused_step() -> None
     assert more == (7 + 10) * (A + B + C)
 
 
+def test_the_fused_steps_kernels_of_resnet14_by_hand() -> None:
+    """Five images of 2-byte elements: a kernel's launches, and the elements of an image that they move."""
+    table = {kernel.name: (kernel.launches, kernel.bytes) for kernel in roofline.kernels(5, 2, 14)}
+    moved = {
+        "augmentation": (1, A),
+        "conv1, 16 channels": (3, 3 * 2 * A),  # the stem's is one
+        "join": (6, 2 * A + 2 * 3 * A + 2 * 3 * B + 3 * C),  # the stem's, and all blocks' but the last
+        "conv2, 16 channels": (2, 2 * 2 * A),
+        "change of shape": (4, A + B + A // 4 + B + B + C + B // 4 + C),
+        "conv2, 32 channels": (2, 2 * 2 * B),
+        "conv1, 32 channels": (1, 2 * B),
+        "conv2, 64 channels": (2, 2 * 2 * C),
+        "conv1, 64 channels": (1, 2 * C),
+        "head": (1, 3 * C),
+        "conv2, 64 channels, backward": (2, 2 * 4 * C),
+        "conv1, 64 channels, backward": (1, 7 * C),  # the block before has a projection
+        "change of shape, backward": (4, (2 * C + 2 * B) + (2 * C + 4 * B) + (2 * B + 2 * A) + (2 * B + 4 * A)),
+        "change of shape, weight gradient": (1, 2 * C + B),
+        "conv2, 32 channels, backward": (2, 2 * 4 * B),
+        "conv1, 32 channels, backward": (1, 7 * B),
+        "conv2, 16 channels, backward": (2, 2 * 4 * A),
+        "conv1, 16 channels, backward": (2, 2 * 6 * A),
+        "stem, weight gradient": (1, 3 * A),
+    }
+    # Stem, padded; stages of 4, 4 and 4 convolutions and two projections; the classifier, padded; BatchNorms.
+    channels = 16 + 4 * 16 + 5 * 32 + 5 * 64
+    parameters = 9 * 16 * 16 * 5 + (9 * 16 * 32 + 3 * 9 * 32 * 32 + 16 * 32) + (9 * 32 * 64 + 3 * 9 * 64 * 64 + 32 * 64)
+    parameters += 64 * 16 + 16 + 2 * channels
+    update = {"update": (1, parameters * 38), "running statistics": (1, channels * 36)}
+    assert table == {name: (launches, 5 * 2 * elements) for name, (launches, elements) in moved.items()} | update
+
+
+def test_the_kernels_add_up_to_the_bytes_of_the_images() -> None:
+    of_images = sum(kernel.bytes for kernel in roofline.kernels(64, 2, 44)[:-2])  # the last two move no activations
+    assert of_images == 64 * roofline.bytes_per_image(2, 44, "fused")
+
+
 @pytest.mark.parametrize("step", ["conventional", "fused"])
 def test_the_table_adds_up_to_the_bytes(step: roofline.Step) -> None:
     table = roofline.passes(44, step)

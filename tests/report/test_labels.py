@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from report.answers import Answer
+from report.answers import Answer, Missing
 
 REPORT = Path(__file__).resolve().parents[2] / "report"
 # A chapter's modules are named after its subject; the panel of the last has one of its own.
@@ -118,4 +118,4 @@ def test_no_table_has_more_than_seven_columns(chapter: str, subject: str) -> Non
     for cell in cells(chapter)[1:]:
         if ".tbl_" in cell:
             table = made(code(cell)[-1], names)
-            assert table.splitlines()[0].count("|") - 1 <= 7, cell
+            assert isinstance(table, Missing) or table.splitlines()[0].count("|") - 1 <= 7, cell

@@ -400,11 +400,48 @@ def test_peers_are_compared_within_their_run() -> None:
     half = peer({"ours": [1.0], "eager": [1.0]}, run_id="c")
     table = lines(augmentation_speed.tbl_p4_peers(runs(whole, more, half)))  # type: ignore[arg-type]
     # 100/50 from 90/50 to 120/50; 100/12.5 from 90/15 to 120/10; 100 images of 1,000 bytes against 1,000,000
-    assert table[1] == ["H100", "4", "8", "100", "2.0 (1.8–2.4)", "8.0 (6.0–12.0)", "10 %"]
+    assert table[1] == ["H100, 8", "4", "100", "–", "2.0 (1.8–2.4)", "8.0 (6.0–12.0)", "10 %"]
     assert len(table) == 3
     text = augmentation_speed.text_p4_peers(runs(whole, more, half))
     assert "trains 8.0 (M = 4) to 12.0 (M = 8) times as many images per second" in text
     assert isinstance(augmentation_speed.tbl_p4_peers(half), Missing)
+
+
+def test_the_compiled_peer_stands_where_runs_have_it() -> None:
+    earlier = {"ours": [90.0, 100.0, 120.0], "eager": [50.0], "conventional": [10.0]}
+    old, cpu = peer(earlier), peer(earlier | {"compiled": [200.0]}, run_id="d", device="EPYC")
+    missing = augmentation_speed.text_p4_compiled(runs(old, cpu))
+    assert isinstance(missing, Missing) and missing.command.startswith("python experiments/p4_throughput.py --M 1")
+    few = peer(earlier | {"compiled": [40.0, 50.0, 60.0]}, run_id="b")
+    many = peer(earlier | {"compiled": [25.0]}, M=8, run_id="c")
+    table = lines(augmentation_speed.tbl_p4_peers(runs(old, few, many)))  # type: ignore[arg-type]
+    assert [row[3] for row in table[1:]] == ["–", "2.0 (1.5–3.0)", "4.0 (3.6–4.8)"]  # 90/60, 120/40; 90/25, 120/25
+    text = augmentation_speed.text_p4_compiled(runs(old, few, many))
+    assert "trains 2.0 (M = 4) to 4.0 (M = 8) times as many images per second as the compiled peer" in str(text)
+
+
+def test_kernels_beside_the_time_of_their_bytes() -> None:
+    def kernel(name: str, launches: int, seconds: float, moved: int, m: int) -> dict[str, Any]:
+        shared = {"M": m, "copy_bandwidth": 1e12, "step_seconds": 5e-3 if m == 32 else 1e-3}
+        return shared | {"kernel": name, "launches": launches, "seconds": seconds, "bytes": moved}
+
+    rows = pd.DataFrame(
+        [
+            kernel("join", 21, 1e-3, 500_000_000, 32),
+            kernel("head", 1, 3e-3, 1_500_000_000, 32),
+            kernel("join", 21, 1e-4, 50_000_000, 1),
+        ]
+    )
+    table = lines(augmentation_speed.tbl_p4_kernels(rows))  # type: ignore[arg-type]
+    assert table[1:] == [
+        ["head", "1", "3.000", "75 %", "1,500", "50 %"],  # 1.5 GB in 3 ms, of 1,000 GB/s
+        ["join", "21", "1.000", "25 %", "500", "50 %"],
+    ]
+    text = plain(augmentation_speed.text_p4_kernels(rows))
+    assert "M = 1: 1.00 ms, 20.0 times the 0.05 ms of a copy of as many bytes, in 21 launches." in text
+    assert "M = 32: 5.00 ms, 2.5 times the 2.00 ms of a copy of as many bytes, in 22 launches." in text
+    assert isinstance(augmentation_speed.tbl_p4_kernels(rows[:0]), Missing)
+    assert augmentation_speed.text_p4_kernels(rows[:0]) == ""
 
 
 def split(rates: list[float], learners: int, norm: str = "local", **other: Any) -> pd.DataFrame:
