@@ -1,7 +1,6 @@
-# Two commands for readers: `make report` renders the document, `make test` checks the project.
-# Both make .venv by themselves and do nothing twice. `make test` builds Horovod (once, about 5 minutes on 2 cores);
-# `make test HOROVOD=` does without, and skips the tests that need it or TensorFlow. `make horovod` only builds it; with
-# GPUs: make horovod TENSORFLOW='tensorflow[and-cuda]'.
+# Commands for readers: `make report` renders the document, `make test` checks the project in minutes, `make test-all`
+# checks everything. All make .venv by themselves and do nothing twice. `make test-all` builds Horovod (once, about
+# 5 minutes on 2 cores); `make horovod` only builds it; with GPUs: make horovod TENSORFLOW='tensorflow[and-cuda]'.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,22 +9,26 @@ CONSTRAINTS ?= constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 ARGS ?=
 TENSORFLOW ?= tensorflow-cpu>=2.18
-HOROVOD ?= $(VENV)/horovod.installed
 
-.PHONY: report test horovod clean
+.PHONY: report test test-all check horovod clean
 
 report: $(VENV)/report.installed
 	$(BIN)/python -m report $(ARGS)
 
-test: $(VENV)/test.installed $(HOROVOD)
+# All but what needs Horovod, or minutes.
+test: $(VENV)/test.installed $(VENV)/tensorflow.installed check
+	$(BIN)/pytest -n auto --maxprocesses 8 -m 'not slow and not horovod' $(ARGS)
+
+test-all: $(VENV)/test.installed $(VENV)/horovod.installed check
+	$(BIN)/pytest -n auto --maxprocesses 8 $(ARGS)
+
+check: $(VENV)/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest $(ARGS)
 
 # Always looks again: what is installed may have changed since, and the wheel is kept by the versions that it is for.
-horovod: $(VENV)/distributed.installed
-	$(PIP) '$(TENSORFLOW)'
+horovod: $(VENV)/distributed.installed $(VENV)/tensorflow.installed
 	$(BIN)/python tools/build_horovod.py
 	@touch $(VENV)/horovod.installed
 
@@ -37,6 +40,10 @@ $(BIN)/python:
 
 $(VENV)/%.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[$*]'
+	@touch $@
+
+$(VENV)/tensorflow.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) '$(TENSORFLOW)'
 	@touch $@
 
 $(VENV)/horovod.installed: $(VENV)/distributed.installed tools/build_horovod.py tools/horovod-cxx tools/check_horovod.py

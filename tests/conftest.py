@@ -1,5 +1,6 @@
 """What several test modules share."""
 
+import importlib.util
 import os
 import signal
 
@@ -8,15 +9,45 @@ import signal
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.measured_runs import measured
 from tests.p4_runs import first_epoch, small, whole
 from tests.stored_run import fixed_commit
 
 __all__ = ["first_epoch", "fixed_commit", "measured", "small", "whole"]
+
+
+# These start processes that have cores of their own, or measure time.
+MACHINE = (
+    *("machine/", "p1/", "p2/test_worker.py", "p4/test_split_engine.py"),
+    *("test_allreduce.py", "test_p1_horovod.py", "test_p2_input.py", "test_p2_strategy.py"),
+    *("test_p4_split.py", "test_p4_throughput.py"),
+)
+
+
+class Files(LoadScopeScheduling):
+    """A file's tests share fixtures, so one of pytest-xdist's workers runs them. Another runs all of MACHINE's."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "machine" if file.removeprefix("tests/experiments/").startswith(MACHINE) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Files:
+    """How tests are dealt out to workers."""
+    return Files(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of Horovod need its build."""
+    for item in items:
+        if item.get_closest_marker("horovod") and importlib.util.find_spec("horovod") is None:
+            item.add_marker(pytest.mark.skip(reason="needs: make horovod"))
 
 
 @pytest.fixture(scope="session", autouse=True)

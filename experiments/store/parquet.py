@@ -95,7 +95,7 @@ def _open(path: Path) -> tuple[pq.ParquetFile, Run]:
         origin = Provenance.model_validate_json((file.schema_arrow.metadata or {})[METADATA_KEY])
     except KeyError:
         raise SchemaError(f"{path}: has no provenance; remove it or run the experiment again") from None
-    except (pa.ArrowException, OSError, ValidationError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, ValidationError) as error:
         raise SchemaError(f"{path}: cannot be read ({error}); remove it or run the experiment again") from error
     if not file.schema_arrow.equals(_schema(path.parent.name, path, origin.schema_version)):
         raise SchemaError(f"{path}: columns or types break the schema of '{path.parent.name}'; run it again")
@@ -111,7 +111,7 @@ def _rows(path: Path, file: pq.ParquetFile) -> pa.Table:
     try:
         table = file.read()
         _check_nulls(table)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SchemaError(f"{path}: cannot be read ({error}); remove it or run the experiment again") from error
     except ValueError as error:
         raise SchemaError(f"{path}: {error}") from error
@@ -122,7 +122,7 @@ def origins(experiment: str, results: Path = RESULTS) -> list[Provenance]:
     """The provenance of an experiment's runs, from the files' footers alone; files that can't be read are left out."""
     found = []
     for path in sorted((results / experiment).glob("*.parquet")):
-        with contextlib.suppress(KeyError, pa.ArrowException, OSError, ValidationError):
+        with contextlib.suppress(KeyError, pa.ArrowException, OSError, UnicodeDecodeError, ValidationError):
             found.append(Provenance.model_validate_json((pq.read_schema(path).metadata or {})[METADATA_KEY]))
     return found
 

@@ -73,6 +73,7 @@ def test_two_learners_are_measured_and_stored(
     assert learners_of(os.getpid()) == {}
 
 
+@pytest.mark.root
 @makes_hosts
 def test_two_hosts(tmp_path: Path) -> None:
     small = ["--min-bytes", "1024", "--max-bytes", "1024", "--results", str(tmp_path)]

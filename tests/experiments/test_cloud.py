@@ -126,4 +126,4 @@ def test_the_script_takes_these_options(where: str, sky: dict[str, Any], called:
     argv = run_on_sky(sky, called, rank=0) if where == "sky" else run_on_slurm(called)
     assert argv is not None
     parsed = p1_horovod.arguments().parse_args(argv[1:])  # exits at an option that it doesn't know
-    assert parsed.learners == "16"
+    assert parsed.learners == [16]

@@ -23,7 +23,6 @@ from experiments.store.files import ROOT
 from tests.processes import started_for
 
 SCRIPT = ROOT / "experiments" / "p1_horovod.py"
-needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs: make horovod")
 needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs: make horovod")
 TINY = ["--model", "tiny", "--image-size", "32", "--batch-size", "4", "--epochs", "2", "--steps-per-epoch", "3"]
 TINY += ["--warm-up", "1", "--oversubscribe", "--framework", "torch"]
@@ -68,7 +67,7 @@ def check(rows: pd.DataFrame, learners: int) -> None:
     assert (rows.kind == "measured").all()
 
 
-@needs_horovod
+@pytest.mark.horovod
 @needs_tensorflow
 def test_tensorflow_through_horovodrun(tmp_path: Path) -> None:
     rows = run(tmp_path, "--learners", "2", "--framework", "tensorflow")
@@ -85,7 +84,7 @@ def test_tensorflow_through_horovodrun(tmp_path: Path) -> None:
     assert derived.setup_seconds.max() < derived.began.max() < derived.job_seconds.max()
 
 
-@needs_horovod
+@pytest.mark.horovod
 def test_torch_with_and_without_all_reduce_and_finished_runs_are_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +106,7 @@ def test_torch_with_and_without_all_reduce_and_finished_runs_are_skipped(
         assert done.returncode == 0 and "finished before, skipped" in done.stderr and not done.stdout
 
 
-@needs_horovod
+@pytest.mark.horovod
 def test_an_earlier_allocations_run_stays(tmp_path: Path) -> None:
     """And is no reason to skip a job in another allocation."""
     for token in ("one go", "another"):
@@ -115,7 +114,7 @@ def test_an_earlier_allocations_run_stays(tmp_path: Path) -> None:
     assert len(parquet.runs(tmp_path)) == 2
 
 
-@needs_horovod
+@pytest.mark.horovod
 def test_variables_that_would_place_learners_are_cleared(tmp_path: Path) -> None:
     stray = {"HOROVOD_RANK": "0", "HOROVOD_SIZE": "1", "HOROVOD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_RANK": "0"}
     argv = command(tmp_path, "--learners", "2", "--launcher", "none")
@@ -132,7 +131,7 @@ def test_variables_that_would_place_learners_are_cleared(tmp_path: Path) -> None
     assert not {"HOROVOD_RANK", "HOROVOD_SIZE"} & set(parquet.runs(tmp_path)[0].provenance.settings)
 
 
-@needs_horovod
+@pytest.mark.horovod
 def test_horovods_settings_reach_the_learners_and_are_recorded(tmp_path: Path) -> None:
     same = {allocation.TOKEN: "one go"}
     given = {"HOROVOD_CYCLE_TIME": "200", "HOROVOD_FUSION_THRESHOLD": "0"}
@@ -145,7 +144,7 @@ def test_horovods_settings_reach_the_learners_and_are_recorded(tmp_path: Path) -
     assert slow[slow.phase == "train"].wait_seconds.median() > 0.1
 
 
-@needs_horovod
+@pytest.mark.horovod
 def test_cores_are_dealt_out(tmp_path: Path) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core")
@@ -177,7 +176,7 @@ def start(results: Path, launcher: str, *more: str) -> tuple[subprocess.Popen[st
     return job, found
 
 
-@needs_horovod
+@pytest.mark.horovod
 @pytest.mark.parametrize("launcher", ["horovodrun", "none"])
 def test_a_learner_that_dies_ends_the_job(tmp_path: Path, launcher: str) -> None:
     job, found = start(tmp_path, launcher)
@@ -189,7 +188,7 @@ def test_a_learner_that_dies_ends_the_job(tmp_path: Path, launcher: str) -> None
     assert not list(tmp_path.rglob("*.parquet")) and not learners_of(tmp_path)
 
 
-@needs_horovod
+@pytest.mark.horovod
 @pytest.mark.parametrize("launcher", ["horovodrun", "none"])
 def test_a_learner_that_is_stopped_ends_the_job(tmp_path: Path, launcher: str) -> None:
     job, found = start(tmp_path, launcher, "--stall-timeout", "2")
@@ -200,7 +199,8 @@ def test_a_learner_that_is_stopped_ends_the_job(tmp_path: Path, launcher: str) -
     assert not list(tmp_path.rglob("*.parquet")) and not list(started_for(tmp_path, "--report"))
 
 
-@needs_horovod
+@pytest.mark.horovod
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs: root, apt-get install iproute2")
 def test_a_learner_that_is_stopped_on_an_emulated_host(tmp_path: Path) -> None:
     job, found = start(tmp_path, "none", "--hosts", "2", "--stall-timeout", "2")
@@ -211,7 +211,7 @@ def test_a_learner_that_is_stopped_on_an_emulated_host(tmp_path: Path) -> None:
     assert not list(started_for(tmp_path, "--report"))
 
 
-@needs_horovod
+@pytest.mark.horovod
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs: apt-get install util-linux")
 def test_learners_end_when_the_script_is_killed(tmp_path: Path) -> None:
     job, _ = start(tmp_path, "horovodrun")
@@ -223,7 +223,8 @@ def test_learners_end_when_the_script_is_killed(tmp_path: Path) -> None:
         time.sleep(0.2)
 
 
-@needs_horovod
+@pytest.mark.horovod
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs: root, apt-get install iproute2")
 def test_learners_on_two_emulated_hosts(tmp_path: Path) -> None:
     rows = run(tmp_path, "--learners", "2", "--hosts", "2", "--gbit", "1")
@@ -232,7 +233,7 @@ def test_learners_on_two_emulated_hosts(tmp_path: Path) -> None:
     assert rows.link_gbit.between(0.5, 1.01).all()
 
 
-@needs_horovod
+@pytest.mark.horovod
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopping_a_job_stops_its_learners(tmp_path: Path, number: int, status: int) -> None:
     job, _ = start(tmp_path, "none")

@@ -188,6 +188,7 @@ def start(results: Path, patience: float) -> tuple[subprocess.Popen[str], dict[i
     return job, found
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_a_worker_that_dies_ends_the_job(tmp_path: Path) -> None:
     job, found = start(tmp_path, 12)  # into the training
@@ -200,6 +201,7 @@ def test_a_worker_that_dies_ends_the_job(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.parquet")) and not workers_of(tmp_path)
 
 
+@pytest.mark.slow
 @needs_tensorflow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopping_a_job_stops_its_workers(tmp_path: Path, number: int, status: int) -> None:
@@ -210,6 +212,7 @@ def test_stopping_a_job_stops_its_workers(tmp_path: Path, number: int, status: i
     assert not list(tmp_path.rglob("*.parquet")) and not workers_of(tmp_path)
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_a_peer_that_never_joins_is_named(tmp_path: Path) -> None:
     mine, nobody = placement.free_addresses(2)
@@ -233,6 +236,7 @@ def joined(rank: int) -> str:
     return f"p2_strategy: worker {rank} has joined the others\n"
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_tasks_of_slurm_are_workers_and_the_first_writes(tmp_path: Path) -> None:
     step = {"SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2"}
@@ -253,6 +257,7 @@ def test_tasks_of_slurm_are_workers_and_the_first_writes(tmp_path: Path) -> None
     assert set(rows.learner) == {"process pinned to a core"}
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_a_worker_of_its_own_ends_when_asked_to_and_the_other_says_whom_it_lost(tmp_path: Path) -> None:
     addresses = placement.free_addresses(2)

@@ -232,11 +232,11 @@ def test_a_disk_full_at_the_end_leaves_earlier_results_as_they_were(
 def test_provenance_tells_the_code_that_the_run_started_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commits = iter("ab")
     monkeypatch.setattr("experiments.store.provenance.git_state", lambda: (40 * next(commits), False))
-    monkeypatch.setattr("experiments.store.ledger.file_hash", lambda path: "as it was at the start")
+    monkeypatch.setattr("experiments.store.provenance.file_hash", lambda path: "as it was at the start")
     load = datasets.load
 
     def edited(*arguments: Any) -> Any:
-        monkeypatch.setattr("experiments.store.ledger.file_hash", lambda path: "edited")
+        monkeypatch.setattr("experiments.store.provenance.file_hash", lambda path: "edited")
         return load(*arguments)
 
     monkeypatch.setattr(datasets, "load", edited)

@@ -30,6 +30,7 @@ def command(results: Path, *arguments: str) -> list[str]:
     return [sys.executable, str(SCRIPT), "--results", str(results), *TINY, *arguments]
 
 
+@pytest.mark.slow
 def test_two_learners_write_the_rows_of_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(allocation.TOKEN, "one go")
     done = subprocess.run(command(tmp_path), capture_output=True, text=True)
@@ -56,6 +57,7 @@ def learners_of(results: Path) -> list[int]:
     return [found[rank] for rank in sorted(found)]
 
 
+@pytest.mark.slow
 def test_a_learner_that_dies_ends_the_job(tmp_path: Path) -> None:
     job = subprocess.Popen(command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60

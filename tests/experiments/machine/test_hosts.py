@@ -83,6 +83,7 @@ def wait_until(holds: Callable[[], bool]) -> bool:
 # ---- hosts ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.root
 @makes_hosts
 def test_hosts_are_apart_and_reach_each_other(folder: Path) -> None:
     before = outside()
@@ -104,6 +105,7 @@ def test_hosts_are_apart_and_reach_each_other(folder: Path) -> None:
     assert outside() == before and not list(folder.iterdir())
 
 
+@pytest.mark.root
 @makes_hosts
 def test_a_command_keeps_folder_environment_and_status(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEARNER", "7")
@@ -114,6 +116,7 @@ def test_a_command_keeps_folder_environment_and_status(folder: Path, monkeypatch
         assert subprocess.call(made.command("host1", ["sh", "-c", "exit 3"], cwd=Path("/"))) == 3
 
 
+@pytest.mark.root
 @makes_hosts
 def test_orphans_are_reaped_and_their_end_is_not_the_hosts_end() -> None:
     with Hosts(ssh=False) as made:
@@ -123,6 +126,7 @@ def test_orphans_are_reaped_and_their_end_is_not_the_hosts_end() -> None:
         assert made._first["host1"].poll() is None
 
 
+@pytest.mark.root
 @makes_hosts
 def test_killing_a_commands_process_ends_the_command() -> None:
     with Hosts(ssh=False) as made:
@@ -133,6 +137,7 @@ def test_killing_a_commands_process_ends_the_command() -> None:
         assert wait_until(lambda: "sleep" not in output(made, "host1", "ps", "-eo", "comm"))
 
 
+@pytest.mark.root
 @makes_hosts
 def test_a_server_in_this_process_serves_a_host() -> None:
     read = "import socket, sys; print(socket.create_connection((sys.argv[1], int(sys.argv[2]))).recv(9).decode())"
@@ -147,6 +152,7 @@ def test_a_server_in_this_process_serves_a_host() -> None:
             assert process.communicate()[0] == "hello\n" and address == made.addresses["host2"]
 
 
+@pytest.mark.root
 @makes_hosts
 @needs_ssh
 def test_ssh_needs_no_options_inside_and_one_file_outside() -> None:
@@ -156,6 +162,7 @@ def test_ssh_needs_no_options_inside_and_one_file_outside() -> None:
         assert made.ssh_key.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.root
 @makes_hosts
 @pytest.mark.parametrize("gbit", [0.2, 1.0])
 def test_a_limited_link_has_the_rate_asked_for(gbit: float) -> None:
@@ -163,12 +170,14 @@ def test_a_limited_link_has_the_rate_asked_for(gbit: float) -> None:
         assert made.measure(seconds=0.5).gbit == pytest.approx(gbit, rel=0.2)
 
 
+@pytest.mark.root
 @makes_hosts
 def test_an_unlimited_link_is_faster_than_a_limited_one() -> None:
     with Hosts(ssh=False) as made:
         assert made.measure(seconds=0.2).gbit > 2
 
 
+@pytest.mark.root
 @makes_hosts
 def test_delay_adds_to_a_round_trip_where_the_kernel_can() -> None:
     try:
@@ -202,6 +211,7 @@ def maker(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.kill()
 
 
+@pytest.mark.root
 @makes_hosts
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_removes_everything(
@@ -216,6 +226,7 @@ def test_a_signal_removes_everything(
     assert not processes_in(network) and not list(folder.iterdir()) and outside() == before
 
 
+@pytest.mark.root
 @makes_hosts
 def test_ctrl_c_at_a_terminal_reaches_the_command_too(maker: tuple[subprocess.Popen[str], str], folder: Path) -> None:
     process, network = maker
@@ -225,6 +236,7 @@ def test_ctrl_c_at_a_terminal_reaches_the_command_too(maker: tuple[subprocess.Po
     assert not processes_in(network) and not list(folder.iterdir())
 
 
+@pytest.mark.root
 @makes_hosts
 def test_kill_9_of_the_maker_removes_everything(maker: tuple[subprocess.Popen[str], str], folder: Path) -> None:
     process, network = maker
@@ -232,6 +244,7 @@ def test_kill_9_of_the_maker_removes_everything(maker: tuple[subprocess.Popen[st
     assert wait_until(lambda: not processes_in(network) and not list(folder.iterdir()))
 
 
+@pytest.mark.root
 @makes_hosts
 def test_an_exception_inside_removes_everything(folder: Path) -> None:
     with pytest.raises(ZeroDivisionError), Hosts(ssh=False) as made:
@@ -240,6 +253,7 @@ def test_an_exception_inside_removes_everything(folder: Path) -> None:
     assert not processes_in(network) and not list(folder.iterdir())
 
 
+@pytest.mark.root
 @makes_hosts
 def test_a_forked_childs_copy_of_the_pipe_keeps_nothing_alive(folder: Path) -> None:
     made = Hosts(ssh=False).__enter__()
@@ -251,6 +265,7 @@ def test_a_forked_childs_copy_of_the_pipe_keeps_nothing_alive(folder: Path) -> N
         os.close(copy)
 
 
+@pytest.mark.root
 @makes_hosts
 def test_what_fails_half_way_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Hosts(ssh=False)
@@ -270,6 +285,7 @@ def test_what_fails_half_way_is_removed(folder: Path, monkeypatch: pytest.Monkey
 # ---- the command line ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.root
 @makes_hosts
 def test_the_script_measures_then_runs_and_passes_the_status_on(capfd: pytest.CaptureFixture[str]) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -334,6 +350,7 @@ def test_where_namespaces_are_forbidden_the_reason_is_told(folder: Path, monkeyp
     assert list(folder.iterdir()) == [fake]
 
 
+@pytest.mark.root
 @makes_hosts
 def test_an_unknown_host_is_told() -> None:
     with Hosts(ssh=False) as made, pytest.raises(UsageError, match="unknown host host3; there are host1, host2"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import socket
@@ -20,7 +19,6 @@ from experiments.machine import job_clock, processes, stalls
 from experiments.p1 import horovod_launch
 from tests.processes import started_for
 
-needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs: make horovod")
 # A learner without a framework: says its place, and fails where it is told to.
 LEARNER = """
 import os, sys, time
@@ -76,7 +74,7 @@ def test_a_machine_is_named_once() -> None:
         horovod_launch.check_reachable({socket.gethostname(): 1, "localhost": 1}, "none")
 
 
-@needs_horovod
+@pytest.mark.horovod
 def test_learners_elsewhere_are_told_an_address_that_leads_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.p1.horovod_launch.address_towards", {"node2": "10.1.2.3"}.__getitem__)
     with horovod_launch._rendezvous({"localhost": 1, "node2": 1}, 2, None) as variables:
@@ -176,7 +174,7 @@ def stand_in(folder: Path, kind: str) -> None:
     script.chmod(0o755)
 
 
-@needs_horovod
+@pytest.mark.horovod
 @pytest.mark.parametrize("launcher", horovod_launch.LAUNCHERS)
 def test_every_launcher_starts_learners_and_names_the_one_that_dies(
     launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,7 +193,7 @@ def test_every_launcher_starts_learners_and_names_the_one_that_dies(
         horovod_launch.launch("p1", [*argv, "2"], 3, launcher, {"localhost": 3}, said.append)
 
 
-@needs_horovod
+@pytest.mark.horovod
 @pytest.mark.parametrize("launcher", horovod_launch.LAUNCHERS)
 def test_a_stopped_learner_ends_the_job_of_every_launcher(
     launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -224,7 +222,7 @@ def test_what_mpirun_hands_on_to_other_hosts(monkeypatch: pytest.MonkeyPatch) ->
     assert not {"OMPI_MCA_btl", "HOME"} & passed  # the first one mpirun hands on anyway
 
 
-@needs_horovod
+@pytest.mark.horovod
 def test_a_launcher_that_names_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = tmp_path / "srun"
     silent.write_text("#!/bin/sh\nexit 3\n")
@@ -255,7 +253,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-@needs_horovod
+@pytest.mark.horovod
 @pytest.mark.parametrize(("launcher", "program"), [("mpirun", "mpirun"), ("slurm", "srun")])
 def test_a_missing_launcher(launcher: str, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
@@ -263,7 +261,7 @@ def test_a_missing_launcher(launcher: str, program: str, monkeypatch: pytest.Mon
         horovod_launch.launch("p1", ["true"], 1, launcher, {"localhost": 1}, print)
 
 
-@needs_horovod
+@pytest.mark.horovod
 def test_a_learner_without_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOROVOD_RANK", *horovod_launch.RANKS):
         monkeypatch.delenv(name, raising=False)

@@ -19,7 +19,6 @@ from experiments.cli import RunError
 from experiments.p1 import frameworks, horovod_launch, learner
 from experiments.store.files import ROOT
 
-needs_horovod = pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs: make horovod")
 TINY = frameworks.Job(
     framework="torch",
     network="tiny",
@@ -95,7 +94,7 @@ def by_hand(job: frameworks.Job) -> list[np.ndarray]:
     return [parameter.detach().numpy() for parameter in net.parameters()]
 
 
-@needs_horovod
+@pytest.mark.horovod
 def test_torch_learners_average_their_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reports, weights = two_learners(TINY, tmp_path, monkeypatch)
     assert reports[0]["digest"] == reports[1]["digest"] == learner.digest(weights[0])
@@ -113,7 +112,7 @@ def test_torch_learners_average_their_gradients(tmp_path: Path, monkeypatch: pyt
         assert (report["parameters"], report["gradient_bytes"]) == (parameters, 4 * parameters)
 
 
-@needs_horovod
+@pytest.mark.horovod
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs: make horovod")
 def test_tensorflow_learners_average_their_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = replace(TINY, framework="tensorflow")
@@ -129,7 +128,7 @@ def test_tensorflow_learners_average_their_gradients(tmp_path: Path, monkeypatch
     assert reports[0]["waits"] == [[None, None], [None, None]]
 
 
-@needs_horovod
+@pytest.mark.horovod
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs: apt-get install g++")
 def test_compiled_torch_learners_average_their_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = replace(TINY, compiled=True)
@@ -144,7 +143,7 @@ def test_compiled_torch_learners_average_their_gradients(tmp_path: Path, monkeyp
     assert alone[0]["digest"] != alone[1]["digest"] and reports[0]["digest"] not in {a["digest"] for a in alone}
 
 
-@needs_horovod
+@pytest.mark.horovod
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs: make horovod")
 def test_compiling_changes_nothing_of_what_tensorflow_learners_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -161,7 +160,7 @@ def test_compiling_changes_nothing_of_what_tensorflow_learners_learn(
         np.testing.assert_allclose(plain, compiled_one, rtol=1e-4, atol=1e-6)
 
 
-@needs_horovod
+@pytest.mark.horovod
 def test_independent_torch_learners_end_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reports, _ = two_learners(replace(TINY, allreduce=False), tmp_path, monkeypatch)
     assert reports[0]["digest"] != reports[1]["digest"]
@@ -204,7 +203,7 @@ def test_on_a_gpu_the_wait_is_between_two_events(monkeypatch: pytest.MonkeyPatch
     assert did == ["backward", "first", "synchronize", "second", "update", "device", "first to second"]
 
 
-@needs_horovod
+@pytest.mark.horovod
 def test_a_learner_that_horovod_joined_to_no_other_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "RANK": 0,

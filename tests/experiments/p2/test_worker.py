@@ -149,6 +149,7 @@ def test_learners_train_as_one_would_with_the_whole_batch(tmp_path: Path) -> Non
     assert not all(np.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(half, alone, strict=True))
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_compiled_learners_train_as_one_would_with_the_whole_batch(tmp_path: Path) -> None:
     compiled = replace(TINY, jit_compile=True, image_size=40)

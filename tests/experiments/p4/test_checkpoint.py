@@ -60,6 +60,7 @@ def test_a_run_in_pieces_has_the_numbers_of_a_whole_one(whole: Path, tmp_path: P
     assert frame.setup_seconds.is_monotonic_increasing and frame.setup_seconds.nunique() == 4
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_has_the_numbers_of_a_whole_one(whole: Path, tmp_path: Path) -> None:
     def killed(method: str, call: int) -> str:
         run = [sys.executable, "-c", DRIVER, method, str(call), *command(tmp_path, "--M", "2", "--resume")]

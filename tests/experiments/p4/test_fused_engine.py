@@ -109,6 +109,7 @@ def test_every_gradient_is_autograds(data: tuple[torch.Tensor, ...], table: torc
     assert not weight[:, 10:].any() and not bias[10:].any()
 
 
+@pytest.mark.slow
 def test_a_batch_may_be_larger_than_the_test_set(data: tuple[torch.Tensor, ...]) -> None:
     many = augment.draw_epoch(8, SIZE, BATCH, 3, "cutout", seed=4, device="cpu")
     settings = SETTINGS | {"batch": 3 * BATCH}

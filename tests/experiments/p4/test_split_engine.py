@@ -91,6 +91,7 @@ def far(got: np.ndarray, want: np.ndarray) -> float:
     return float(np.linalg.norm(got - want) / np.linalg.norm(want))
 
 
+@pytest.mark.slow
 def test_synchronised_learners_train_as_one(tmp_path: Path) -> None:
     first, second = together("SynchronisedSplit", tmp_path)
     alone = after_two_steps(FusedEngine)
@@ -109,6 +110,7 @@ def test_local_learners_have_equal_weights_but_own_statistics(tmp_path: Path) ->
     assert 1e-3 < np.linalg.norm(first - alone) / np.linalg.norm(alone - start) < 1
 
 
+@pytest.mark.slow
 def test_plain_and_fused_learners_agree(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "fused").mkdir()
