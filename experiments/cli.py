@@ -7,6 +7,7 @@ import math
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn
 
 
@@ -28,6 +29,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and exit with status 2."""
         self.exit(2, f"{self._script}: {message}\n")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A configuration: a job, which has settings of its own, and where it runs."""
+
+    job: Any
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by name."""
+        rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "job"}
+        return asdict(self.job) | rest
 
 
 def listed(*choices: str) -> Callable[[str], list[Any]]:

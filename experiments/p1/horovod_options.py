@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from experiments import cli
-from experiments.cli import UsageError
+from experiments.cli import Placed, UsageError
 from experiments.machine import cores, nvidia, stalls, sweep
 from experiments.p1 import frameworks, horovod_launch
 from experiments.store.files import RESULTS
@@ -19,7 +18,7 @@ JOB_FIELDS = [field.name for field in fields(frameworks.Job)]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Placed):
     """A job and where it runs; equal configurations are the same run."""
 
     job: frameworks.Job
@@ -30,11 +29,6 @@ class Config:
     gbit: float | None
     oversubscribe: bool
     repeat: int
-
-    def flat(self) -> dict[str, Any]:
-        """All settings by name."""
-        rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "job"}
-        return asdict(self.job) | rest
 
     @property
     def hosts(self) -> int:

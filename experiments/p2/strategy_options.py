@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from experiments import cli
-from experiments.cli import UsageError
+from experiments.cli import Placed, UsageError
 from experiments.machine import stalls, sweep
 from experiments.p2 import fashion_mnist, worker_job
 from experiments.store.files import RESULTS
@@ -21,7 +20,7 @@ RATE_AT_256 = 0.05  # learning rate of an effective batch of 256; proportional t
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Placed):
     """A job and where it runs; equal configurations are the same run."""
 
     job: worker_job.Job
@@ -33,11 +32,6 @@ class Config:
     gbit: float | None
     oversubscribe: bool
     repeat: int
-
-    def flat(self) -> dict[str, Any]:
-        """All settings by name."""
-        rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "job"}
-        return asdict(self.job) | rest
 
     @property
     def slug(self) -> str:
