@@ -77,11 +77,17 @@ def answer_p2_cost(runs: pd.DataFrame) -> Answer | Missing:
                 ratios.append(ratio(one, of=at(many), to=at(few), value="train_seconds", ideal=ideal))
             else:
                 ratios.append(ratio(one, of=at(few), to=at(many), ideal=ideal))
-            parts.append(f"with {scaling} scaling {shown}, {ratios[-1].brief('')} times as much on the larger job")
+            parts.append(
+                f"{shown} with {scaling} scaling, {ratios[-1].brief('')} times as much on {many.learners} as on "
+                f"{few.learners}"
+            )
         few, many = ends(frame)
-        verb = "costs" if measured else "of ten epochs would cost"
-        texts.append(f"On {few.learners} and {many.learners} {place(few)}, training {verb} {'; '.join(parts)}.")
-    sentence, count = " ".join([*texts, note(ratios)]), sum(map(len, used))
+        verb = "costs" if measured else "would cost"
+        texts.append(
+            f"On {few.learners} and {many.learners} {place(few)}, training for ten epochs {verb} {'; and '.join(parts)}."
+        )
+    spans = ["Ranges of USD run from the lowest price found to the highest."] if "–" in " ".join(texts) else []
+    sentence, count = " ".join([*texts, *spans, note(ratios)]), sum(map(len, used))
     return Answer("2.3", sentence, devices(used), count, "measured" if measured else "projected", "fig-p2-cost")
 
 
