@@ -69,8 +69,8 @@ def answer_p3_inception_size(checks: pd.DataFrame) -> Answer:
     modules = _modules()
     return _answer(
         "3.4b",
-        f"The naive module's output is **{inception.output(modules['naive'])}**, because pooling passes on all channels "
-        f"of its input. With dimensionality reduction, it is **{inception.output(modules['reduced'])}**.",
+        f"The naive module's output is **{inception.output(modules['naive'])}**, because pooling passes on all of its "
+        f"input's channels. With dimensionality reduction, it is **{inception.output(modules['reduced'])}**.",
         checks,
         "fig-inception",
     )
@@ -164,10 +164,10 @@ def answer_p3_inception_saving(checks: pd.DataFrame) -> Answer:
     return _answer(
         "3.4d",
         f"The naive module's 3×3 and 5×5 filters read all {inception.INPUT.c} channels and take "
-        f"{show.percent(large, 1)} of its operations. Its output is wider than its input, so the next module costs even "
-        f"more. Dimensionality reduction first narrows the filters' input by 1×1 convolutions: that **saves {show.percent(float(saving), 1)}** "
-        f"of the operations (exactly {saving}), a factor of {less:.2f}; GoogLeNet's own bottlenecks save "
-        f"{show.percent(float(googlenet), 1)}.",
+        f"{show.percent(large, 1)} of its operations. Its output is wider than its input, so the next module costs "
+        "even more. Dimensionality reduction first narrows the filters' input by 1×1 convolutions: that **saves "
+        f"{show.percent(float(saving), 1)}** of the operations (exactly {saving}), a factor of {less:.2f}; "
+        f"GoogLeNet's own bottlenecks save {show.percent(float(googlenet), 1)}.",
         checks,
         "fig-inception",
     )

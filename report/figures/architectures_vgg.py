@@ -105,8 +105,8 @@ def text_p3_misprints() -> str:
     rarer = sum(cell.verdict == "wrong" for cell in vgg.compare(unit=1024)[0])
     gone = show.listing(f"{gone.count} further {gone.name} rows" for gone in missing)
     return (
-        f"{len(cells) - len(inexact)} of the {len(cells)} printed cells are exact; {len(inexact)} are off, all "
-        f"by the same {show.percent(float(-error))}, because they round 224·224 = {show.count(pixels)} to "
+        f"{len(cells) - len(inexact)} of the {len(cells)} printed cells are exact; {len(inexact)} are rounded, all "
+        f"off by the same {show.percent(float(-error))}, because they round 224·224 = {show.count(pixels)} to "
         f"{show.count(round(pixels * (1 + error)))} and go on from there (@tbl-misprints). K is 1000 and M its "
         f"square: with 1024, {rarer} cells would be wrong. The printed table lacks {gone}, so its weights sum to "
         f'{show.count(as_printed)}. Its column "Parameters (Compute)" leaves out {show.count(total.biases)} biases, '

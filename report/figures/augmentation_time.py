@@ -43,8 +43,9 @@ def answer_p4_augmentation(epochs: pd.DataFrame) -> Answer | Missing:
     said = []
     if at_drop:
         said.append(
-            f"M = {show.listing(at_drop)} reach 94 % accuracy at epoch {numbers(own[at_drop[0]].first_drop)}, the "
-            "first after the learning rate falls: the schedule sets that epoch, not M"
+            f"M = {show.listing(at_drop)} reach{'es' * (len(at_drop) == 1)} 94 % accuracy at epoch "
+            f"{numbers(own[at_drop[0]].first_drop)}, the first after the learning rate falls: the schedule sets that "
+            "epoch, not M"
         )
     others = [m for m in own if m not in at_drop]
     reaching = [m for m in others if own[m].goal_epoch.notna().any()]
@@ -123,14 +124,16 @@ def scaled_text(epochs: pd.DataFrame) -> str:
     reached = _scaled(runs)
     if reached.empty:
         return ""
-    said = [f"With the schedule scaled to {FULL} epochs, M = {numbers(reached.M)} reach 94 % at epoch "]
+    verb = "reaches" if reached.M.nunique() == 1 else "reach"
+    said = [f"With the schedule scaled to {FULL} epochs, M = {numbers(reached.M)} {verb} 94 % at epoch "]
     said[0] += numbers(reached.goal_epoch)
     said += ["again the first after a drop"] if (reached.goal_epoch == reached.first_drop).all() else []
+    clocks = []
     for (m, allocation), own in reached[reached.allocation != ""].groupby(["M", "allocation"]):
         same = shown[(shown["M"] == m) & (shown.allocation == allocation) & shown.goal_epoch.notna()]
         instead = f" instead of {same.goal_seconds.median() / 60:.2f}" if len(same) else ""
-        said.append(f"M = {m} after {own.goal_seconds.median() / 60:.2f} min{instead}")
-    return f"{', '.join(said)}."
+        clocks.append(f"M = {m} after {own.goal_seconds.median() / 60:.2f} min{instead}")
+    return f"{'; '.join([', '.join(said), *clocks])}."
 
 
 # ---- which M -------------------------------------------------------------------------------------------------------
@@ -153,7 +156,7 @@ def text_p4_choice(epochs: pd.DataFrame) -> str | Missing:
     ]
     price = f", for {span(costs)} times the time of an epoch" if costs else ""
     larger = [m for m in own if m > chosen]
-    rest = [f"M = {show.listing(larger)} is no better beyond noise"] if larger else []
+    rest = [f"no gain beyond noise from M = {show.listing(larger)}"] if larger else []
     few = sorted({int(m) for m in runs.M} - set(own))
     rest += [f"M = {show.listing(few)} ran too few times for a verdict"] if few else []
     return (
@@ -178,8 +181,8 @@ def _soonest(runs: pd.DataFrame, chosen: int) -> str:
     if first == chosen:
         return " It also reaches 94 % accuracy soonest."
     return (
-        f" If only 94 % accuracy counts, M = {first} is quicker: {times[first]:.2f} min against {times[chosen]:.2f} in the "
-        "same allocation."
+        f" If only 94 % accuracy counts, M = {first} is quicker: {times[first]:.2f} min against {times[chosen]:.2f} in "
+        "the same allocation."
     )
 
 

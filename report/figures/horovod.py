@@ -86,7 +86,8 @@ def answer_p1_throughput(runs: pd.DataFrame) -> Answer | Missing:
     texts = [_growth(one) for one in series]
     return Answer(
         "1.1",
-        f"{' '.join(texts)} A learner takes as many steps in each of these jobs, so the ideal run time is constant.",
+        f"{' '.join(texts)} Each learner takes the same number of steps whatever N is, so the ideal run time is "
+        "constant.",
         devices(series),
         sum(map(len, series)),
         "measured",

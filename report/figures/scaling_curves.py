@@ -140,9 +140,8 @@ def text_scaling_intervals(rows: pd.DataFrame) -> str:
     points = held(rows)
     points = points[points.low.notna()]
     inside = int((points.low.le(points.observed) & points.high.ge(points.observed)).sum())
-    return (
-        f"Of {len(points)} intervals {inside} hold their point; with 80 % intervals, about {0.8 * len(points):.0f} should."
-    )
+    should = 0.8 * len(points)
+    return f"Of {len(points)} intervals {inside} hold their point; with 80 % intervals, about {should:.0f} should."
 
 
 def text_scaling_more(rows: pd.DataFrame) -> str:

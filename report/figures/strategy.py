@@ -212,8 +212,8 @@ def text_p2_projection(runs: pd.DataFrame) -> str:
     off = ten_projected(whole) / whole.train_seconds - 1
     low, high = (f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "−") for value in (off.min(), off.max()))
     return (
-        f"Checked on the {len(whole)} jobs of ten whole epochs, the same projection from a job's own median rate is off "
-        f"by {low} to {high} %."
+        f"Checked on the {len(whole)} jobs of ten whole epochs, the same projection from a job's own median rate is "
+        f"off by {low} to {high} %."
     )
 
 
