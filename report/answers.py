@@ -10,7 +10,7 @@ from typing import Any, Literal
 # The homework's parts as the chapters ask them.
 QUESTIONS = {
     "1.1": "How do average throughput and total run time change with the number of learners?",
-    "1.2": "With one learner's throughput as the base, how near does throughput come to N times as much?",
+    "1.2": "How close does the throughput of N learners come to N times that of one?",
     "1.3": "What is the effective batch of each job, and does Horovod employ strong or weak scaling?",
     "1.4": "How do throughput and training time of 16 learners on two nodes compare with those of 8 on one?",
     "2.1": "How does throughput grow with the number of learners, for weak and for strong scaling?",
@@ -25,7 +25,7 @@ QUESTIONS = {
     "3.3": "Show that $N$ stacked $F \\times F$ convolutions see as much as one of $(NF - N + 1) \\times (NF - N + 1)$"
     ". What do three 5×5 filters see?",
     "3.4a": "What is the general idea behind the design of an inception module?",
-    "3.4b": "What size does each module put out for an input of 32×32×256?",
+    "3.4b": "What is the size of each module's output for an input of 32×32×256?",
     "3.4c": "How many convolution operations does each module take for this input?",
     "3.4d": "What is the problem of the naive module, how does dimensionality reduction help, and how much does it "
     "save?",

@@ -34,7 +34,7 @@ def answer_p3_alexnet(checks: pd.DataFrame) -> Answer:
     return Answer(
         "3.1",
         f"AlexNet has **{show.count(total.parameters)} parameters**: {show.count(total.weights)} weights and "
-        f"{show.count(total.biases)} biases. The fully-connected layers hold {show.percent(in_fc, 1)} of them, the "
+        f"{show.count(total.biases)} biases. The fully-connected layers hold {show.percent(in_fc, 1)} of them; the "
         f"convolutions do {show.percent(in_conv, 1)} of the {show.si(total.macs)} multiply-accumulates.",
         checkers(checks, "alexnet"),
         checked(checks, "alexnet"),

@@ -38,7 +38,7 @@ def _aligned(lines: list[str]) -> str:
 def text_p3_widths() -> str:
     """Which filters the modules have, as the homework gives none."""
     return (
-        f"The input is {inception.INPUT}. The homework gives no numbers of filters; we take those of CS231n's figure "
+        f"The input is {inception.INPUT}. The homework does not say how many filters; we take those of CS231n's figure "
         f"[@cs231n2017], which the question follows: {COURSE.one} 1×1, {COURSE.three} 3×3 and {COURSE.five} 5×5 "
         f"filters, with bottlenecks and a pool projection {COURSE.three_reduce} wide. Beside them stands GoogLeNet's "
         "own module on 256 channels, inception (3b) in Table 1 of @szegedy2015: the same filters, but bottlenecks of "
@@ -56,7 +56,7 @@ def answer_p3_inception_idea(checks: pd.DataFrame) -> Answer:
     return _answer(
         "3.4a",
         "The right size of a filter isn't known beforehand and differs within one image, so an inception module "
-        f"applies {', '.join(list(naive)[:-1])} filters and a pooling side by side and lets training weigh them. "
+        f"applies {show.listing(list(naive)[:-1])} filters and a pooling side by side and lets training weigh them. "
         f"Padding keeps the {out.h}×{out.w} pixels of an image in all {len(naive)} branches, so their channels can "
         "be concatenated, and the next layer combines features of several scales.",
         checks,
@@ -69,8 +69,8 @@ def answer_p3_inception_size(checks: pd.DataFrame) -> Answer:
     modules = _modules()
     return _answer(
         "3.4b",
-        f"The naive module puts out **{inception.output(modules['naive'])}**, as pooling passes all of its input's "
-        f"channels on, and the one with dimensionality reduction **{inception.output(modules['reduced'])}**.",
+        f"The naive module's output is **{inception.output(modules['naive'])}**, because pooling passes on all of its "
+        f"input's channels. With dimensionality reduction, it is **{inception.output(modules['reduced'])}**.",
         checks,
         "fig-inception",
     )
@@ -163,11 +163,11 @@ def answer_p3_inception_saving(checks: pd.DataFrame) -> Answer:
     less = total / inception.macs(modules["reduced"])
     return _answer(
         "3.4d",
-        f"The naive module's 3×3 and 5×5 filters read all {inception.INPUT.c} channels, which makes "
-        f"{show.percent(large, 1)} of its operations, and its output is wider than its input, so the next module "
-        f"costs more still. 1×1 convolutions narrow what they read: that **saves {show.percent(float(saving), 1)}** "
-        f"of the operations (exactly {saving}), a factor of {less:.2f}; GoogLeNet's own bottlenecks save "
-        f"{show.percent(float(googlenet), 1)}.",
+        f"The naive module's 3×3 and 5×5 filters read all {inception.INPUT.c} channels and take "
+        f"{show.percent(large, 1)} of its operations. Its output is wider than its input, so the next module costs "
+        "even more. Dimensionality reduction first narrows the filters' input by 1×1 convolutions: that **saves "
+        f"{show.percent(float(saving), 1)}** of the operations (exactly {saving}), a factor of {less:.2f}; "
+        f"GoogLeNet's own bottlenecks save {show.percent(float(googlenet), 1)}.",
         checks,
         "fig-inception",
     )

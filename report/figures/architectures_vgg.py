@@ -23,9 +23,9 @@ def answer_p3_vgg(checks: pd.DataFrame) -> Answer:
         "3.2",
         f"VGG-19 has **{show.count(total.weights)} weights** ({show.count(total.parameters)} parameters with biases) "
         f"and **{show.count(activations)} activations** per image, its input included, which take "
-        f"{show.si(vgg.memory().forward)}B in fp32. Memory is early, weights are late: the first {EARLY} rows hold "
-        f"{show.percent(early, 1)} of the activations, the first fully-connected layer alone holds "
-        f"{show.percent(largest.weights / total.weights, 1)} of the weights.",
+        f"{show.si(vgg.memory().forward)}B in fp32. Early layers hold most activations, late ones most weights: the "
+        f"input and the first {EARLY - 1} layers hold {show.percent(early, 1)} of the activations, and the first "
+        f"fully-connected layer alone holds {show.percent(largest.weights / total.weights, 1)} of the weights.",
         checkers(checks, "vgg19"),
         checked(checks, "vgg19"),
         "derived",
@@ -106,7 +106,7 @@ def text_p3_misprints() -> str:
     gone = show.listing(f"{gone.count} further {gone.name} rows" for gone in missing)
     return (
         f"{len(cells) - len(inexact)} of the {len(cells)} printed cells are exact; {len(inexact)} are rounded, all "
-        f"by the same {show.percent(float(-error))}, as they take 224·224 = {show.count(pixels)} for "
+        f"off by the same {show.percent(float(-error))}, because they round 224·224 = {show.count(pixels)} to "
         f"{show.count(round(pixels * (1 + error)))} and go on from there (@tbl-misprints). K is 1000 and M its "
         f"square: with 1024, {rarer} cells would be wrong. The printed table lacks {gone}, so its weights sum to "
         f'{show.count(as_printed)}. Its column "Parameters (Compute)" leaves out {show.count(total.biases)} biases, '

@@ -33,15 +33,15 @@ def answer_p4_cutout(pictures: pd.DataFrame, area: pd.DataFrame) -> Answer | Mis
     counted = ""
     if len(area):
         row = area.iloc[0]
-        counted = f"; {show.count(row.draws)} draws of the training's code masked {show.percent(row.mean_share)}"
+        counted = f"; {show.count(row.draws)} draws by the training code masked {show.percent(row.mean_share)}"
     runs = pd.concat([frame[["run_id", "device"]] for frame in (pictures, area)])
     return Answer(
         "4.1",
         f"Cutout sets a square of {HOLE}×{HOLE} pixels at a random place of each {SIDE}×{SIDE} training image to the "
         "mean colour, anew in every epoch. Dropout in a convolutional layer removes single activations whose "
-        "neighbours say nearly the same; cutout removes a connected region from the input, so no layer sees it, and "
-        "the network has to use the rest. Clipped at the border, the square masks "
-        f"{show.percent(float(cutout.masked_share(HOLE, SIDE)))} of an image on average by derivation{counted}.",
+        "neighbours carry much the same information. Cutout removes a connected region from the input: no layer sees "
+        "it, and the network has to use the rest. Clipped at the border, the square masks "
+        f"{show.percent(float(cutout.masked_share(HOLE, SIDE)))} of an image on average, as derived{counted}.",
         f"one {short_name(runs.device.iloc[0])}",
         int(runs.run_id.nunique()),
         "measured",

@@ -159,8 +159,8 @@ def text_p4_schedule(epochs: pd.DataFrame) -> str:
         gap = difference(own["scaled"], own["authors"], ["schedule"])
         few = few or gap.kind == "range"
         said.append(f"{gap.value:+.2f}".replace("-", "−") + f" points for M = {group.M.iloc[0]}")
-    basis = " These are too few runs for a verdict." if few else ""
-    return f"The scaled schedule changes the last error by {show.listing(said)}.{basis}" if said else ""
+    basis = " Too few runs for a verdict." if few else ""
+    return f"The scaled schedule changes the error after the last epoch by {show.listing(said)}.{basis}" if said else ""
 
 
 # ---- precision -----------------------------------------------------------------------------------------------------
@@ -224,9 +224,9 @@ def text_p4_published() -> str:
     error = PUBLISHED[0][1]
     return (
         f"He et al.'s ResNet-44 has an error of {error:.2f} %, so the homework's 94 % asks for {error - GOAL:.2f} "
-        "points less than a good plain ResNet-44. A run here also differs from theirs in batch size, length and "
+        "points less than the published network reaches. A run here also differs from theirs in batch size, length and "
         "shortcuts. Hoffer et al. draw their curves in Fig. 3(a), of which @fig-p4-m is the counterpart; their exact "
-        "numbers are not quoted, as no source could be found to check them against."
+        "numbers are not quoted, because we found no source to check them against."
     )
 
 

@@ -280,6 +280,6 @@ def text_p4_split(rows: pd.DataFrame) -> str:
     return (
         f"Of an ideal 2, two GPUs reach {span(halves)} with BatchNorm over each half and {span(whole)} over the "
         f"whole batch, which is the network that one GPU trains ({runs} runs, too few for a verdict). Waiting for "
-        f"its all-reduces takes {span(100 * (1 - lost), '{:.0f}')} % of the throughput, by {len(lost)} "
+        f"BatchNorm's all-reduces costs {span(100 * (1 - lost), '{:.0f}')} % of the throughput, in {len(lost)} "
         f"allocation{'s' * (len(lost) > 1)} that ran both."
     )

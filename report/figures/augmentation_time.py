@@ -43,19 +43,22 @@ def answer_p4_augmentation(epochs: pd.DataFrame) -> Answer | Missing:
     said = []
     if at_drop:
         said.append(
-            f"M = {show.listing(at_drop)} reach 94 % accuracy at epoch {numbers(own[at_drop[0]].first_drop)}, the "
-            "first after the learning rate falls: the schedule sets that epoch, not M"
+            f"M = {show.listing(at_drop)} reach{'es' * (len(at_drop) == 1)} 94 % accuracy at epoch "
+            f"{numbers(own[at_drop[0]].first_drop)}, the first after the learning rate falls: the schedule sets that "
+            "epoch, not M"
         )
     others = [m for m in own if m not in at_drop]
     reaching = [m for m in others if own[m].goal_epoch.notna().any()]
-    said += [f"M = {m} reaches it at epoch {goal_text(own[m])}" for m in reaching]
+    for m in reaching:
+        several = "s" * (own[m].goal_epoch.nunique() > 1)
+        said.append(f"M = {m} reaches it at epoch{several} {goal_text(own[m])}")
     used = [shown, _scaled(runs)]
     for m in (m for m in others if m not in reaching):
         used.append(_other_precisions(runs, own[m]))
-        said.append(f"M = {m} does not within {numbers(own[m].epochs)} epochs ({_missed(own[m], used[-1])})")
+        said.append(f"M = {m} does not reach it within {numbers(own[m].epochs)} epochs ({_missed(own[m], used[-1])})")
     return Answer(
         "4.3",
-        " ".join(filter(None, [f"With cutout, {'; '.join(said)}.", clock_text(epochs), scaled_text(epochs)])),
+        " ".join(filter(None, [f"With cutout, {'. '.join(said)}.", clock_text(epochs), scaled_text(epochs)])),
         f"one {gpu(shown.device.iloc[0])}",
         sum(map(len, used)),
         "measured",
@@ -75,7 +78,7 @@ def _missed(own: pd.DataFrame, others: pd.DataFrame) -> str:
     """The accuracy of runs that do not reach 94 %, and how many of another precision do."""
     said = [f"{100 - own['last'].median():.2f} % in {own.precision.iloc[0]}"]
     said += [
-        f"in {precision} {group.goal_epoch.count()} of {len(group)} runs reaches it, at epoch "
+        f"in {precision}, {group.goal_epoch.count()} of {len(group)} runs reaches it, at epoch "
         f"{numbers(group.goal_epoch.dropna())}"
         for precision, group in others.groupby("precision")
     ]
@@ -110,7 +113,7 @@ def clock_text(epochs: pd.DataFrame) -> str:
     parts = [f"{show.listing(f'{t:.2f}' for t in times)} min for M = {show.listing(times.index)}" for times in kept]
     if len(parts) > 1:
         parts = [f"{parts[0]} in one allocation", *(f"{part} in another" for part in parts[1:])]
-    return f"The wall clock until then is {show.listing(parts)}." if parts else ""
+    return f"The wall clock to 94 % is {show.listing(parts)}." if parts else ""
 
 
 def scaled_text(epochs: pd.DataFrame) -> str:
@@ -121,14 +124,16 @@ def scaled_text(epochs: pd.DataFrame) -> str:
     reached = _scaled(runs)
     if reached.empty:
         return ""
-    said = [f"With the schedule scaled to {FULL} epochs, M = {numbers(reached.M)} reach it at epoch "]
+    verb = "reaches" if reached.M.nunique() == 1 else "reach"
+    said = [f"With the schedule scaled to {FULL} epochs, M = {numbers(reached.M)} {verb} 94 % at epoch "]
     said[0] += numbers(reached.goal_epoch)
     said += ["again the first after a drop"] if (reached.goal_epoch == reached.first_drop).all() else []
+    clocks = []
     for (m, allocation), own in reached[reached.allocation != ""].groupby(["M", "allocation"]):
         same = shown[(shown["M"] == m) & (shown.allocation == allocation) & shown.goal_epoch.notna()]
         instead = f" instead of {same.goal_seconds.median() / 60:.2f}" if len(same) else ""
-        said.append(f"M = {m} after {own.goal_seconds.median() / 60:.2f} min{instead}")
-    return f"{', '.join(said)}."
+        clocks.append(f"M = {m} after {own.goal_seconds.median() / 60:.2f} min{instead}")
+    return f"{'; '.join([', '.join(said), *clocks])}."
 
 
 # ---- which M -------------------------------------------------------------------------------------------------------
@@ -151,7 +156,7 @@ def text_p4_choice(epochs: pd.DataFrame) -> str | Missing:
     ]
     price = f", for {span(costs)} times the time of an epoch" if costs else ""
     larger = [m for m in own if m > chosen]
-    rest = [f"M = {show.listing(larger)} gained nothing more beyond noise"] if larger else []
+    rest = [f"no gain beyond noise from M = {show.listing(larger)}"] if larger else []
     few = sorted({int(m) for m in runs.M} - set(own))
     rest += [f"M = {show.listing(few)} ran too few times for a verdict"] if few else []
     return (
@@ -176,8 +181,8 @@ def _soonest(runs: pd.DataFrame, chosen: int) -> str:
     if first == chosen:
         return " It also reaches 94 % accuracy soonest."
     return (
-        f" To 94 % accuracy alone M = {first} is quicker: {times[first]:.2f} min against {times[chosen]:.2f} in the "
-        "same allocation."
+        f" If only 94 % accuracy counts, M = {first} is quicker: {times[first]:.2f} min against {times[chosen]:.2f} in "
+        "the same allocation."
     )
 
 

@@ -105,7 +105,7 @@ def tbl_answers(found: dict[str, Answer | Missing], problem: str) -> str:
         else:
             on = answer.basis if answer.basis == "derived" else f"{answer.basis}, {answer.device}"
             rows.append((part, answer.sentence, on, f"@{answer.figure}"))
-    return show.table_text(rows, ["Part", "Answer", "On what", "See"], "llll")
+    return show.table_text(rows, ["Part", "Answer", "Basis", "See"], "llll")
 
 
 def fig_front_scaling(r: Results) -> alt.TopLevelMixin | Missing:

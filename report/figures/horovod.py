@@ -86,7 +86,8 @@ def answer_p1_throughput(runs: pd.DataFrame) -> Answer | Missing:
     texts = [_growth(one) for one in series]
     return Answer(
         "1.1",
-        f"{' '.join(texts)} A learner takes the same steps in each job of a series, so the ideal run time is constant.",
+        f"{' '.join(texts)} Each learner takes the same number of steps whatever N is, so the ideal run time is "
+        "constant.",
         devices(series),
         sum(map(len, series)),
         "measured",
@@ -99,18 +100,18 @@ def _growth(one: pd.DataFrame) -> str:
     job, few, n = one.iloc[0], int(one.learners.min()), int(one.learners.max())
     least, most = (one[one.learners == size].median(numeric_only=True) for size in (few, n))
     grows = (
-        f"From {word(few)} to {unit(job, n)} throughput grows from {rate_text(least.rate)} to {rate_text(most.rate)}"
+        f"From {word(few)} to {unit(job, n)}, throughput grows from {rate_text(least.rate)} to {rate_text(most.rate)}"
     )
     try:
         change = ratio(one, of={"learners": n}, to={"learners": few}, value="train_seconds").change
         times = (
-            f"{length(job.to_dict())} take {show.seconds(most.train_seconds)} instead of "
+            f"The {length(job.to_dict())} take {show.seconds(most.train_seconds)} instead of "
             f"{show.seconds(least.train_seconds)}, {change.text(signed=True)}"
         )
     except Incomparable as error:
-        times = f"their run times can't be compared: {error}"
+        times = f"The run times can't be compared: {error}"
     setups = f"{show.seconds(most.setup_seconds)} instead of {show.seconds(least.setup_seconds)}"
-    return f"{grows} images/s; {times}, after a set-up of {setups}."
+    return f"{grows} images/s. {times}; set-up takes {setups}."
 
 
 def fig_p1_throughput(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
@@ -260,14 +261,15 @@ def answer_p1_batch(runs: pd.DataFrame) -> Answer | Missing:
     if wrong := averaging[averaging.effective_batch != averaging.learners * averaging.batch_size].run_id.tolist():
         raise ValueError(f"the effective batch is not N times a learner's in {', '.join(wrong)}")
     grown = [
-        f"from {show.count(one.effective_batch.min())} to {show.count(one.effective_batch.max())} images with "
+        f"{show.count(one.effective_batch.min())} to {show.count(one.effective_batch.max())} images on "
         f"{word(one.learners.min())} to {unit(one.iloc[0], int(one.learners.max()))}"
         for one in series
     ]
     return Answer(
         "1.3",
         f"N learners with $B$ images each average over $N B$ images: {show.listing(grown)}. $B$ is the same for every "
-        "N, so a learner's work stays and the batch grows: used like this, Horovod employs **weak scaling**.",
+        "N, so each learner's work stays constant while the effective batch grows. Used like this, Horovod employs "
+        "**weak scaling**.",
         devices(series),
         len(averaging),
         "derived",

@@ -69,7 +69,7 @@ def _one_gpu(found: list[pd.DataFrame]) -> list[str]:
     words = {
         "above": "Horovod makes a step longer",
         "below": "Horovod makes a step shorter",
-        "within the noise of": "what Horovod adds to a step is within the noise",
+        "within the noise of": "what Horovod adds to a step is within noise",
         None: "too few runs were made to say what Horovod adds to a step",
     }
     with_both = [jobs for jobs in found if jobs[jobs.learners == 1].allreduce.nunique() == 2]
@@ -94,7 +94,7 @@ def _pace(runs: pd.DataFrame) -> list[str]:
             "below": "so the GPU's arithmetic sets the pace",
             "above": "so the host that launches the kernels sets the pace, and mixed precision adds some that convert",
             "within the noise of": "so the host that launches the kernels sets the pace, not the GPU's arithmetic",
-            None: "of too few runs to say what sets the pace",
+            None: "too few runs to say what sets the pace",
         }[verdict(faster, 1)]
         points.append(
             f"With {int(job.batch_size)} images on {unit(job, 1)}, a step in mixed precision takes "
@@ -141,4 +141,4 @@ def _compiled(runs: pd.DataFrame) -> list[str]:
             f"Compiled with `torch.compile`, {unit(job, int(job.learners))} {train}, in {precision} with "
             f"{job.batch_size} images each."
         )
-    return points or [f"What `torch.compile` changes was not measured yet: `{COMPILED}`."]
+    return points or [f"The effect of `torch.compile` has not been measured yet: `{COMPILED}`."]

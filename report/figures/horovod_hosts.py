@@ -58,15 +58,15 @@ def answer_p1_hosts(runs: pd.DataFrame) -> Answer | Missing:
     links = jobs[jobs.hosts == 2].drop_duplicates("gbit").sort_values("gbit", na_position="last")
     first = links.iloc[int((links.gbit - ASKED).abs().argmin())] if links.gbit.notna().any() else links.iloc[0]
     of, to = _place(first), half or {}
-    faster = ratio(jobs, of=of, to=to).text("times", f"as many images per second as {word(n // 2)} on one")
+    faster = ratio(jobs, of=of, to=to).text("times", f"as many images per second as {word(n // 2)} on one host")
     text = f"On two hosts with {_link(first)} between them, {n} learners train {faster}"
     if full is not None:
-        text += f", and {ratio(jobs, of=of, to=full).brief(after=f'of what {word(n)} on one host train')}"
+        text += f", and {ratio(jobs, of=of, to=full).brief(after=f'as many as {word(n)} on one host')}"
     text += f". {_longer(jobs, of, to)}"
     slow = links.iloc[0]
     if slow.gbit < first.gbit:
         rate = ratio(jobs, of=_place(slow), to=to).brief("times")
-        text += f" With {_link(slow)} they train {rate} as many images as the {word(n // 2)}."
+        text += f" With {_link(slow)}, they train {rate} as many images per second as the {word(n // 2)}."
     device = f"{n} cores of an {short_name(jobs.device.iloc[0])}, two hosts emulated"
     return Answer("1.4", text, device, len(jobs), "measured", "tbl-p1-hosts")
 

@@ -46,7 +46,7 @@ def text_provenance_summary(runs: list[Known]) -> str:
     dirty = sum(one.run.provenance.git_dirty for one in runs)
     return (
         f"{show.count(len(runs))} runs are stored; the sources of {show.count(len(runs) - states['current'])} of them "
-        f"have changed since, of {show.count(states['stale'])} so that numbers might be others; {show.count(dirty)} "
+        f"have changed since, for {show.count(states['stale'])} in ways that could change numbers; {show.count(dirty)} "
         "were made in a working tree with changes that were not committed."
     )
 

@@ -59,8 +59,8 @@ def _verdict(best: str) -> str:
     if best == "model":
         return "The model is better than both simple rules."
     return (
-        "**The model does no better than this simple rule**, so the rule is what to use as long as only the number of "
-        "learners changes. The model remains for what no such rule can say: another batch, link or price."
+        "**The model does no better than this simple rule**, so use the rule as long as only the number of learners "
+        "changes. The model is for what no such rule covers: another batch, link or price."
     )
 
 
@@ -140,9 +140,8 @@ def text_scaling_intervals(rows: pd.DataFrame) -> str:
     points = held(rows)
     points = points[points.low.notna()]
     inside = int((points.low.le(points.observed) & points.high.ge(points.observed)).sum())
-    return (
-        f"Of {len(points)} intervals {inside} hold the point; of 80 % intervals about {0.8 * len(points):.0f} should."
-    )
+    should = 0.8 * len(points)
+    return f"Of {len(points)} intervals {inside} hold their point; with 80 % intervals, about {should:.0f} should."
 
 
 def text_scaling_more(rows: pd.DataFrame) -> str:
@@ -161,9 +160,9 @@ def text_scaling_more(rows: pd.DataFrame) -> str:
     if not said:
         return "No measured series of GPUs can be extended."
     return (
-        "With a constant loss per doubling, the GPUs that were measured would reach, projected:\n\n"
+        "Projected with a constant loss per doubling, the measured GPUs would reach:\n\n"
         + "\n".join(f"- {line}" for line in said)
-        + "\n\nThat takes more GPUs to be linked as well as these are, which holds inside one host at most."
+        + "\n\nThis assumes that more GPUs are linked as well as these are, which holds inside one host at most."
     )
 
 

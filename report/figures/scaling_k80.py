@@ -44,12 +44,12 @@ def answer_scaling_k80(rows: pd.DataFrame) -> Answer | Missing:
     for scaling, own in found.groupby("scaling", sort=False):
         few, many = (own.loc[own.learners == p].iloc[0] for p in (own.learners.min(), own.learners.max()))
         first, last = costs(few), costs(many)
-        dollars = show.listing(f"{first[name]:.2f} and {last[name]:.2f} USD at {name}'s price" for name in first)
+        dollars = ", ".join(f"{first[name]:.2f} and {last[name]:.2f} USD at {name}'s price" for name in first)
         parts.append(
             f"{duration(few.ten_seconds)} on {word(few.learners)} K80 and {duration(many.ten_seconds)} on "
             f"{many.learners} with {scaling} scaling ({dollars})"
         )
-    sentence = f"Ten epochs of Problem 2, with images of 224 × 224 pixels, would take {'; and '.join(parts)}."
+    sentence = f"Problem 2's ten epochs, with images of 224 × 224 pixels, would take {'; and '.join(parts)}."
     return Answer("5.3", sentence, "K80 in nodes of eight", 0, "projected", "tbl-scaling-k80")
 
 

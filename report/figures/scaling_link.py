@@ -46,7 +46,7 @@ def answer_scaling_link(rows: pd.DataFrame) -> Answer | Missing:
         each = [f"{between(points.error)} for {p} GPUs" for p, points in own.groupby("learners")]
         parts.append(f"on {device}, {show.listing(each)}")
     sentence = (
-        "One GPU's step and the time of an all-reduce by itself, measured in the same allocation, predict Horovod's "
+        "One GPU's step and a separately timed all-reduce, both from the same allocation, predict Horovod's "
         f"throughput on several GPUs with these errors: {'; '.join(parts)}. Nothing is fitted to a job of several GPUs."
     )
     devices = show.listing(dict.fromkeys(found.device))
@@ -73,7 +73,7 @@ def text_scaling_link(rows: pd.DataFrame) -> str:
     """What part of a step the all-reduce is, and so where the error doesn't come from."""
     found = linked(rows)
     if found.empty:
-        return "Without these rows nothing can be said of what the prediction lacks."
+        return "Without these rows, what the prediction lacks stays unknown."
     most = found.iloc[int(found.share.argmax())]
     return (
         f"The all-reduce alone takes at most {show.percent(most.share, 1)} of a predicted step ({batch(most)} images a "

@@ -79,12 +79,12 @@ def calculation_scaling_limits() -> str:
             rf"\lim_{{p\to\infty}} E_{{\text{{weak}}}} = {latex(weak)} \qquad (\alpha = 0,\ {exposed})",
         ),
         (
-            "**Strong scaling** ($B$ images in all) has a largest speed-up. In the end nothing is left to compute, nor "
-            "to hide behind:",
+            "**Strong scaling** ($B$ images in all) has a maximum speed-up. In the end, no computing is left, nor "
+            "anything to hide communication behind:",
             rf"\lim_{{p\to\infty}} S_{{\text{{strong}}}} = {latex(strong)} \qquad (\alpha = 0)",
         ),
         (
-            "**With latency** the weak speed-up stays finite, and the strong one returns to nothing:",
+            "**With latency** the weak speed-up stays finite, and the strong one falls to zero:",
             rf"\lim_{{p\to\infty}} S_{{\text{{weak}}}} = {latex(most)}, \qquad "
             rf"\lim_{{p\to\infty}} S_{{\text{{strong}}}} = {latex(lost)}",
         ),

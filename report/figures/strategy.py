@@ -82,7 +82,7 @@ def text_p2_first_epochs(runs: pd.DataFrame) -> str:
     old = runs[(runs.version == 1) & (runs.workers > 1) & runs.first_epoch.notna()]
     slow = old[old.first_epoch < 0.5]
     if slow.empty:
-        return "No run shown here is of that kind."
+        return "No run shown here has this flaw."
     return (
         f"In {len(slow)} of the {len(old)} such jobs the first epoch ran at {slow.first_epoch.min():.2f} to "
         f"{slow.first_epoch.max():.2f} of the later epochs' rate."
@@ -107,8 +107,8 @@ def answer_p2_throughput(runs: pd.DataFrame) -> Answer | Missing:
             parts.append(f"by {growths[-1].brief('')} with {scaling} scaling ({rates})")
         few, many = ends(frame)
         texts.append(
-            f"On {place(few)}, going {_sizes(frame)} multiplies throughput {' and '.join(parts)}, where ideal scaling "
-            f"would give {many.learners / few.learners:g}."
+            f"On {place(few)}, going {_sizes(frame)} multiplies throughput {' and '.join(parts)}; the ideal is "
+            f"{many.learners / few.learners:g}."
         )
     sentence = " ".join([*texts, note(growths)])
     return Answer("2.1", sentence, devices(series), sum(map(len, series)), "measured", "fig-p2-throughput")
@@ -142,19 +142,19 @@ def answer_p2_time(runs: pd.DataFrame) -> Answer | Missing:
     measured = [whole for frame in series if (whole := ten_epochs(frame)).learners.nunique() > 1]
     texts, changes = [], []
     for frame in measured or series:
-        parts = []
+        few, many = ends(frame)
+        start = f"On {few.learners} and {many.learners} {place(few)}, ten"
         for scaling, one in each(frame):
             few, many = ends(one)
             least, most = like(one, few), like(one, many)
-            times = f"{duration(least.ten_seconds.median())} and {duration(most.ten_seconds.median())} of training"
+            times = f"{duration(least.ten_seconds.median())} and {duration(most.ten_seconds.median())}"
             if measured:
                 changes.append(ratio(one, of=at(many), to=at(few), value="train_seconds"))
                 clock = f"{duration(least.job_seconds.median())} and {duration(most.job_seconds.median())}"
-                times += f" ({changes[-1].change.brief(signed=True)}), {clock} with set-up and tests"
-            parts.append(f"with {scaling} scaling {times}")
-        few, many = ends(frame)
-        verb = "take" if measured else "would take"
-        texts.append(f"On {few.learners} and {many.learners} {place(few)}, ten epochs {verb} {'; '.join(parts)}.")
+                times += f", {changes[-1].change.brief(signed=True)}; with set-up and tests the jobs take {clock}"
+            verb = "take" if measured else "would take"
+            texts.append(f"{start} epochs of training with {scaling} scaling {verb} {times}.")
+            start = "Ten"
     sentence = " ".join([*texts, note(changes)] if changes else texts)
     used = measured or series
     count = sum(map(len, used))
@@ -208,12 +208,12 @@ def text_p2_projection(runs: pd.DataFrame) -> str:
     """How far the projection from a job's own rate is off where ten epochs were measured."""
     whole = ten_epochs(runs)
     if whole.empty:
-        return "No job of ten whole epochs checks that."
+        return "No job of ten whole epochs checks this projection."
     off = ten_projected(whole) / whole.train_seconds - 1
     low, high = (f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "−") for value in (off.min(), off.max()))
     return (
-        f"In the {len(whole)} jobs of ten whole epochs the same projection, from their own median rate, is off by "
-        f"{low} to {high} %."
+        f"Checked on the {len(whole)} jobs of ten whole epochs, the same projection from a job's own median rate is "
+        f"off by {low} to {high} %."
     )
 
 

@@ -134,8 +134,8 @@ def text_p2_compute(runs: pd.DataFrame) -> str:
         fixed = (small.value * large.base - large.value * small.base) / (large.base - small.base)
         said.append(
             f"- {name}: {large.base / small.base:g} times as many images take {large.value / small.value:.2f} times as "
-            f"long. By a straight line through both, {show.percent(max(fixed, 0) / small.value, 0)} of the smallest "
-            "iteration does not grow with the batch."
+            f"long. On a straight line through both, {show.percent(max(fixed, 0) / small.value, 0)} of the smallest "
+            "iteration does not depend on the batch."
         )
     return "\n".join(said)
 

@@ -63,12 +63,14 @@ def answer_p2_cost(runs: pd.DataFrame) -> Answer | Missing:
     if not used:
         return Missing("The cost of ten epochs on GPUs", MADE_BY)
     texts, ratios = [], []
+    dollars: list[str] = []
     for frame in used:
         parts = []
         for scaling, one in each(frame):
             few, many = ends(one)
             times = [like(one, job).ten_seconds.median() for job in (few, many)]
             costs = [span(job.unit, job.learners, time) for job, time in zip((few, many), times, strict=True)]
+            dollars += filter(None, costs)
             hours = [f"{job.learners * time / 3600:.2g}" for job, time in zip((few, many), times, strict=True)]
             shown = f"{costs[0]} and {costs[1]} USD" if costs[0] else f"{hours[0]} and {hours[1]} GPU-hours"
             # An ideal of one: N learners, each for the Nth part of the time. Projected times go with the inverse rate.
@@ -77,10 +79,18 @@ def answer_p2_cost(runs: pd.DataFrame) -> Answer | Missing:
                 ratios.append(ratio(one, of=at(many), to=at(few), value="train_seconds", ideal=ideal))
             else:
                 ratios.append(ratio(one, of=at(few), to=at(many), ideal=ideal))
-            parts.append(f"with {scaling} scaling {shown}, {ratios[-1].brief('')} times as much on the larger job")
+            parts.append(
+                f"{shown} with {scaling} scaling, {ratios[-1].brief('')} times as much on {many.learners} as on "
+                f"{few.learners}"
+            )
         few, many = ends(frame)
-        verb = "costs" if measured else "of ten epochs would cost"
-        texts.append(f"On {few.learners} and {many.learners} {place(few)}, training {verb} {'; '.join(parts)}.")
+        verb = "costs" if measured else "would cost"
+        texts.append(
+            f"On {few.learners} and {many.learners} {place(few)}, training for ten epochs {verb} "
+            f"{'; and '.join(parts)}."
+        )
+    if any("–" in cost for cost in dollars):
+        texts.append("Ranges of USD run from the lowest price found to the highest.")
     sentence, count = " ".join([*texts, note(ratios)]), sum(map(len, used))
     return Answer("2.3", sentence, devices(used), count, "measured" if measured else "projected", "fig-p2-cost")
 

@@ -43,9 +43,9 @@ def answer_p2_efficiency(runs: pd.DataFrame) -> Answer | Missing:
         increases.append(ratio(one, of=at(many), to=at(few), value="step_seconds"))
         part = ratio(one, of=at(many), to=at(few), ideal=many.learners)
         times = [milliseconds(like(one, job).step_seconds.median()) for job in (few, many)]
-        far = f" on {over(many)}" if many.hosts > 1 else ""
+        far = f" ({over(many)})" if many.hosts > 1 else ""
         texts.append(
-            f"On {place(few)}, an iteration takes {times[0]} ms at one learner and {times[1]} ms at each of "
+            f"On {place(few)}, an iteration takes {times[0]} ms on one learner and {times[1]} ms on "
             f"{many.learners}{far}: t({many.learners})/t(1) = {increases[-1].brief('')}, an efficiency of "
             f"{part.brief()}."
         )
@@ -118,4 +118,4 @@ def text_p2_unpaired(runs: pd.DataFrame) -> str:
     without = sorted(least.index[least > 1])
     if not without:
         return "Every series that is shown has a job of one learner in its own allocation."
-    return f"No job of one learner ran in the allocation of {show.listing(without)}: no efficiency is formed for it."
+    return f"{show.listing(without)}: no job of one learner ran in the same allocation, so no efficiency is given."

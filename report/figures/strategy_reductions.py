@@ -116,11 +116,11 @@ def answer_p2_allreduce(runs: pd.DataFrame) -> Answer | Missing:
         job = first(one)
         relative = _ratios(one, "all_reduce", "nccl")
         ratios += relative.values()
-        parts = [f"{REDUCTIONS[how]} {estimate.brief('')} times" for how, estimate in relative.items()]
+        parts = [f"{REDUCTIONS[how]} {estimate.brief('')} times as many" for how, estimate in relative.items()]
         nccl = rate_text(one[one.all_reduce == "nccl"].rate.median())
         texts.append(
-            f"On {job.learners} {place(job)} with {job.per_learner_batch} images each, NcclAllReduce trains {nccl} "
-            f"images/s, {show.listing(parts)} as many.{_verdicts(relative)}"
+            f"On {job.learners} {place(job)} with {job.per_learner_batch} images each, "
+            f"{show.listing([f'NcclAllReduce trains {nccl} images/s', *parts])}.{_verdicts(relative)}"
         )
     sentence = " ".join([*texts, note(ratios)])
     return Answer("2.5", sentence, devices(alike), sum(map(len, alike)), "measured", "fig-p2-allreduce")
@@ -157,7 +157,7 @@ def text_p2_allreduce_sizes(runs: pd.DataFrame) -> str:
     wanting = [n for n in (2, 4, 8) if n not in tried]
     if not wanting:
         return "The comparison was made on 2, 4 and 8 GPUs, as asked."
-    return f"The comparison on {show.listing(wanting)} GPUs is missing: no machine with that many was lent."
+    return f"The comparison on {show.listing(wanting)} GPUs is missing: no machine with that many was available."
 
 
 # ---- 2.6 between processes -----------------------------------------------------------------------------------------
@@ -179,10 +179,10 @@ def answer_p2_communication(runs: pd.DataFrame) -> Answer | Missing:
     own = job.learners // job.workers
     each = f"one {job.unit} GPU" if own == 1 else f"{own} {job.unit} GPUs"
     auto = rate_text(one[one.communication == "auto"].rate.median())
-    parts = [f"{COMMUNICATIONS[how]} {estimate.brief('')} times" for how, estimate in relative.items()]
+    parts = [f"{COMMUNICATIONS[how]} {estimate.brief('')} times as many" for how, estimate in relative.items()]
     sentence = (
-        f"{_best(relative)}With two workers of {each} each on {over(job)} ({conditions(job)}), AUTO trains {auto} "
-        f"images/s, {show.listing(parts)} as many. {note(list(relative.values()))}"
+        f"{_best(relative)}With two workers of {each} each on {over(job)} ({conditions(job)}), "
+        f"{show.listing([f'AUTO trains {auto} images/s', *parts])}. {note(list(relative.values()))}"
     )
     return Answer("2.6", sentence, devices([one]), len(one), "measured", "fig-p2-communication")
 

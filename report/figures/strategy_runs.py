@@ -251,12 +251,12 @@ def note(estimates: Sequence[Estimate]) -> str:
     """What the intervals or ranges of a sentence are worth."""
     counts = {min(one.repetitions, ENOUGH) for one in estimates}
     if counts == {ENOUGH}:
-        return f"95 % intervals, at least {word(ENOUGH)} repetitions each."
+        return f"Brackets hold 95 % intervals over at least {word(ENOUGH)} repetitions."
     if counts == {1}:
         return "Single runs, too few for a verdict."
     if counts == {1, ENOUGH}:
-        return f"In brackets: 95 % intervals, at least {word(ENOUGH)} repetitions; without brackets: single runs."
-    return "Where fewer than three repetitions ran, ranges, and no verdict."
+        return f"Brackets hold 95 % intervals over at least {word(ENOUGH)} repetitions; the rest are single runs."
+    return f"Fewer than {word(ENOUGH)} repetitions give a range and no verdict."
 
 
 def over(job: Any) -> str:

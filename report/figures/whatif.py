@@ -117,8 +117,8 @@ def text_scaling_whatif(rows: pd.DataFrame) -> str:
     few = float(few.subs({scaling.phi: 0, scaling.o: 0}))
     listed = "; ".join(f"{slider.label}: {values[slider.name]:g}" for slider in SLIDERS)
     return (
-        f"The panel starts with ResNet-50 on K80. {listed[0].upper()}{listed[1:]}. There, {2 * NODE} learners would "
-        f"wait half of each step with {rate(few)} images each."
+        f"The panel starts with ResNet-50 on K80. {listed[0].upper()}{listed[1:]}. With these values, "
+        f"{2 * NODE} learners with {rate(few)} images each would spend half of each step waiting."
     )
 
 

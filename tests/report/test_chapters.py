@@ -90,7 +90,7 @@ def test_changes_that_leave_numbers_are_told_with_their_reason(tmp_path: Path, m
     write(tmp_path, monkeypatch)
     text, _ = run("provenance.qmd", tmp_path, monkeypatch)
     assert f"changed since: `{source}` (clearer words)" in text and "| same numbers |" in text.replace("\u00a0", " ")
-    assert "the sources of 1 of them have changed since, of 0 so that numbers might be others" in text
+    assert "the sources of 1 of them have changed since, for 0 in ways that could change numbers" in text
 
 
 def test_provenance_says_which_sources_are_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def test_answers_have_one_shape() -> None:
     first, second = json.loads(answers.as_json({"1.2": answer, "2.2": Missing("The time", "python x.py")}))
     assert first == {
         "part": "1.2",
-        "question": "With one learner's throughput as the base, how near does throughput come to N times as much?",
+        "question": "How close does the throughput of N learners come to N times that of one?",
         "sentence": "It scales.",
         "device": "2 GPUs",
         "runs": 3,

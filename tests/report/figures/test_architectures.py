@@ -118,7 +118,7 @@ def test_vggs_table_and_answer() -> None:
     assert f"**{weights:,} weights** ({weights + 14_696:,} parameters with biases)" in found.sentence
     assert f"**{activations:,} activations**" in found.sentence
     assert f"take {4 * activations / 1e6:.1f} MB" in found.sentence
-    assert f"first 6 rows hold {100 * early / activations:.1f} %" in found.sentence
+    assert f"the input and the first 5 layers hold {100 * early / activations:.1f} %" in found.sentence
     assert f"alone holds {100 * 7 * 7 * 512 * 4096 / weights:.1f} % of the weights" in found.sentence
     assert (found.device, found.runs) == ("a CPU by Keras", 1)
     lines = plain(figures_vgg.tbl_vgg()).splitlines()
@@ -129,8 +129,8 @@ def test_vggs_table_and_answer() -> None:
 
 def test_the_handouts_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     text = figures_vgg.text_p3_misprints()
-    assert "14 of the 22 printed cells are exact; 8 are rounded, all by the same 0.35 %" in text  # 176/50,176
-    assert "take 224·224 = 50,176 for 50,000" in text
+    assert "14 of the 22 printed cells are exact; 8 are rounded, all off by the same 0.35 %" in text  # 176/50,176
+    assert "round 224·224 = 50,176 to 50,000" in text
     assert "lacks 3 further CONV3-512 rows, so its weights sum to 136,574,656" in text  # less 3 · 9 · 512 · 512
     assert "| 1 Input | 224·224·3=150K | 150,528 | 151K |" in plain(figures_vgg.tbl_misprints())
     false = (("Input", "224*224*3=160K", "0"), *vgg.HOMEWORK[1:])
@@ -204,7 +204,7 @@ def test_what_a_stack_costs() -> None:
 def test_inceptions_answers() -> None:
     counted = checks(("inception-naive", "macs", "fvcore", NAIVE), ("inception-reduced", "flops", "x", 2 * REDUCED))
     idea = architectures_inception.answer_p3_inception_idea(counted)
-    assert "1×1, 3×3, 5×5 filters and a pooling side by side" in idea.sentence and "all 4 branches" in idea.sentence
+    assert "1×1, 3×3 and 5×5 filters and a pooling side by side" in idea.sentence and "all 4 branches" in idea.sentence
     size = architectures_inception.answer_p3_inception_size(counted)
     # 128 + 192 + 96 and the input's 256 channels, or 64 of the projection
     assert "**32×32×672**" in size.sentence and "**32×32×480**" in size.sentence
@@ -214,7 +214,7 @@ def test_inceptions_answers() -> None:
     assert f"**saves {100 * (1 - REDUCED / NAIVE):.1f} %**" in saving.sentence
     assert f"a factor of {NAIVE / REDUCED:.2f}" in saving.sentence
     large = (192 * 9 + 96 * 25) / (128 + 192 * 9 + 96 * 25)
-    assert f"which makes {100 * large:.1f} % of its operations" in saving.sentence
+    assert f"take {100 * large:.1f} % of its operations" in saving.sentence
     assert [a.part for a in (idea, size, operations, saving)] == ["3.4a", "3.4b", "3.4c", "3.4d"]
     assert {(a.runs, a.device) for a in (idea, size, operations, saving)} == {(1, "a CPU by fvcore")}
     with pytest.raises(ValueError, match="of inception-naive"):

@@ -189,14 +189,14 @@ def test_cutouts_answer_and_area() -> None:
     # an axis keeps 16 − 64/32 = 14 of its 32 pixels masked on average: (14/32)² = 19.14 %
     found = augmentation_cutout.answer_p4_cutout(images(), area(0.2))
     assert isinstance(found, Answer) and found.runs == 2 and found.device == "one AMD EPYC"
-    assert "masks 19.14 % of an image on average by derivation; 1,000 draws" in plain(found)
+    assert "masks 19.14 % of an image on average, as derived; 1,000 draws" in plain(found)
     assert "code masked 20.00 %" in plain(found)
     text = plain(augmentation_cutout.text_p4_area(area(0.2)))
     distance = (0.2 - 0.19140625) / 0.001
     assert (
         r"\frac{49}{256}" in text and "not the 25.00 %" in text and f"0.100 %: {distance:.1f} standard errors" in text
     )
-    assert plain(augmentation_cutout.answer_p4_cutout(images(), area(0.2).iloc[:0])).endswith("by derivation.")
+    assert plain(augmentation_cutout.answer_p4_cutout(images(), area(0.2).iloc[:0])).endswith("as derived.")
 
 
 def test_two_images_and_their_cutouts() -> None:
@@ -272,12 +272,12 @@ def test_the_answer_says_that_the_schedule_sets_the_epoch() -> None:
     text = plain(augmentation_time.answer_p4_augmentation(runs(ONE, TWO, FOUR, late)))
     assert text.startswith(
         "With cutout, M = 2 and 4 reach 94 % accuracy at epoch 3, the first after the learning rate falls: "
-        "the schedule sets that epoch, not M; M = 8 reaches it at epoch 4; M = 1 does not "
+        "the schedule sets that epoch, not M. M = 8 reaches it at epoch 4. M = 1 does not reach it "
         "within 4 epochs (93.00 % in bf16)."
     )
     sooner = runs(ONE, TWO, seeds([[9, 6, 5, 5], [9, 8, 5, 5]], 4))
     text = plain(augmentation_time.answer_p4_augmentation(sooner))
-    assert "M = 2 reach 94 % accuracy at epoch 3" in text and "M = 4 reaches it at epoch 2 and 3" in text
+    assert "M = 2 reaches 94 % accuracy at epoch 3" in text and "M = 4 reaches it at epochs 2 and 3" in text
     some = plain(augmentation_time.answer_p4_augmentation(runs(TWO, seeds([[9, 8, 7, 7], [9, 8, 7, 6]], 4))))
     assert "M = 4 reaches it at epoch 4 (1 of 2)" in some
 
@@ -285,7 +285,7 @@ def test_the_answer_says_that_the_schedule_sets_the_epoch() -> None:
 def test_a_run_of_another_precision_that_does_reach_it_is_named() -> None:
     full = seeds([[9, 8, 7, 6.9], [9, 8, 7, 5.9]], precision="fp32", engine="plain")
     found = augmentation_time.answer_p4_augmentation(runs(ONE, TWO, full))
-    assert "(93.00 % in bf16; in fp32 1 of 2 runs reaches it, at epoch 4)" in plain(found)
+    assert "(93.00 % in bf16; in fp32, 1 of 2 runs reaches it, at epoch 4)" in plain(found)
     assert isinstance(found, Answer) and found.runs == 3 + 3 + 2
 
 
@@ -297,7 +297,7 @@ def test_the_clock_is_read_within_an_allocation() -> None:
     text = augmentation_time.clock_text(runs(there, here, subset, moved))
     # three epochs of 1 s, of 2.5 s, of 2 s and of 6 s, each with half a second of validation
     assert text == (
-        f"The wall clock until then is {4.5 / 60:.2f} and {9 / 60:.2f} min for M = 2 and 4 in one allocation and "
+        f"The wall clock to 94 % is {4.5 / 60:.2f} and {9 / 60:.2f} min for M = 2 and 4 in one allocation and "
         f"{7.5 / 60:.2f} and {19.5 / 60:.2f} min for M = 2 and 8 in another."
     )
 
@@ -325,11 +325,11 @@ def test_the_scaled_schedules_clock_stands_beside_the_same_allocations(monkeypat
     scaled = run([9, 5, 5], 8, schedule="scaled", drop=2, step=595.0)
     moved = run([9, 5, 5], 4, schedule="scaled", drop=2, allocation="")
     assert augmentation_time.scaled_text(runs(authors, scaled, moved)) == (
-        "With the schedule scaled to 3 epochs, M = 4 and 8 reach it at epoch 2, again the first after a drop, "
+        "With the schedule scaled to 3 epochs, M = 4 and 8 reach 94 % at epoch 2, again the first after a drop; "
         "M = 8 after 2.00 min instead of 3.00."
     )
     elsewhere = runs(authors, run([9, 8, 5], 8, schedule="scaled", drop=2, step=595.0, allocation="three"))
-    assert augmentation_time.scaled_text(elsewhere).endswith("epochs, M = 8 reach it at epoch 3, M = 8 after 3.00 min.")
+    assert augmentation_time.scaled_text(elsewhere).endswith("M = 8 reaches 94 % at epoch 3; M = 8 after 3.00 min.")
     assert augmentation_time.scaled_text(authors) == ""
 
 
@@ -347,7 +347,7 @@ def test_which_m_to_take() -> None:
     text = plain(augmentation_time.text_p4_choice(runs(ONE, TWO, FOUR, run([9, 8, 5, 4], 8, step=40.0))))
     assert text.startswith(
         "**Which M to take with one GPU:** M = 2, whose error is 1.20 points (1.00 to 1.40) below that of M = 1, "
-        "for 1.50 times the time of an epoch; M = 4 gained nothing more beyond noise; M = 8 ran too "
+        "for 1.50 times the time of an epoch; no gain beyond noise from M = 4; M = 8 ran too "
         "few times for a verdict."
     )
     assert text.endswith("It also reaches 94 % accuracy soonest.")
@@ -470,7 +470,7 @@ def test_two_gpus_are_compared_with_one_of_the_same_allocation() -> None:
     ]
     text = augmentation_speed.text_p4_split(frame)
     assert "reach 1.80 with BatchNorm over each half and 1.50 over the whole batch" in text
-    assert "takes 17–30 % of the throughput, by 2 allocations that ran both" in text  # 1 − 150/180, 1 − 140/200
+    assert "costs 17–30 % of the throughput, in 2 allocations that ran both" in text  # 1 − 150/180, 1 − 140/200
     assert augmentation_speed.text_p4_split(frame[frame.allocation == "two"]) == ""
 
 
@@ -501,7 +501,8 @@ def test_schedules_are_compared_in_errors_and_within_an_allocation_in_time() -> 
     ]
     text = augmentation_more.text_p4_schedule(runs(TWO, scaled))
     assert text == (
-        "The scaled schedule changes the last error by −0.80 points for M = 2. These are too few runs for a verdict."
+        "The scaled schedule changes the error after the last epoch by −0.80 points for M = 2. Too few runs for a "
+        "verdict."
     )
 
 

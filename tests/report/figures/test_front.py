@@ -34,7 +34,7 @@ def test_the_table_says_what_an_answer_rests_on_and_what_is_missing() -> None:
         "1.4": some,
     }
     head, *rows = lines(front.tbl_answers(found, "p1"))
-    assert head == ["Part", "Answer", "On what", "See"]
+    assert head == ["Part", "Answer", "Basis", "See"]
     assert rows[0] == ["1.1", "It grows 3-fold.", "measured, 4 H200", "@fig-p1-throughput"]
     assert rows[1] == ["1.2", "*Not answered yet: the scaling is missing.*", "–", "–"]
     assert rows[2][2] == "derived" and len(rows) == 4

@@ -119,13 +119,13 @@ def test_throughput_and_run_time_in_words() -> None:
     answer = horovod.answer_p1_throughput(BOTH)
     said = text(answer)
     # 2 steps of 64 images in 1 s; four learners: 512 images in 1.1 s. Cores: 32 in 2 s, and 16 · 32 in 4 s.
-    assert "From one to four H200 GPUs throughput grows from 128 to 465 images/s" in said
+    assert "From one to four H200 GPUs, throughput grows from 128 to 465 images/s" in said
     assert "2 epochs of 2 steps take 2.2 s instead of 2.0 s, +10.0 % (three repetitions, +7.8 to +12.2 %" in text(
         answer
     )
-    assert "From one to 16 CPU cores throughput grows from 16.0 to 128 images/s" in said
+    assert "From one to 16 CPU cores, throughput grows from 16.0 to 128 images/s" in said
     assert "2 epochs of 2 steps take 8.0 s instead of 4.0 s, +100.0 %" in said
-    assert "set-up of 20.0 s instead of 20.0 s" in said
+    assert "set-up takes 20.0 s instead of 20.0 s" in said
     assert isinstance(answer, Answer) and (answer.part, answer.runs, answer.basis) == ("1.1", 18, "measured")
     assert answer.device == "1 to 4 NVIDIA H200 and 1 to 16 cores of an Intel Xeon"
 
@@ -138,7 +138,7 @@ def test_an_answer_changes_with_its_rows() -> None:
 
 def test_run_times_of_different_lengths_are_refused_in_words() -> None:
     found = runs(p1([1.0] * 25), p1([1.1] * 10, learners=4))
-    assert "their run times can't be compared: run times need jobs of one length" in text(
+    assert "The run times can't be compared: run times need jobs of one length" in text(
         horovod.answer_p1_throughput(found)
     )
 
@@ -243,7 +243,7 @@ def test_the_table_flags_efficiencies_above_the_ideal_and_names_few_runs() -> No
 
 def test_the_effective_batch_in_words_and_numbers() -> None:
     answer = horovod.answer_p1_batch(BOTH)
-    assert "from 64 to 256 images with one to four H200 GPUs and from 16 to 256 images with one to 16" in text(answer)
+    assert "64 to 256 images on one to four H200 GPUs and 16 to 256 images on one to 16" in text(answer)
     assert "**weak scaling**" in text(answer)
     assert isinstance(answer, Answer)
     assert answer.markdown().endswith(

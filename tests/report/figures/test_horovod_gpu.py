@@ -24,7 +24,7 @@ def test_verdicts_on_one_gpu_are_by_the_interval() -> None:
     slower = runs(*gpus({1: 1.1}), *gpus({1: 1.0}, allreduce=False))
     assert "Horovod makes a step longer: PyTorch, H200." in str(horovod_gpu.text_p1_gpu(slower, NO_SUMS))
     same = runs(*gpus({1: 1.0}), *gpus({1: 1.0}, allreduce=False))
-    assert "is within the noise: PyTorch, H200." in str(horovod_gpu.text_p1_gpu(same, NO_SUMS))
+    assert "is within noise: PyTorch, H200." in str(horovod_gpu.text_p1_gpu(same, NO_SUMS))
     few = runs(*gpus({1: 1.1}, repeats=2), *gpus({1: 1.0}, allreduce=False))
     assert "too few runs were made" in str(horovod_gpu.text_p1_gpu(few, NO_SUMS))
 
@@ -34,7 +34,7 @@ def test_what_compiling_changes() -> None:
     said = str(horovod_gpu.text_p1_gpu(found, NO_SUMS))
     assert "Compiled with `torch.compile`, one H200 GPU trains 1.25 times as many images per second" in said
     apart = runs(*gpus({1: 1.0}), *gpus({1: 0.8}, compiled=True, allocation="two"))
-    assert "What `torch.compile` changes was not measured yet" in str(horovod_gpu.text_p1_gpu(apart, NO_SUMS))
+    assert "The effect of `torch.compile` has not been measured yet" in str(horovod_gpu.text_p1_gpu(apart, NO_SUMS))
 
 
 def test_mixed_precision_tells_what_sets_the_pace() -> None:

@@ -49,8 +49,8 @@ def test_runs_are_summed_up_by_allocation_and_experiment(runs: list[Run]) -> Non
 
 def test_the_summary_counts_changes_and_uncommitted_work(runs: list[Run]) -> None:
     assert provenance.text_provenance_summary(provenance.known(runs)) == (
-        "4 runs are stored; the sources of 1 of them have changed since, of 1 so that numbers might be others; 1 were "
-        "made in a working tree with changes that were not committed."
+        "4 runs are stored; the sources of 1 of them have changed since, for 1 in ways that could change numbers; 1 "
+        "were made in a working tree with changes that were not committed."
     )
 
 

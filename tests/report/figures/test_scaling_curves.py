@@ -112,14 +112,14 @@ def test_what_was_fitted_is_counted() -> None:
 
 def test_intervals_are_counted() -> None:
     text = scaling_curves.text_scaling_intervals(ROWS)  # the first curve alone has one, 590–640 around 600
-    assert text == "Of 1 intervals 1 hold the point; of 80 % intervals about 1 should."
+    assert text == "Of 1 intervals 1 hold their point; with 80 % intervals, about 1 should."
 
 
 def test_more_gpus_follow_from_all_that_were_measured() -> None:
     text = scaling_curves.text_scaling_more(ROWS)
     # 100, 190 and 400 images/s: two doublings keep 100 %.
     assert "- torch, NVIDIA H200, 224 pixels (64 images each): 800 images/s on 8 and 1,600 images/s on 16" in text
-    assert "projected" in text
+    assert "Projected" in text
     assert scaling_curves.text_scaling_more(ROWS[ROWS.method == "curve"]).startswith("No measured series")
 
 

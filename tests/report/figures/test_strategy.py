@@ -174,7 +174,7 @@ def test_slow_first_epochs_are_counted() -> None:
     assert strategy.text_p2_first_epochs(found) == (
         "In 1 of the 2 such jobs the first epoch ran at 0.20 to 0.20 of the later epochs' rate."
     )
-    assert strategy.text_p2_first_epochs(BOTH) == "No run shown here is of that kind."
+    assert strategy.text_p2_first_epochs(BOTH) == "No run shown here has this flaw."
 
 
 # ---- 2.1 -----------------------------------------------------------------------------------------------------------
@@ -185,8 +185,7 @@ def test_throughput_in_words() -> None:
     # 128 / 100 = 1.28 and 256 / 125 = 2.048 images/s; strong 512 / 400 = 1.28 and 512 / 320 = 1.6.
     assert text(answer).startswith(
         "On H200 GPUs (224 px, float32, XLA), going from 1 to 2 learners multiplies throughput by 1.60 with weak "
-        "scaling (1.28 to 2.05 images/s) and by 1.25 with strong scaling (1.28 to 1.6 images/s), where ideal scaling "
-        "would give 2."
+        "scaling (1.28 to 2.05 images/s) and by 1.25 with strong scaling (1.28 to 1.6 images/s); the ideal is 2."
     )
     # Cores: 64 and 256 images/s; strong 64 and 128.
     assert "On CPU cores, going from 1 to 16 learners (2 emulated hosts, 10 Gbit/s)" in text(answer)
@@ -200,17 +199,17 @@ def test_with_repetitions_throughput_has_intervals() -> None:
     said = text(strategy.answer_p2_throughput(runs(*repeated(1.0), *repeated(1.25, 2))))
     # Medians 128 and 204.8; at most 204.8 / 0.99 over 128 / 1.01.
     assert re.search(r"by 1\.60 \(1\.5\d–1\.6\d\) with weak scaling", said)
-    assert said.endswith("95 % intervals, at least three repetitions each.")
+    assert said.endswith("Brackets hold 95 % intervals over at least three repetitions.")
 
 
 def test_intervals_beside_single_runs_are_told_apart() -> None:
     two = [job([s] * 2, 2, repeat=r) for r, s in enumerate((1.0, 1.1), 1)]
     mixed = strategy.answer_p2_throughput(runs(*repeated(1.0), *repeated(1.25, 2), *CORES))
     assert text(mixed).endswith(
-        "In brackets: 95 % intervals, at least three repetitions; without brackets: single runs."
+        "Brackets hold 95 % intervals over at least three repetitions; the rest are single runs."
     )
     few = strategy.answer_p2_throughput(runs(*repeated(1.0), *two))
-    assert text(few).endswith("Where fewer than three repetitions ran, ranges, and no verdict.")
+    assert text(few).endswith("Fewer than three repetitions give a range and no verdict.")
 
 
 def test_throughput_is_drawn_by_series_with_the_k80_beside() -> None:
@@ -230,9 +229,10 @@ def test_training_time_in_words_with_and_without_set_up() -> None:
     answer = strategy.answer_p2_time(BOTH)
     # Ten epochs of 100 s, and 30 + 10 · 102 + 1 s.
     assert text(answer) == (
-        "On 1 and 2 H200 GPUs (224 px, float32, XLA), ten epochs take with weak scaling 16.7 min and 20.8 min of "
-        "training (+25.0 %), 17.5 min and 21.7 min with set-up and tests; with strong scaling 66.7 min and 53.3 min of "
-        "training (−20.0 %), 67.5 min and 54.2 min with set-up and tests. Single runs, too few for a verdict."
+        "On 1 and 2 H200 GPUs (224 px, float32, XLA), ten epochs of training with weak scaling take 16.7 min and "
+        "20.8 min, +25.0 %; with set-up and tests the jobs take 17.5 min and 21.7 min. Ten epochs of training with "
+        "strong scaling take 66.7 min and 53.3 min, −20.0 %; with set-up and tests the jobs take 67.5 min and "
+        "54.2 min. Single runs, too few for a verdict."
     )
     assert isinstance(answer, Answer) and (answer.runs, answer.basis) == (4, "measured")
 
@@ -241,8 +241,8 @@ def test_without_ten_whole_epochs_time_is_projected() -> None:
     answer = strategy.answer_p2_time(runs(*CORES))
     # 9,370 steps of 1 s; 10 · 58 steps of 4 s; 2,340 steps of 4 s and 2 s.
     assert text(answer) == (
-        "On 1 and 16 CPU cores, ten epochs would take with weak scaling 2.60 h and 38.7 min of training; with strong "
-        "scaling 2.60 h and 78.0 min of training."
+        "On 1 and 16 CPU cores, ten epochs of training with weak scaling would take 2.60 h and 38.7 min. Ten epochs of "
+        "training with strong scaling would take 2.60 h and 78.0 min."
     )
     assert isinstance(answer, Answer) and answer.basis == "projected"
 
@@ -282,7 +282,8 @@ def test_the_projection_is_checked_against_measured_jobs() -> None:
     steady = job([93.7] * 10, whole_epochs=True, steps=937)
     slow = job([93.7] * 9 + [187.4], whole_epochs=True, steps=937, repeat=2)
     assert strategy.text_p2_projection(runs(steady, slow)) == (
-        "In the 2 jobs of ten whole epochs the same projection, from their own median rate, is off by −9.1 to +0.0 %."
+        "Checked on the 2 jobs of ten whole epochs, the same projection from a job's own median rate is off by −9.1 to "
+        "+0.0 %."
     )
 
 

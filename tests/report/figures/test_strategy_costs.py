@@ -31,9 +31,10 @@ def test_cost_in_words() -> None:
     answer = strategy_costs.answer_p2_cost(BOTH)
     # A second costs 0.5 to 1 cent. Weak: 1,000 s of one, 1,250 s of two; strong: 4,000 s and 3,200 s.
     assert text(answer) == (
-        "On 1 and 2 H200 GPUs (224 px, float32, XLA), training costs with weak scaling 5.00–10.00 and 12.50–25.00 "
-        "USD, 2.50 times as much on the larger job; with strong scaling 20.00–40.00 and 32.00–64.00 USD, 1.60 times as "
-        "much on the larger job. Single runs, too few for a verdict."
+        "On 1 and 2 H200 GPUs (224 px, float32, XLA), training for ten epochs costs 5.00–10.00 and 12.50–25.00 "
+        "USD with weak scaling, 2.50 times as much on 2 as on 1; and 20.00–40.00 and 32.00–64.00 USD with strong "
+        "scaling, 1.60 times as much on 2 as on 1. Ranges of USD run from the lowest price found "
+        "to the highest. Single runs, too few for a verdict."
     )
     assert isinstance(answer, Answer) and (answer.part, answer.runs, answer.basis) == ("2.3", 4, "measured")
 
@@ -41,13 +42,13 @@ def test_cost_in_words() -> None:
 def test_a_device_without_a_price_has_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strategy_costs, "priced", lambda unit: PRICES.iloc[:0])
     # 1,000 s and 2 · 1,250 s.
-    assert "with weak scaling 0.28 and 0.69 GPU-hours, 2.50 times" in text(strategy_costs.answer_p2_cost(BOTH))
+    assert "costs 0.28 and 0.69 GPU-hours with weak scaling, 2.50 times" in text(strategy_costs.answer_p2_cost(BOTH))
 
 
 def test_without_whole_jobs_cost_is_projected_from_a_step() -> None:
     answer = strategy_costs.answer_p2_cost(runs(job([1.0]), job([1.0], 2), *CORES))
     # Half a second a step: 9,370 steps of one learner, 4,680 of two, at 0.5 to 1 cent a second.
-    assert "would cost with weak scaling 23.43–46.85 and 23.40–46.80 USD, 1.00 times" in text(answer)
+    assert "would cost 23.43–46.85 and 23.40–46.80 USD with weak scaling, 1.00 times" in text(answer)
     assert isinstance(answer, Answer) and answer.basis == "projected"
     assert isinstance(strategy_costs.answer_p2_cost(runs(job([1.0]), *CORES)), Missing)
 

@@ -23,9 +23,9 @@ def test_the_increase_of_an_iterations_time_in_words() -> None:
     answer = strategy_efficiency.answer_p2_efficiency(BOTH)
     # Two steps in 100 s and in 125 s; on the cores in 2 s and 8 s.
     assert text(answer) == (
-        "On H200 GPUs (224 px, float32, XLA), an iteration takes 50,000 ms at one learner and 62,500 ms at each of 2: "
-        "t(2)/t(1) = 1.25, an efficiency of 80.0 %. On CPU cores, an iteration takes 1,000 ms at one learner and "
-        "4,000 ms at each of 16 on 2 emulated hosts, 10 Gbit/s: t(16)/t(1) = 4.00, an efficiency of 25.0 %. "
+        "On H200 GPUs (224 px, float32, XLA), an iteration takes 50,000 ms on one learner and 62,500 ms on 2: "
+        "t(2)/t(1) = 1.25, an efficiency of 80.0 %. On CPU cores, an iteration takes 1,000 ms on one learner and "
+        "4,000 ms on 16 (2 emulated hosts, 10 Gbit/s): t(16)/t(1) = 4.00, an efficiency of 25.0 %. "
         "Single runs, too few for a verdict."
     )
     assert isinstance(answer, Answer) and answer.runs == 4
@@ -35,7 +35,7 @@ def test_no_efficiency_without_one_learner_of_the_allocation() -> None:
     found = runs(ten(100.0, device=H100, allocation="two"), ten(100.0, 2), ten(110.0, 4))
     assert isinstance(strategy_efficiency.answer_p2_efficiency(found), Missing)
     assert strategy_efficiency.text_p2_unpaired(found) == (
-        "No job of one learner ran in the allocation of H200, 224 px, XLA: no efficiency is formed for it."
+        "H200, 224 px, XLA: no job of one learner ran in the same allocation, so no efficiency is given."
     )
     assert strategy_efficiency.text_p2_unpaired(BOTH).startswith("Every series that is shown has a job of one learner")
 

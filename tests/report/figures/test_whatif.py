@@ -124,8 +124,9 @@ def test_the_first_values_by_hand() -> None:
         "overlap": 0,
     }
     # Inside 2·7/8·100 MB over 2 GB/s, between 100 MB over 1.25 GB/s: 87.5 + 80 ms, at 50 images/s 8.4 images.
-    assert "There, 16 learners would wait half of each step with 8.4 images each." in whatif.text_scaling_whatif(
-        fitted()
+    assert (
+        "With these values, 16 learners with 8.4 images each would spend half of each step waiting."
+        in whatif.text_scaling_whatif(fitted())
     )
     assert whatif.fig_scaling_whatif(fitted().iloc[:0]) == whatif.NONE
     assert whatif.text_scaling_whatif(fitted().iloc[:0]).startswith("Without the K80's projection")
