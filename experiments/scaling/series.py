@@ -27,14 +27,20 @@ def throughputs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_points(rows: pd.DataFrame, batch: str, size: float) -> pd.DataFrame:
-    """Median over epochs of what all learners of a run did in the time of the slowest, as plain points."""
+    """What all learners did in the time of the slowest, as plain points: the median over a run's epochs, then over runs.
+
+    No barrier followed the warm-up of earlier jobs of several workers: their first epoch holds a wait, and is left out.
+    """
+    if "workers" in rows:
+        rows = rows[rows.began.notna() | (rows.workers == 1) | (rows.epoch > 1)]
     named = rows.assign(per_learner_batch=rows[batch].astype(float))
     keys = ["series", "learners", "per_learner_batch"]
     whole = named.groupby([*keys, "run_id", "epoch"], as_index=False).agg(
         images=("images", "sum"), seconds=("seconds", "max")
     )
     whole["images_per_second"] = whole.images / whole.seconds
-    points = whole.groupby(keys, as_index=False).images_per_second.median()
+    of_runs = whole.groupby([*keys, "run_id"], as_index=False).images_per_second.median()
+    points = of_runs.groupby(keys, as_index=False).images_per_second.median()
     more: Row = {"setting": points.series, "network": "ResNet-50", "gradient_bytes": size, "source": "measured"}
     return points.assign(**more, node_learners=np.nan, link_gbit_per_second=np.nan)[POINTS]
 

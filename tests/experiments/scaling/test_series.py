@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from experiments.scaling import series
@@ -46,6 +48,20 @@ def test_more_than_eight_learners_are_the_homeworks_two_hosts(measured: Epochs, 
     weak = points[points.series.str.contains("multiworker auto, weak")]
     assert dict(zip(weak.learners, weak.images_per_second, strict=True)) == {8: 64 * 8 / 1.0, 16: 64 * 16 / 8.0}
     assert {"w-8-1", "w-16-2"} <= set(runs) and not {"w-8-2", "w-16-1"} & set(runs)
+
+
+def test_each_run_counts_once_and_a_first_epoch_without_a_barrier_does_not() -> None:
+    """Rates: 50 in the first epoch, then 100 in one run, twice 300 and 320 in two others; version 1 has no `began`."""
+    epochs = {"one": [50, 100, 100, 100, 100, 100], "two": [50, 300, 300], "three": [50, 320, 320]}
+    rows = [
+        {"series": "s", "learners": 2, "workers": 2, "b": 8, "run_id": run, "epoch": e, "seconds": 1.0, "images": rate}
+        for run, rates in epochs.items()
+        for e, rate in enumerate(rates, 1)
+    ]
+    (rate,) = series.as_points(pd.DataFrame(rows).assign(began=np.nan), "b", 1.0).images_per_second
+    assert rate == 300  # the median of 100, 300 and 320
+    (rate,) = series.as_points(pd.DataFrame(rows[:2]).assign(began=0.0), "b", 1.0).images_per_second
+    assert rate == 75  # of 50 and 100: with a barrier the first epoch counts
 
 
 def test_without_measured_runs_there_are_no_points(tmp_path: Path) -> None:
