@@ -59,6 +59,8 @@ class Estimate:
         value, low, high = (scale * number for number in (self.value, self.low, self.high))
         if digits is None:
             digits = int(high - low < 5) if unit == "%" else max(0, 2 - int(np.log10(max(abs(value), 1))))
+            if unit != "%" and any(end != 1 and round(end, digits) == 1 for end in (low, high)):
+                digits += 1  # else an interval that leaves out 1 would seem to touch it
         sign = "+" if signed else ""
         shown, least, most = (f"{number:{sign},.{digits}f}".replace("-", "−") for number in (value, low, high))
         dash = " to " if signed or low < 0 else "–"

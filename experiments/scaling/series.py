@@ -27,7 +27,7 @@ def throughputs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_points(rows: pd.DataFrame, batch: str, size: float) -> pd.DataFrame:
-    """What all learners did in the time of the slowest, as plain points: the median over a run's epochs, then over runs.
+    """What all learners did in the time of the slowest, as plain points: a run's median over epochs, then over runs.
 
     No barrier followed the warm-up of earlier jobs of several workers: their first epoch holds a wait, and is left out.
     """

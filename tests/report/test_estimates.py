@@ -19,6 +19,11 @@ def test_estimates_in_words() -> None:
     assert Estimate(1.234, -0.1, 2.5, "interval", 3).text("s") == "1.23 s (three repetitions, −0.10 to 2.50 s)"
 
 
+def test_an_interval_that_leaves_out_one_does_not_seem_to_touch_it() -> None:
+    assert Estimate(0.916, 0.866, 0.9989, "interval", 3).brief("") == "0.916 (0.866–0.999)"
+    assert Estimate(0.916, 0.866, 1.0, "interval", 3).brief("") == "0.92 (0.87–1.00)"
+
+
 def test_a_verdict_needs_an_interval() -> None:
     assert verdict(Estimate(1.1, 1.05, 1.2, "interval", 3), 1.0) == "above"
     assert verdict(Estimate(0.9, 0.8, 0.95, "interval", 3), 1.0) == "below"
