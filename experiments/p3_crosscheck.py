@@ -2,10 +2,10 @@
 
     python experiments/p3_crosscheck.py
 
-Parameters by torch and Keras; operations by torch.utils.flop_counter (2 per multiply-accumulate, biases not counted)
-and fvcore (1 per multiply-accumulate, some element-wise layers counted too); receptive fields by the support of an
-input gradient. fvcore and Keras are optional. Nets are written out in experiments/p3/torch_nets.py, not made from
-`derivations`, so that the two sides are independent.
+Parameters by torch, and those of Keras's and torchvision's own networks; operations by torch.utils.flop_counter (2 per
+multiply-accumulate, biases not counted) and fvcore (1 per multiply-accumulate, some element-wise layers counted too);
+receptive fields by the support of an input gradient. fvcore, Keras and torchvision are optional. Nets are written out
+in experiments/p3/torch_nets.py, not made from `derivations`, so that the two sides are independent.
 """
 
 from __future__ import annotations
@@ -97,6 +97,16 @@ def keras_vgg19() -> dict[str, int]:
     weights = sum(size for dimensions, size in sizes if dimensions > 1)
     biases = sum(size for dimensions, size in sizes if dimensions == 1)
     return {"parameters": weights + biases, "weights": weights, "biases": biases}
+
+
+def torchvision_nets() -> dict[str, dict[str, int]]:
+    """Parameters of torchvision's own nets, untrained; none where it can't be imported."""
+    try:
+        from torchvision import models
+    except (ImportError, RuntimeError):  # RuntimeError: built for another torch
+        return {}
+    with torch.device("meta"):
+        return {"alexnet-torchvision": parameters(models.alexnet()), "vgg19": parameters(models.vgg19())}
 
 
 def gradient_support(layers: list[tuple[int, int]], size: int) -> int:
@@ -197,6 +207,11 @@ def run(max_layers: int, kernels: list[int], results: Path) -> int:
     rows = count_nets(NETS, found["fvcore"])
     if found["keras"]:
         rows += rows_of("vgg19", "keras", keras_vgg19())
+    from_torchvision = torchvision_nets()
+    if not from_torchvision:
+        print("p3_crosscheck: torchvision can't be imported, its counts are left out", file=sys.stderr)
+    for net, counts in from_torchvision.items():
+        rows += rows_of(net, "torchvision", counts)
     rows += receptive_fields(range(1, max_layers + 1), kernels)
     frame = pd.DataFrame(rows).astype({"layers": "Int64", "kernel": "Int64"})
 

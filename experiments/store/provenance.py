@@ -131,7 +131,7 @@ class Code:
 def library_versions(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Versions of Python, and of the libraries that matter to numbers and are loaded."""
     found = {"python": platform.python_version()}
-    for name in ("numpy", "torch", "triton", "tensorflow", "keras", "horovod", "fvcore"):
+    for name in ("numpy", "torch", "torchvision", "triton", "tensorflow", "keras", "horovod", "fvcore"):
         if name in sys.modules:
             module = sys.modules[name]
             found[name] = str(getattr(module, "__version__", None) or importlib.metadata.version(name))

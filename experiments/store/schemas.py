@@ -49,7 +49,12 @@ SCHEMAS: dict[str, pa.Schema] = {
                 "what is counted: parameters = weights + biases (all vectors, BatchNorm's too); macs and flops of a "
                 "forward pass; elementwise, the part of macs outside conv and fc layers; receptive_field",
             ),
-            column("counter", pa.string(), "-", "who counted: derivation, torch, torch.flop_counter, fvcore, keras"),
+            column(
+                "counter",
+                pa.string(),
+                "-",
+                "who counted: derivation, torch, torch.flop_counter, fvcore, keras, torchvision",
+            ),
             column("value", pa.int64(), "count", "the count (pixels for a receptive field)"),
             column("layers", pa.int64(), "layers", "receptive field: number N of stacked convolutions", nullable=True),
             column("kernel", pa.int64(), "pixels", "receptive field: filter size F", nullable=True),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,6 +34,32 @@ def test_fvcore_counts_one_per_mac_and_batchnorm():
     assert p3.fvcore(net, torch.zeros(1, 2, 5, 5)) == {"macs": 2300, "elementwise": 200}
 
 
+def torchvision(monkeypatch, alexnet, vgg19):
+    """A stand-in for torchvision, whose wheel fits only some builds of torch."""
+    models = SimpleNamespace(alexnet=lambda: alexnet, vgg19=lambda: vgg19)
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(__version__="0.99.1", models=models))
+
+
+@pytest.fixture(params=["ImportError", "RuntimeError"])  # the latter: built for another torch
+def no_torchvision(request, monkeypatch, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("torchvision")
+    (folder / "torchvision.py").write_text(f"raise {request.param}('operator torchvision::nms does not exist')")
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+def test_torchvision_counts_its_own_nets(monkeypatch):
+    torchvision(monkeypatch, nn.Linear(4, 2), nn.Conv2d(1, 3, 2))
+    assert p3.torchvision_nets() == {
+        "alexnet-torchvision": {"parameters": 10, "weights": 8, "biases": 2},  # 4·2 + 2
+        "vgg19": {"parameters": 15, "weights": 12, "biases": 3},  # 2·2·1·3 + 3
+    }
+
+
+def test_a_torchvision_that_does_not_fit_counts_nothing(no_torchvision):
+    assert p3.torchvision_nets() == {}
+
+
 @pytest.mark.parametrize(
     ("stack", "side"), [([(3, 1)], 3), ([(5, 1)] * 3, 13), ([(3, 2), (3, 1)], 7), ([(2, 2), (2, 2)], 4)]
 )
@@ -62,7 +89,7 @@ def test_large_nets_have_the_derived_parameters(net):
     assert p3.parameters(model) == {name: expected[name] for name in ("parameters", "weights", "biases")}
 
 
-def test_command_writes_a_run(tmp_path, monkeypatch, capsys):
+def test_command_writes_a_run(tmp_path, monkeypatch, capsys, no_torchvision):
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     monkeypatch.setattr(p3, "NETS", {"inception-reduced": p3.NETS["inception-reduced"]})
     monkeypatch.setattr(p3.importlib.util, "find_spec", lambda name: None)
@@ -74,6 +101,19 @@ def test_command_writes_a_run(tmp_path, monkeypatch, capsys):
     assert frame[frame.net == "stack"].layers.notna().all() and frame[frame.net != "stack"].kernel.isna().all()
     said = capsys.readouterr().err
     assert "fvcore is not installed" in said and "keras is not installed" in said
+    assert "torchvision can't be imported, its counts are left out" in said
+
+
+def test_torchvisions_counts_are_rows_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
+    monkeypatch.setattr(p3, "NETS", {"inception-reduced": p3.NETS["inception-reduced"]})
+    monkeypatch.setattr(p3.importlib.util, "find_spec", lambda name: None)
+    torchvision(monkeypatch, nn.Linear(4, 2), nn.Linear(3, 1))
+    assert p3.main(["--max-layers", "1", "--kernels", "3", "--results", str(tmp_path)]) == 0
+    frame = parquet.read("p3_crosscheck", results=tmp_path)
+    rows = frame[(frame.counter == "torchvision") & (frame.quantity == "parameters")]
+    assert dict(zip(rows.net, rows.value, strict=True)) == {"alexnet-torchvision": 10, "vgg19": 4}
+    assert parquet.runs(tmp_path)[0].provenance.versions["torchvision"] == "0.99.1"
 
 
 def test_bad_arguments_are_one_line_and_exit_2():

@@ -1,11 +1,47 @@
-"""The ResNet-50 that PyTorch learners train where there is no torchvision."""
+"""The ResNet-50 that PyTorch learners train: torchvision's, or where there is none, this project's."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
 import torch
 
 from derivations import imagenet_resnet as derivation
+from experiments.p1 import frameworks
 from experiments.p1.torch_resnet50 import Bottleneck, ResNet50
+
+
+@pytest.fixture
+def learner() -> Any:
+    """One that Horovod has not joined to others; building its network needs none."""
+    made: Any = frameworks.Torch.__new__(frameworks.Torch)
+    made._torch = torch
+    return made
+
+
+def test_torchvisions_is_taken_and_named(learner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = ModuleType("torchvision")
+    module.__version__, theirs = "0.99.1", torch.nn.Linear(2, 3)
+    module.models = SimpleNamespace(resnet50=lambda: theirs)
+    monkeypatch.setitem(sys.modules, "torchvision", module)
+    assert learner._network("resnet50") is theirs
+    assert learner.model == "torchvision 0.99.1 resnet50"
+
+
+@pytest.mark.parametrize("error", ["ImportError", "RuntimeError"])  # the latter: built for another torch
+def test_where_torchvision_fails_to_import_the_row_names_the_fallback(
+    error: str, learner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torchvision.py").write_text(f"raise {error}('operator torchvision::nms does not exist')")
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with torch.device("meta"):
+        assert isinstance(learner._network("resnet50"), ResNet50)
+    assert learner.model == "experiments/p1/torch_resnet50.py"
 
 
 def test_it_has_as_many_parameters_as_derived() -> None:

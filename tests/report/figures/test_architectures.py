@@ -263,14 +263,16 @@ def test_the_cross_checks_tables_say_who_differs_by_how_much() -> None:
         ("alexnet", "parameters", "derivation", 1),
         ("alexnet", "parameters", "torch", PARAMETERS),
         ("vgg19", "parameters", "keras", 143_667_240 + 5),
+        ("alexnet-torchvision", "parameters", "torchvision", 61_100_840),
         ("inception-naive", "flops", "torch.flop_counter", 2 * NAIVE),
         ("inception-naive", "macs", "fvcore", NAIVE - 3),
     )
     table = plain(architectures.tbl_crosscheck_parameters(frame))
-    assert table.splitlines()[0] == "| Net | Derivation | torch | Keras | Verdict |"
-    assert f"| alexnet | {PARAMETERS:,} | {PARAMETERS:,} | – | agree |" in table
-    assert "| vgg19 | 143,667,240 | – | 143,667,245 | Keras +5 |" in table
-    assert "| resnet44 | 661,338 | – | – | not counted |" in table
+    assert table.splitlines()[0] == "| Net | Derivation | torch | Keras | torchvision | Verdict |"
+    assert f"| alexnet | {PARAMETERS:,} | {PARAMETERS:,} | – | – | agree |" in table
+    assert "| alexnet-torchvision | 61,100,840 | – | – | 61,100,840 | agree |" in table
+    assert "| vgg19 | 143,667,240 | – | 143,667,245 | – | Keras +5 |" in table
+    assert "| resnet44 | 661,338 | – | – | – | not counted |" in table
     table = plain(architectures.tbl_crosscheck_operations(frame))
     assert f"| inception-naive | {NAIVE:,} | {2 * NAIVE:,} | {NAIVE - 3:,} | fvcore −3 |" in table
 

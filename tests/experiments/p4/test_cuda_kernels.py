@@ -1,0 +1,226 @@
+"""Every kernel of cuda_kernels.cu against its Triton twin, and both against PyTorch's autograd in double precision.
+
+The kernels run on a GPU alone. The same checks hold Triton's in its interpreter, and a stand-in for the CUDA kernels
+that rounds where they round: so inputs, references, packing and tolerances are tested on every machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only")
+
+from experiments.p4 import cuda_kernels
+from experiments.p4.fused_passes import BLOCK_END, BLOCK_END_TWO, INNER, PLAIN
+from tests.cuda_stand_in import STAND_INS
+from tests.p4_kernels import Bench, assert_alike, backward, bench, by_autograd, forward, forward_in_double
+from tests.p4_runs import needs_gpu
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SIDES = {16: 32, 32: 16, 64: 8}  # of an image in pixels, by channels
+FORWARD = [(channels, normalise, train) for channels in SIDES for normalise in (False, True) for train in (False, True)]
+BACKWARD = [(channels, end) for channels in SIDES for end in (PLAIN, INNER, BLOCK_END, BLOCK_END_TWO)]
+BATCHES = (64, 20 * 64)  # the second has more tiles than a GPU has blocks: each block takes several
+
+# Differences are norms, as shares of the reference's. Rounding to bf16, of 8 significant bits, moves a number by at
+# most 2^-9 of itself. A result has been rounded at most four times on its way: x, y, the output's gradient, and itself.
+# Errors of fp32 sums are nothing beside that, and sums over pixels hold rounded numbers whose errors average out.
+BF16 = 4 * 2**-9
+# Twins round the same numbers. They differ where fp32 sums in another order fall on the other side of a boundary
+# between two bf16 numbers, a whole 2^-8 apart, which one number in a hundred does at most: 2^-8 · √0.01 = 2^-8 / 10.
+TWINS = 2**-8 / 10
+FP32 = 1e-5  # the interpreter's: 2^-24, grown by sums of hundreds of products that partly cancel
+
+
+# ---- on a GPU ------------------------------------------------------------------------------------------------------
+
+
+def twins(on: Bench, kernels: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The same by the CUDA kernels and by Triton's."""
+    assert on.passes.use_cuda and on.passes._has_cuda_twin(on.conv)
+    cuda = kernels()
+    on.passes.use_cuda = False
+    return cuda, kernels()
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.skipif(cuda_kernels.nvcc() is None, reason="nvcc is not installed")
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize(("channels", "normalise", "train"), FORWARD)
+def test_forward_on_a_gpu(channels: int, normalise: bool, train: bool, batch: int) -> None:
+    on = bench(channels, 32, batch, "cuda", torch.bfloat16)
+    want = forward_in_double(on, normalise, train)
+    cuda, by_triton = twins(on, lambda: forward(on, normalise, train))
+    assert_alike(cuda, want, BF16)
+    assert_alike(by_triton, want, BF16)
+    assert_alike(cuda, by_triton, TWINS)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.skipif(cuda_kernels.nvcc() is None, reason="nvcc is not installed")
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize(("channels", "end"), BACKWARD)
+def test_backward_on_a_gpu(channels: int, end: int, batch: int) -> None:
+    on = bench(channels, 32, batch, "cuda", torch.bfloat16)
+    given, want = by_autograd(on, end)
+    cuda, by_triton = twins(on, lambda: backward(on, end, given))
+    assert_alike(cuda, want, BF16)
+    assert_alike(by_triton, want, BF16)
+    assert_alike(cuda, by_triton, TWINS)
+
+
+# ---- anywhere ------------------------------------------------------------------------------------------------------
+
+
+def test_shapes_are_those_of_the_engines_convolutions() -> None:
+    passes = bench(16, 32, 1).passes
+    passes.use_cuda = True
+    with_twin = [conv for conv in passes.layers.all() if passes._has_cuda_twin(conv)]
+    assert {conv.c_in: conv.size for conv in with_twin} == SIDES
+    assert {(conv.c_out, conv.kernel, conv.stride) for conv in with_twin} == {(c, 3, 1) for c in SIDES}
+    for channels, side in SIDES.items():
+        on = bench(channels, 32, 1)
+        assert {(c.c_in, c.c_out, c.size) for c in (on.conv, on.before, on.side)} == {(channels, channels, side)}
+        assert len({on.conv, on.before, on.side}) == 3
+
+
+@pytest.mark.parametrize(("channels", "normalise", "train"), FORWARD)
+def test_tritons_forward_in_its_interpreter(channels: int, normalise: bool, train: bool) -> None:
+    on = bench(channels, 8, 3)
+    assert_alike(forward(on, normalise, train), forward_in_double(on, normalise, train), FP32)
+
+
+@pytest.mark.parametrize(("channels", "end"), BACKWARD)
+def test_tritons_backward_in_its_interpreter(channels: int, end: int) -> None:
+    on = bench(channels, 8, 3)
+    given, want = by_autograd(on, end)
+    assert_alike(backward(on, end, given), want, FP32)
+
+
+# ---- with a stand-in for the CUDA kernels --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of launches, and so behind everything else that leads to one."""
+    monkeypatch.setattr(cuda_kernels, "_call", lambda function, *arguments: STAND_INS[function](*arguments))
+
+
+def with_twin(channels: int) -> Bench:
+    on = bench(channels, 32, 8, dtype=torch.bfloat16)
+    on.passes.use_cuda = True
+    assert on.passes._has_cuda_twin(on.conv)
+    return on
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(("channels", "normalise", "train"), FORWARD)
+def test_tolerance_forward(channels: int, normalise: bool, train: bool) -> None:
+    on = with_twin(channels)
+    assert_alike(forward(on, normalise, train), forward_in_double(on, normalise, train), BF16)
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(("channels", "end"), BACKWARD)
+def test_tolerance_backward(channels: int, end: int) -> None:
+    on = with_twin(channels)
+    given, want = by_autograd(on, end)
+    assert_alike(backward(on, end, given), want, BF16)
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("channels", SIDES)
+def test_wrong_kernels_are_outside_the_tolerance(channels: int) -> None:
+    on = with_twin(channels)
+    given, want = by_autograd(on, BLOCK_END_TWO)
+    forgotten = (replace(given, gamma=0 * given.gamma), replace(given, beta=0 * given.beta))
+    for wrong in (*forgotten, replace(given, add=0 * given.add), replace(given, y=given.y.roll(1, 0))):
+        with pytest.raises(AssertionError, match=r"'weight'|'x'"):
+            assert_alike(backward(on, BLOCK_END_TWO, wrong), want, BF16)
+    side = {name: tensor for name, tensor in want.items() if name.startswith("side")}
+    wrong_side = backward(on, BLOCK_END_TWO, replace(given, side=given.side.flip(0)))
+    with pytest.raises(AssertionError, match="side gamma"):
+        assert_alike({name: wrong_side[name] for name in side}, side, BF16)
+    on.passes.packed.copy_(on.passes.packed.flip(0))  # the order of the other direction
+    with pytest.raises(AssertionError, match="'x'"):
+        assert_alike(backward(on, BLOCK_END_TWO, given), want, BF16)
+    with pytest.raises(AssertionError, match="'y'"):
+        assert_alike(forward(on, True, True), forward_in_double(on, True, True), BF16)
+
+
+def test_a_tile_left_out_is_outside_the_tolerance() -> None:
+    want = {"dx": torch.ones(64 * 32**2, 16)}
+    missing = {"dx": want["dx"].clone()}
+    missing["dx"][-8 * 32 :] = torch.nan  # what is there before a kernel writes
+    with pytest.raises(AssertionError, match="'dx': nan"):
+        assert_alike(missing, want, BF16)
+    most = max(BATCHES[0] * side // 8 for side in SIDES.values())  # tiles, of eight rows
+    assert 1 / most > 9 * TWINS  # what a sum over pixels then lacks beside the twin's
+
+
+# ---- the binding ---------------------------------------------------------------------------------------------------
+
+
+def parameters(function: str) -> dict[str, Any]:
+    """Names and ctypes of a C function's parameters, by the source."""
+    found = re.search(rf'extern "C" int {function}\((.*?)\) {{', cuda_kernels.SOURCE.read_text(), re.DOTALL)
+    assert found is not None
+    kinds: dict[str, Any] = {}
+    for parameter in found[1].split(","):
+        kind, name = parameter.rsplit(maxsplit=1)
+        pointer = "*" in parameter or "cudaStream_t" in kind
+        kinds[name] = ctypes.c_void_p if pointer else {"int": ctypes.c_int, "float": ctypes.c_float}[kind.strip()]
+    return kinds
+
+
+@pytest.mark.parametrize("function", STAND_INS)
+def test_stand_ins_take_the_sources_parameters(function: str) -> None:
+    assert [*inspect.signature(STAND_INS[function]).parameters, "stream"] == list(parameters(function))
+
+
+def test_calls_have_the_sources_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: the library is empty, and its functions only convert what they are given, as ctypes does."""
+
+    def compiler(command: list[Any], **options: Any) -> SimpleNamespace:
+        Path(command[command.index("-o") + 1]).touch()
+        return SimpleNamespace(returncode=0)
+
+    called = []
+
+    class Function:
+        argtypes: tuple[Any, ...] = ()
+
+        def __call__(self, *values: Any) -> int:
+            called.append([kind(value) for kind, value in zip(self.argtypes, values, strict=True)])
+            return 0
+
+    functions = SimpleNamespace(conv_forward=Function(), conv_backward=Function())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cuda_kernels, "nvcc", lambda: "nvcc")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=7))
+    monkeypatch.setattr(cuda_kernels.subprocess, "run", compiler)
+    monkeypatch.setattr(cuda_kernels.ctypes, "CDLL", lambda path: functions)
+    monkeypatch.setattr(cuda_kernels, "library", cuda_kernels.library.__wrapped__)
+    assert cuda_kernels.library() is functions
+    for name in STAND_INS:
+        assert list(getattr(functions, name).argtypes) == list(parameters(name).values())
+    on = with_twin(16)
+    forward(on, True, True)
+    given, _ = by_autograd(on, INNER)
+    backward(on, INNER, given)
+    assert [arguments[-1].value for arguments in called] == [7, 7]
