@@ -47,6 +47,8 @@ def tbl_p1_gpu(runs: pd.DataFrame) -> str | Missing:
         for n in sorted({int(n) for n in jobs.learners}):
             group = jobs[jobs.learners == n]
             on, off = (group[group.allreduce == averaging] for averaging in (True, False))
+            if off.empty and on.wait_share.isna().all():
+                continue  # says nothing of what Horovod adds
             adds = _added(jobs, n).brief(signed=True) if len(on) and len(off) else "–"
             waits = f"{100 * on.wait_share.median():.1f} %" if on.wait_share.notna().any() else "–"
             steps = [f"{1e3 * side.step_seconds.median():.1f}" if len(side) else "–" for side in (on, off)]
