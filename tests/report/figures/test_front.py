@@ -54,3 +54,11 @@ def test_the_sizes_that_ran_are_counted(results: front.Results) -> None:
     assert front.text_ran(replace(results, horovod=jobs, strategy=jobs)) == (
         "Problem 1 ran on 1 and 2 GPUs, Problem 2 at 224 pixels on 2."
     )
+
+
+def test_time_and_cost_stand_together_or_their_runs_are_named(results: front.Results) -> None:
+    made = front.fig_front_cost(results)
+    assert not isinstance(made, Missing)
+    drawn = str(made.to_dict())
+    assert "minutes (log)" in drawn and "US dollars (log)" in drawn and "CPU" not in drawn
+    assert isinstance(front.fig_front_cost(replace(results, strategy=results.strategy.iloc[:0])), Missing)
