@@ -19,7 +19,6 @@ import sys
 from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,14 +32,11 @@ from torch.profiler import ProfilerActivity
 
 from derivations import roofline
 from experiments.cli import RunError, UsageError, exit_status
-from experiments.p4 import augment, cifar10, cuda_kernels, datasets, training
+from experiments.p4 import augment, cifar10, cuda_kernels, datasets, each_m, training
 from experiments.p4.device_speed import bandwidth, now
-from experiments.store import parquet
-from experiments.store.files import RESULTS, check_writable
-from experiments.store.provenance import Code, provenance, timed_id
 
 EXPERIMENT = "p4_kernels"
-DEPTH, ELEMENT_BYTES = 44, 2  # bf16
+ELEMENT_BYTES = 2  # bf16
 LEAST_STEPS = 3
 REPLAYS, WINDOWS = 20, 5
 # Triton's kernels, by the names of their functions, and CUDA's templates, by their last argument.
@@ -126,7 +122,7 @@ def replay_seconds(engine: Any, start: Callable[[], None]) -> float:
 def rows(config: training.Config, steps: list[dict[str, float]], whole: float, speed: float) -> pd.DataFrame:
     """A row for each kernel, columns as in the store."""
     made = []
-    for kernel in roofline.kernels(config.M * config.batch_size, ELEMENT_BYTES, DEPTH):
+    for kernel in roofline.kernels(config.M * config.batch_size, ELEMENT_BYTES, each_m.DEPTH):
         seconds = [step[kernel.name] for step in steps]
         made.append(
             {
@@ -162,7 +158,7 @@ def measure(config: training.Config, data: cifar10.Cifar, steps: int, speed: flo
     profile(engine, 1)  # a profiler's first events may be missing
     start()
     events = profile(engine, steps)
-    expected = {kernel.name: kernel.launches for kernel in roofline.kernels(1, ELEMENT_BYTES, DEPTH)}
+    expected = {kernel.name: kernel.launches for kernel in roofline.kernels(1, ELEMENT_BYTES, each_m.DEPTH)}
     others = sorted({name for name, _ in events if table_name(name) is None})
     return rows(config, by_step(events, expected), whole, speed), others
 
@@ -190,13 +186,8 @@ def table(frame: pd.DataFrame) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--M", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    p.add_argument("--batch-size", type=int, default=64, help="distinct samples in a batch, B (default 64)")
+    each_m.add_options(p)
     p.add_argument("--steps", type=int, default=20, help="that are profiled for each M (default 20)")
-    p.add_argument("--data", choices=("cifar10", "synthetic"), default="cifar10")
-    p.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
-    p.add_argument("--write", action="store_true", help="store the rows of each M when they are done")
-    p.add_argument("--results", type=Path, default=RESULTS, help="where --write stores (default results/)")
     return p
 
 
@@ -208,24 +199,13 @@ def configure(a: Namespace) -> list[training.Config]:
         raise UsageError("the table is of the step with CUDA's kernels; install nvcc, CUDA's compiler")
     if a.steps < LEAST_STEPS:
         raise UsageError(f"--steps must be at least {LEAST_STEPS}, not {a.steps}")
-    if len(set(a.M)) < len(a.M):
-        raise UsageError(f"--M needs different numbers, not {' '.join(map(str, a.M))}")
-    asked = training.Config(
-        a.data, "cutout", 0, a.batch_size, 1, "authors", "bf16", "fused", DEPTH, "cuda", seed=0
-    )  # fmt: skip
-    return [training.resolved(replace(asked, M=m)) for m in a.M]
+    return each_m.configs(a, "bf16", "fused", "cuda")
 
 
 def run(a: Namespace, say: Callable[[str], None]) -> None:
     """Measure, print, and store if asked. Raises UsageError and RunError."""
     configs = configure(a)
-    training.engine_class(configs[0])  # imported now, so that its source is among the code's
-    try:
-        code = Code.now() if a.write else None
-    except RuntimeError as error:
-        raise UsageError(str(error)) from error
-    if a.write:
-        check_writable(a.results / EXPERIMENT)
+    store = each_m.store_for(EXPERIMENT, a, configs[0])
     data = datasets.load(a.data_dir, a.data)
     most = len(data.train_images) // a.batch_size
     if most < max(a.steps, REPLAYS):
@@ -235,18 +215,11 @@ def run(a: Namespace, say: Callable[[str], None]) -> None:
     say(HEADER)
     for config in configs:
         started = datetime.now(UTC)
-        try:
+        with each_m.memory_for(config):
             frame, others = measure(config, data, a.steps, speed)
-        except torch.OutOfMemoryError:
-            raise UsageError(f"--M {config.M} does not fit this GPU's memory; use smaller ones") from None
-        lines = table(frame) + [f"not of the step: {name}" for name in others]
-        for line in lines:
-            say(line)
-        if a.write:
-            settings = vars(config) | {"steps": a.steps}
-            name = timed_id(f"{config.dataset}-M{config.M:02d}", settings)
-            origin = provenance(EXPERIMENT, name, settings, seed=config.seed, device=device, started=started, code=code)
-            say(str(parquet.write(frame, origin, log="\n".join([HEADER, *lines]) + "\n", results=a.results)))
+        log = each_m.shown(HEADER, table(frame) + [f"not of the step: {name}" for name in others], say)
+        if store:
+            say(str(store.write(frame, config, "", {"steps": a.steps}, started, log)))
 
 
 def main(arguments: list[str] | None = None, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> int:

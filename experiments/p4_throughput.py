@@ -35,16 +35,12 @@ import torch
 
 from derivations import roofline
 from experiments.cli import UsageError, check_at_least, check_positive, exit_status
-from experiments.p4 import augment, cifar10, conventional_loop, datasets, training
+from experiments.p4 import augment, cifar10, conventional_loop, datasets, each_m, training
 from experiments.p4.compiled_engine import CompiledEngine
 from experiments.p4.device_speed import bandwidth, now
-from experiments.store import parquet
-from experiments.store.files import RESULTS, check_writable
-from experiments.store.provenance import Code, provenance, timed_id
 
 EXPERIMENT = "p4_throughput"
 CONTENDERS = ("ours", "compiled", "eager", "conventional")
-DEPTH = 44  # conventional_loop.py's net
 WARM_UP_STEPS = 10
 ELEMENT_BYTES = {"bf16": 2, "fp32": 4, "tf32": 4}
 HEADER = (
@@ -109,7 +105,7 @@ def spread(values: tuple[float, float, float], form: str) -> str:
 def traffic(engine: str, precision: str) -> int:
     """Bytes that a step moves for each image."""
     step: roofline.Step = "fused" if engine == "fused" else "conventional"
-    return int(roofline.bytes_per_image(ELEMENT_BYTES[precision], DEPTH, step))
+    return int(roofline.bytes_per_image(ELEMENT_BYTES[precision], each_m.DEPTH, step))
 
 
 def measure(a: Namespace, ours: training.Config, data: cifar10.Cifar, speed: float) -> pd.DataFrame:
@@ -174,17 +170,12 @@ def table(frame: pd.DataFrame) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--M", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    p.add_argument("--batch-size", type=int, default=64, help="distinct samples in a batch, B (default 64)")
+    each_m.add_options(p)
     p.add_argument("--seconds", type=float, default=6.0, help="of each contender's windows at each M (default 6)")
     p.add_argument("--turns", type=int, default=2, help="of each contender at each M (default 2)")
     p.add_argument("--windows", type=int, default=3, help="in a turn (default 3)")
     p.add_argument("--device", default="auto", help="auto | cpu | cuda (default auto)")
     p.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
-    p.add_argument("--data", choices=("cifar10", "synthetic"), default="cifar10")
-    p.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
-    p.add_argument("--write", action="store_true", help="store the windows of each M when they are done")
-    p.add_argument("--results", type=Path, default=RESULTS, help="where --write stores (default results/)")
     return p
 
 
@@ -193,24 +184,13 @@ def configure(a: Namespace) -> list[training.Config]:
     check_at_least(1, a, "windows", "turns")
     check_at_least(0, a, "workers")
     check_positive(a, "seconds")
-    if len(set(a.M)) < len(a.M):
-        raise UsageError(f"--M needs different numbers, not {' '.join(map(str, a.M))}")
-    asked = training.Config(
-        a.data, "cutout", 0, a.batch_size, 1, "authors", "auto", "auto", DEPTH, a.device, seed=0
-    )  # fmt: skip
-    return [training.resolved(replace(asked, M=m)) for m in a.M]
+    return each_m.configs(a, "auto", "auto", a.device)
 
 
 def run(a: Namespace, say: Callable[[str], None]) -> None:
     """Measure, print, and store if asked. Raises UsageError."""
     configs = configure(a)
-    training.engine_class(configs[0])  # imported now, so that its source is among the code's
-    try:
-        code = Code.now() if a.write else None
-    except RuntimeError as error:
-        raise UsageError(str(error)) from error
-    if a.write:
-        check_writable(a.results / EXPERIMENT)
+    store = each_m.store_for(EXPERIMENT, a, configs[0])
     data = datasets.load(a.data_dir, a.data)
     if a.batch_size > len(data.train_images):
         raise UsageError(f"--batch-size {a.batch_size} is more than the {len(data.train_images)} training images")
@@ -220,18 +200,12 @@ def run(a: Namespace, say: Callable[[str], None]) -> None:
     say(HEADER)
     for ours in configs:
         started = datetime.now(UTC)
-        try:
+        with each_m.memory_for(ours):
             frame = measure(a, ours, data, speed)
-        except torch.OutOfMemoryError:
-            raise UsageError(f"--M {ours.M} does not fit this GPU's memory; use smaller ones") from None
-        for line in table(frame):
-            say(line)
-        if a.write:
-            config = vars(ours) | {"seconds": a.seconds, "turns": a.turns, "windows": a.windows, "workers": a.workers}
-            name = timed_id(f"{ours.dataset}-M{ours.M:02d}-{ours.device}", config)
-            origin = provenance(EXPERIMENT, name, config, seed=ours.seed, device=device, started=started, code=code)
-            log = "\n".join([HEADER, *table(frame)]) + "\n"
-            say(str(parquet.write(frame, origin, log=log, results=a.results)))
+        log = each_m.shown(HEADER, table(frame), say)
+        if store:
+            settings = {"seconds": a.seconds, "turns": a.turns, "windows": a.windows, "workers": a.workers}
+            say(str(store.write(frame, ours, f"-{ours.device}", settings, started, log)))
 
 
 def main(arguments: list[str] | None = None, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> int:

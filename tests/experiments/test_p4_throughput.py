@@ -11,7 +11,7 @@ import torch
 
 from derivations import roofline
 from experiments import p4_throughput
-from experiments.p4 import compiled_engine, conventional_loop, datasets, device_speed, training
+from experiments.p4 import compiled_engine, conventional_loop, datasets, device_speed, each_m, training
 from experiments.p4.resnet import seeded
 from experiments.p4.synthetic import synthetic
 from experiments.store import parquet
@@ -29,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conventional_loop, "resnet44", lambda: seeded(14, 0))
     monkeypatch.setattr(conventional_loop, "WARM_UP_STEPS", 1)
     monkeypatch.setattr(compiled_engine, "COMPILER", {"disable": True})
-    monkeypatch.setattr(p4_throughput, "DEPTH", 14)
+    monkeypatch.setattr(each_m, "DEPTH", 14)
     monkeypatch.setattr(p4_throughput, "WARM_UP_STEPS", 1)
     monkeypatch.setattr(device_speed, "COPY_BYTES", {"cpu": 1 << 20})
 
