@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.store.epochs import counted
 from report.commands import command
 from report.estimates import Estimate, estimate, exactly
 from report.used import selects
@@ -77,9 +78,7 @@ def jobs(epochs: pd.DataFrame) -> pd.DataFrame:
     described = [name for name in described if name not in ("rank", "worker", "host", "cores")]
     if epochs.empty:
         return pd.DataFrame(columns=[*described, "version", *RATES, *TIMES, "epochs", "steps", "images"])
-    frame = epochs.assign(version=np.where(epochs.began.isna(), 1, 2))
-    if "workers" in frame:
-        frame = frame[(frame.version > 1) | (frame.workers == 1) | (frame.epoch > 1)]
+    frame = counted(epochs.assign(version=np.where(epochs.began.isna(), 1, 2)))
     averaging = frame.allreduce.astype(bool) if "allreduce" in frame else pd.Series(True, frame.index)
     each = frame.assign(averaging=averaging).groupby(["run_id", "epoch"])
     by_epoch = each.agg(

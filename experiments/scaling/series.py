@@ -29,10 +29,9 @@ def throughputs(frame: pd.DataFrame) -> pd.DataFrame:
 def as_points(rows: pd.DataFrame, batch: str, size: float) -> pd.DataFrame:
     """What all learners did in the time of the slowest, as plain points: a run's median over epochs, then over runs.
 
-    No barrier followed the warm-up of earlier jobs of several workers: their first epoch holds a wait, and is left out.
+    Only epochs that `epochs.counted` keeps count.
     """
-    if "workers" in rows:
-        rows = rows[rows.began.notna() | (rows.workers == 1) | (rows.epoch > 1)]
+    rows = epochs.counted(rows)
     named = rows.assign(per_learner_batch=rows[batch].astype(float))
     keys = ["series", "learners", "per_learner_batch"]
     whole = named.groupby([*keys, "run_id", "epoch"], as_index=False).agg(

@@ -40,6 +40,14 @@ def read(experiment: str, results: Path = RESULTS) -> pd.DataFrame:
     return (pd.concat(whole, ignore_index=True) if whole else newer).reindex(columns=columns)
 
 
+def counted(epochs: pd.DataFrame) -> pd.DataFrame:
+    """The epochs without the first ones of earlier jobs of several workers: no barrier followed the warm-up there, so
+    they hold what a worker waited for the others."""
+    if "workers" not in epochs:
+        return epochs
+    return epochs[epochs.began.notna() | (epochs.workers == 1) | (epochs.epoch > 1)]
+
+
 def derive(rows: pd.DataFrame, experiment: str) -> pd.DataFrame:
     """Epochs from rows of version 2. An epoch lasts from the start of its first step to the end of its last."""
     member, step = MEMBER[experiment], STEP[experiment]

@@ -6,8 +6,10 @@ import altair as alt
 import pandas as pd
 
 from experiments.scaling import published
+from experiments.scaling.series import records
 from report import show
 from report.answers import Answer, Missing
+from report.figures.horovod_runs import rate_text
 from report.figures.scaling_runs import (
     FIT,
     OBSERVED,
@@ -17,8 +19,6 @@ from report.figures.scaling_runs import (
     interval,
     loss_per_doubling,
     mean_errors,
-    rate,
-    records,
     signed,
 )
 
@@ -155,7 +155,7 @@ def text_scaling_more(rows: pd.DataFrame) -> str:
             ahead = [p for p in BEYOND if p > points.learners.max()]
             if points.learners.nunique() < 2 or not ahead:
                 continue
-            each = show.listing(f"{rate(loss_per_doubling(points, p))} images/s on {p}" for p in ahead)
+            each = show.listing(f"{rate_text(loss_per_doubling(points, p))} images/s on {p}" for p in ahead)
             said.append(f"{str(name).removeprefix('Horovod ')} ({size} images each): {each}")
     if not said:
         return "No measured series of GPUs can be extended."
@@ -173,8 +173,8 @@ def tbl_scaling_held(rows: pd.DataFrame) -> str | Missing:
         return NONE
     lines = [
         (
-            *(p.series, batch(p), p.fit_points, p.learners, rate(p.observed)),
-            *(rate(p.predicted) + (f" ({interval(p)})" if interval(p) else ""), signed(p.error)),
+            *(p.series, batch(p), p.fit_points, p.learners, rate_text(p.observed)),
+            *(rate_text(p.predicted) + (f" ({interval(p)})" if interval(p) else ""), signed(p.error)),
         )
         for p in records(points)
     ]

@@ -8,10 +8,12 @@ import altair as alt
 import pandas as pd
 
 from experiments.scaling import prices, published
+from experiments.scaling.series import records
 from report import show
 from report.answers import Answer, Missing
 from report.estimates import word
-from report.figures.scaling_runs import FIT, batch, interval, loss_per_doubling, rate, records, signed
+from report.figures.horovod_runs import rate_text
+from report.figures.scaling_runs import FIT, batch, interval, loss_per_doubling, signed
 from report.figures.strategy_runs import BASES, EPOCHS, IMAGES, duration, k80
 
 NONE = Missing("The projection for the K80", FIT)
@@ -97,7 +99,7 @@ def tbl_scaling_k80(rows: pd.DataFrame) -> str | Missing:
         return NONE
     lines = [
         (
-            *(job.scaling, job.learners, f"{rate(job.rate)} ({interval(job)})", show.percent(job.efficiency, 0)),
+            *(job.scaling, job.learners, f"{rate_text(job.rate)} ({interval(job)})", show.percent(job.efficiency, 0)),
             *(duration(job.ten_seconds), *(f"{cost:.2f}" for cost in costs(job).values())),
         )
         for job in records(found)
@@ -121,9 +123,10 @@ def text_scaling_k80(rows: pd.DataFrame) -> str:
     ruled = loss_per_doubling(seen, two.learners)
     return (
         f"For 8 GPUs of one node, which the fit has not seen, the projection is off by {eight}. For {two.learners:.0f} "
-        f"GPUs in two nodes the same source publishes {rate(two.rate)} images/s, summed by parameter servers; the "
-        f"projection is {rate(weak.rate)} ({signed(weak.rate / two.rate - 1)}), and a constant loss per doubling from "
-        f"{show.listing(f'{p}' for p in seen.learners)} GPUs gives {rate(ruled)} ({signed(ruled / two.rate - 1)})."
+        f"GPUs in two nodes the same source publishes {rate_text(two.rate)} images/s, summed by parameter servers; the "
+        f"projection is {rate_text(weak.rate)} ({signed(weak.rate / two.rate - 1)}), and a constant loss per doubling "
+        f"from {show.listing(f'{p}' for p in seen.learners)} GPUs gives {rate_text(ruled)} "
+        f"({signed(ruled / two.rate - 1)})."
     )
 
 
@@ -154,7 +157,7 @@ def tbl_scaling_prices(rows: pd.DataFrame) -> str:
     lines = [
         (
             *(i, row.device, f"{row.price_usd_per_hour:g}", row.date, row.region),
-            rate(alone * row.price_usd_per_hour / dearest) if alone else None,
+            rate_text(alone * row.price_usd_per_hour / dearest) if alone else None,
         )
         for i, row in enumerate(records(table), 1)
     ]

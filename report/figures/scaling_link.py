@@ -11,9 +11,11 @@ import pandas as pd
 from derivations import scaling
 from experiments.machine.device_names import short_name
 from experiments.scaling.link import fit_link
+from experiments.scaling.series import records
 from report import show
 from report.answers import Answer, Missing
-from report.figures.scaling_runs import FIT, SUMS, batch, between, rate, records, signed
+from report.figures.horovod_runs import rate_text
+from report.figures.scaling_runs import FIT, SUMS, batch, between, signed
 
 EXPOSED, HIDDEN = "link, nothing hidden", "link, backward pass hides"
 LIBRARIES = {"nccl": "NCCL", "gloo": "Gloo"}
@@ -61,7 +63,7 @@ def tbl_scaling_link(rows: pd.DataFrame) -> str | Missing:
     lines = [
         (
             *(f"{p.series.removeprefix('Horovod ')}", batch(p), p.learners),
-            *(rate(p.observed), rate(p.exposed), rate(p.hidden), signed(p.error)),
+            *(rate_text(p.observed), rate_text(p.exposed), rate_text(p.hidden), signed(p.error)),
         )
         for p in records(found.sort_values(["series", "per_learner_batch", "learners"]))
     ]
@@ -180,7 +182,8 @@ def tbl_scaling_links(sums: pd.DataFrame) -> str | Missing:
         worst = max(errors, key=lambda size: abs(errors[size]))
         lines.append(
             (
-                *(link.name, link.learners, rate(1e6 * link.alpha), f"{1e-9 / link.beta:.3g}" if link.beta else None),
+                *(link.name, link.learners, rate_text(1e6 * link.alpha)),
+                f"{1e-9 / link.beta:.3g}" if link.beta else None,
                 f"{link.bus(largest, link.seconds[largest]) / 1e9:.3g}",
                 *(half, f"{signed(errors[worst], 0)} at {binary(worst)}"),
             )

@@ -1,4 +1,4 @@
-"""The scaling model's rows and the timed all-reduces as its figures take them, and how they write numbers."""
+"""The scaling model's rows as its figures take them, and how they write numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from experiments.store import parquet
 from experiments.store.files import RESULTS
+from report.figures.horovod_runs import rate_text
 
 FIT = "python experiments/scaling_fit.py"
 SUMS = "python experiments/allreduce.py --backend nccl --learners 2"
@@ -25,11 +26,6 @@ def load(results: Path = RESULTS) -> pd.DataFrame:
     """The rows of the newest fit."""
     rows = parquet.read("scaling_fit", results)
     return rows[rows.run_id == rows.sort_values("started").run_id.iloc[-1]] if len(rows) else rows
-
-
-def load_sums(results: Path = RESULTS) -> pd.DataFrame:
-    """The all-reduces that were timed by themselves: a row a window."""
-    return parquet.read("allreduce", results)
 
 
 # ---- held-out points -----------------------------------------------------------------------------------------------
@@ -93,21 +89,11 @@ def between(errors: Any, digits: int = 1) -> str:
     return high if low == high else f"{low.removesuffix(' %')} to {high}"
 
 
-def rate(value: float) -> str:
-    """Images per second."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
 def interval(point: Any) -> str | None:
     """A point's 80 % interval; None where the fit has as many parameters as points."""
-    return None if pd.isna(point.low) else f"{rate(point.low)}–{rate(point.high)}"
+    return None if pd.isna(point.low) else f"{rate_text(point.low)}–{rate_text(point.high)}"
 
 
 def batch(point: Any) -> str | None:
     """A learner's images, where they are stated."""
     return None if pd.isna(point.per_learner_batch) else f"{point.per_learner_batch:g}"
-
-
-def records(frame: pd.DataFrame) -> list[Any]:
-    """The frame's rows, with its columns as attributes."""
-    return list(frame.itertuples(index=False))

@@ -18,8 +18,8 @@ from derivations import scaling
 from experiments.scaling import published
 from report import show
 from report.answers import Missing
+from report.figures.horovod_runs import rate_text
 from report.figures.scaling_k80 import NONE, providers
-from report.figures.scaling_runs import rate
 
 LEARNERS = (1, 2, 4, 8, 16, 32, 64)
 NODE = 8  # learners
@@ -118,7 +118,7 @@ def text_scaling_whatif(rows: pd.DataFrame) -> str:
     listed = "; ".join(f"{slider.label}: {values[slider.name]:g}" for slider in SLIDERS)
     return (
         f"The panel starts with ResNet-50 on K80. {listed[0].upper()}{listed[1:]}. With these values, "
-        f"{2 * NODE} learners with {rate(few)} images each would spend half of each step waiting."
+        f"{2 * NODE} learners with {rate_text(few)} images each would spend half of each step waiting."
     )
 
 

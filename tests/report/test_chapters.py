@@ -19,7 +19,7 @@ from report.figures import horovod_costs, horovod_runs, scaling_runs, strategy_b
 
 REPORT = Path(show.__file__).parent
 READERS = [epochs.read, parquet.runs, horovod_runs.load, horovod_costs.load_sums, strategy_runs.load]
-READERS += [strategy_beyond.load_input, scaling_runs.load, scaling_runs.load_sums]
+READERS += [strategy_beyond.load_input, scaling_runs.load]
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 

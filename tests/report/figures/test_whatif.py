@@ -14,6 +14,7 @@ import vl_convert
 from derivations import scaling
 from report import show
 from report.figures import scaling_runs, whatif
+from report.figures.horovod_runs import rate_text
 from tests.scaling_rows import K80, fitted
 
 SETTING = {"price": 0.9, "link": 21.0, "network": 10.0, "batch": 64.0, "gradient": 102.0, "speed": 51.0, "overlap": 0.0}
@@ -114,7 +115,7 @@ def test_the_panel_starts_from_the_projected_jobs() -> None:
     for learners in (1, 2, 4, 8, 16):
         panel = evaluated("throughput", learners, values)
         assert panel == pytest.approx(weak[learners], rel=5e-4)
-        assert scaling_runs.rate(panel) == scaling_runs.rate(weak[learners])
+        assert rate_text(panel) == rate_text(weak[learners])
 
 
 def test_the_first_values_by_hand() -> None:
