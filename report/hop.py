@@ -20,7 +20,8 @@ import altair as alt
 import pandas as pd
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from experiments.store.files import ROOT
+
 ROWS = "report/rows"  # from the book's root
 PROVENANCE = "report/provenance.html"
 NAMED = ("fig_", "tbl_")

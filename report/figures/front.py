@@ -116,7 +116,7 @@ def fig_front_scaling(r: Results) -> alt.TopLevelMixin | Missing:
 
 def fig_front_cost(r: Results) -> alt.TopLevelMixin | Missing:
     """Problem 2's time and cost of ten epochs against the number of learners, on its first GPUs and on the K80."""
-    gpus = [one for one in strategy_runs.headlines(strategy_runs.timed(r.strategy)) if one.unit.iloc[0] != "CPU"]
+    gpus = strategy_runs.on_gpus(r.strategy)
     if not gpus:
         return strategy_costs.fig_p2_cost(r.strategy)  # names the runs that are missing
     both: list[Any] = [strategy.fig_p2_time(gpus[0]), strategy_costs.fig_p2_cost(gpus[0])]

@@ -24,10 +24,10 @@ from report.figures.strategy_runs import (
     each,
     ends,
     first,
-    headlines,
     k80,
     like,
     note,
+    on_gpus,
     place,
     priced,
     rate_text,
@@ -57,7 +57,7 @@ def answer_p2_cost(runs: pd.DataFrame) -> Answer | Missing:
 
     Without jobs of ten whole epochs it is projected from the time of a step.
     """
-    series = [frame for frame in headlines(timed(runs)) if frame.device_kind.iloc[0] == "gpu"]
+    series = on_gpus(runs)
     measured = [whole for frame in series if (whole := ten_epochs(frame)).learners.nunique() > 1]
     used = measured or [frame for frame in series if frame.learners.nunique() > 1]
     if not used:

@@ -146,6 +146,11 @@ def headlines(jobs: pd.DataFrame) -> list[pd.DataFrame]:
     return [frame[frame.series == ordered(frame)[0]] for frame in of_kind if len(frame)]
 
 
+def on_gpus(jobs: pd.DataFrame) -> list[pd.DataFrame]:
+    """The series on GPUs that answers about run times and cost are about."""
+    return [frame for frame in headlines(timed(jobs)) if frame.device_kind.iloc[0] == "gpu"]
+
+
 @selects
 def drawn(jobs: pd.DataFrame) -> pd.DataFrame:
     """Of `shown` all series on GPUs and the first one on cores, in the order of `ordered`."""
