@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
+from experiments.store.files import ROOT
 from report.engine import Book
 
-ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = Book.read(ROOT).chapters
 CITED = re.findall(r"^@\w+\{([^,]+),", (ROOT / "references.bib").read_text(encoding="utf-8"), re.MULTILINE)
 

@@ -13,11 +13,11 @@ import altair as alt
 import pandas as pd
 import pytest
 
+from experiments.store.files import ROOT
 from report import answers, hop, show, used
 from report.answers import Answer, Missing
 from report.engine import Book
 
-ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = {name: (ROOT / name).read_text(encoding="utf-8") for name in Book.read(ROOT).chapters}
 RUNS = pd.DataFrame({"run_id": ["a", "a", "b", "c"], "learners": [1, 1, 2, 4], "rate": [10.0, 12.0, 20.0, 30.0]})
 

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import re
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from experiments.store.files import ROOT
 from report.answers import Answer, Missing
+from tests.figure_functions import OTHERS, functions
 
-REPORT = Path(__file__).resolve().parents[2] / "report"
-# A chapter's modules are named after its subject; the panel of the last has one of its own.
+REPORT = ROOT / "report"
 CHAPTERS = {
+    "p1-horovod.qmd": "horovod",
+    "p2-strategy.qmd": "strategy",
     "p3-architectures.qmd": "architectures",
     "p4-batch-augmentation.qmd": "augmentation",
     "scaling-model.qmd": "scaling",
 }
-OTHERS = {"scaling": ["whatif"]}
-SHOWN = ("fig_", "tbl_", "answer_", "text_", "calculation_", "proof_", "formula_", "sum_")
 # A chapter's parts of the homework, then what goes beyond it.
 HEADINGS = {
+    "p1-horovod.qmd": ["sec-p1-throughput", "sec-p1-scaling", "sec-p1-weak", "sec-p1-hosts", "sec-p1-beyond"],
+    "p2-strategy.qmd": [
+        *("sec-p2-throughput", "sec-p2-time", "sec-p2-cost", "sec-p2-efficiency", "sec-p2-allreduce"),
+        *("sec-p2-communication", "sec-p2-beyond"),
+    ],
     "p3-architectures.qmd": ["sec-p3-alexnet", "sec-p3-vgg", "sec-p3-field", "sec-p3-inception", "sec-p3-beyond"],
     "p4-batch-augmentation.qmd": ["sec-p4-cutout", "sec-p4-baseline", "sec-p4-batch", "sec-p4-beyond"],
     "scaling-model.qmd": [
@@ -31,6 +33,8 @@ HEADINGS = {
     ],
 }
 PARTS = {
+    "p1-horovod.qmd": ["1.1", "1.2", "1.3", "1.4"],
+    "p2-strategy.qmd": ["2.1", "2.2", "2.3", "2.4", "2.5", "2.6"],
     "p3-architectures.qmd": ["3.1", "3.2", "3.3", "3.4a", "3.4b", "3.4c", "3.4d"],
     "p4-batch-augmentation.qmd": ["4.1", "4.2", "4.3"],
     "scaling-model.qmd": ["5.1", "5.2", "5.3"],
@@ -47,21 +51,6 @@ def cells(chapter: str) -> list[str]:
 
 def code(cell: str) -> list[str]:
     return [line for line in cell.splitlines() if line and not line.startswith("#|")]
-
-
-def modules(subject: str) -> list[ModuleType]:
-    own = [path.stem for path in sorted((REPORT / "figures").glob(f"{subject}*.py"))]
-    return [importlib.import_module(f"report.figures.{name}") for name in [*own, *OTHERS.get(subject, [])]]
-
-
-def functions(subject: str, prefixes: tuple[str, ...] = SHOWN) -> dict[str, Any]:
-    """The subject's own public functions whose names start so."""
-    return {
-        name: function
-        for module in modules(subject)
-        for name, function in vars(module).items()
-        if name.startswith(prefixes) and inspect.isfunction(function) and function.__module__ == module.__name__
-    }
 
 
 def made(call: str, names: dict[str, Any]) -> Any:
@@ -82,8 +71,10 @@ def test_every_label_has_its_function_and_every_function_its_cell(chapter: str, 
         called.append(call)
         if label := re.search(r"^#\| label: (\S+)$", cell, re.MULTILINE):
             labelled[label[1].replace("-", "_")] = call
-    assert labelled and labelled == {name: name for name in functions(subject, ("fig_", "tbl_"))}
+    assert labelled and labelled == {name: name for name in functions(subject, "fig_", "tbl_")}
     assert sorted(set(called)) == sorted(functions(subject))
+    said = ("answer_", "text_")
+    assert sorted(name for name in called if name.startswith(said)) == sorted(functions(subject, *said))
 
 
 @each

@@ -7,16 +7,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from derivations import scaling
+from experiments.store.files import ROOT
 from report.engine import Book, render
 from report.figures import whatif
 
-ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = Book.read(ROOT).chapters
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from typing import Any
 
 import pandas as pd
@@ -11,61 +10,24 @@ import pytest
 
 from experiments.store.files import ROOT
 from report.answers import Answer, Missing
-from report.figures import horovod, horovod_costs, horovod_gpu, horovod_hosts, horovod_runs
+from report.figures import horovod, horovod_costs, horovod_runs
+from tests.figure_functions import functions
 from tests.frames import H100, p1
 from tests.p1_runs import BOTH, NO_SUMS, NONE, TWO_HOSTS, cores, data, gpus, lines, runs, text, two_hosts
 
-MODULES = [horovod, horovod_costs, horovod_gpu, horovod_hosts, horovod_runs]
 CHAPTER = (ROOT / "report" / "p1-horovod.qmd").read_text(encoding="utf-8")
-CELLS = re.findall(r"^```\{python\}\n(.*?)^```$", CHAPTER, re.DOTALL | re.MULTILINE)
 # ---- the chapter ---------------------------------------------------------------------------------------------------
 
 
-def shown_by(prefixes: tuple[str, ...]) -> dict[str, Any]:
-    """The modules' own public functions whose names start so."""
-    return {
-        name: function
-        for module in MODULES
-        for name, function in vars(module).items()
-        if name.startswith(prefixes) and inspect.isfunction(function) and function.__module__ == module.__name__
-    }
-
-
-def test_every_label_has_its_function_and_every_function_its_cell() -> None:
-    labelled = {}
-    for cell in CELLS:
-        if label := re.search(r"^#\| label: (\S+)$", cell, re.MULTILINE):
-            labelled[label[1].replace("-", "_")] = re.findall(r"horovod\w*\.(\w+)[,)]", cell)
-    assert labelled and labelled == {name: [name] for name in shown_by(("fig_", "tbl_"))}
-    called = re.findall(r"horovod\w*\.((?:answer|text)_\w+)[,)]", CHAPTER)
-    assert sorted(called) == sorted(shown_by(("answer_", "text_")))
-
-
 def test_answers_name_labels_of_the_chapter() -> None:
-    for name, function in shown_by(("answer_",)).items():
+    for name, function in functions("horovod", "answer_").items():
         found = function(BOTH if name != "answer_p1_hosts" else TWO_HOSTS)
         assert f"#| label: {found.figure}\n" in CHAPTER
 
 
-def test_a_cell_is_one_call_and_code_a_small_part() -> None:
-    code = [[line for line in cell.splitlines() if line and not line.startswith("#|")] for cell in CELLS]
-    assert all(len(lines) == 1 and lines[0].startswith("show.result(") for lines in code[1:])
-    assert sum(map(len, code)) <= 0.15 * len(CHAPTER.splitlines())
-
-
-def test_headings_follow_the_homeworks_numbering() -> None:
-    assert re.findall(r"^## .*\{#(\S+)\}$", CHAPTER, re.MULTILINE) == [
-        "sec-p1-throughput",
-        "sec-p1-scaling",
-        "sec-p1-weak",
-        "sec-p1-hosts",
-        "sec-p1-beyond",
-    ]
-
-
-@pytest.mark.parametrize("name", sorted(shown_by(("fig_", "tbl_", "answer_"))))
+@pytest.mark.parametrize("name", sorted(functions("horovod", "fig_", "tbl_", "answer_")))
 def test_without_runs_the_command_that_makes_them_is_named(name: str) -> None:
-    function = shown_by(("fig_", "tbl_", "answer_"))[name]
+    function = functions("horovod", "fig_", "tbl_", "answer_")[name]
     found = function(NONE, NO_SUMS) if len(inspect.signature(function).parameters) == 2 else function(NONE)
     assert isinstance(found, Missing) and found.command.startswith("python experiments/p1_horovod.py")
 
@@ -284,7 +246,7 @@ def test_the_list_of_jobs_keeps_apart_what_may_not_be_pooled() -> None:
 
 def test_the_stored_runs_can_be_shown() -> None:
     stored, stored_sums = horovod_runs.load(), horovod_costs.load_sums()
-    for name, function in shown_by(("fig_", "tbl_", "answer_", "text_")).items():
+    for name, function in functions("horovod", "fig_", "tbl_", "answer_", "text_").items():
         both = len(inspect.signature(function).parameters) == 2
         found = function(stored, stored_sums) if both else function(stored)
         assert found is not None, name

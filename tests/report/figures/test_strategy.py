@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -14,21 +12,16 @@ from experiments.store.files import ROOT
 from report.answers import Answer, Missing
 from report.figures import (
     strategy,
-    strategy_beyond,
     strategy_charts,
-    strategy_costs,
-    strategy_efficiency,
-    strategy_reductions,
     strategy_runs,
 )
 from report.figures.strategy_runs import k80, ordered, shown, ten_epochs
+from tests.figure_functions import functions
 from tests.frames import H100, NOTHING
 from tests.p1_runs import data, lines, text
 from tests.p2_runs import BOTH, CORES, GPUS, K80, NONE, TWO_HOSTS, VERSION_1, core, job, repeated, runs, ten
 
-MODULES = [strategy, strategy_beyond, strategy_costs, strategy_efficiency, strategy_reductions]
 CHAPTER = (ROOT / "report" / "p2-strategy.qmd").read_text(encoding="utf-8")
-CELLS = re.findall(r"^```\{python\}\n(.*?)^```$", CHAPTER, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)
@@ -39,38 +32,9 @@ def hand_made_k80(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- the chapter ---------------------------------------------------------------------------------------------------
 
 
-def shown_by(*prefixes: str) -> dict[str, Callable[..., Any]]:
-    """The modules' own public functions whose names start so."""
-    return {
-        name: function
-        for module in MODULES
-        for name, function in vars(module).items()
-        if name.startswith(prefixes) and inspect.isfunction(function) and function.__module__ == module.__name__
-    }
-
-
-def test_every_label_has_its_function_and_every_function_its_cell() -> None:
-    labelled = {}
-    for cell in CELLS:
-        if label := re.search(r"^#\| label: (\S+)$", cell, re.MULTILINE):
-            labelled[label[1].replace("-", "_")] = re.findall(r"strategy\w*\.(\w+)[,)]", cell)
-    assert labelled and labelled == {name: [name] for name in shown_by("fig_", "tbl_")}
-    called = re.findall(r"strategy\w*\.((?:answer|text)_\w+)[,)]", CHAPTER)
-    assert sorted(called) == sorted(shown_by("answer_", "text_"))
-
-
-def test_a_cell_is_one_call_and_code_a_small_part() -> None:
-    code = [[line for line in cell.splitlines() if line and not line.startswith("#|")] for cell in CELLS]
-    assert all(len(own) == 1 and own[0].startswith("show.result(") for own in code[1:])
-    assert sum(map(len, code)) <= 0.15 * len(CHAPTER.splitlines())
-
-
-def test_headings_follow_the_homeworks_numbering() -> None:
-    parts = ["throughput", "time", "cost", "efficiency", "allreduce", "communication", "beyond"]
-    headings = re.findall(r"^## .*\{#(\S+)\}$", CHAPTER, re.MULTILINE)
-    assert headings == [f"sec-p2-{part}" for part in parts]
-    answers = re.findall(r"answer_p2_(\w+)[,)]", CHAPTER)
-    assert answers == parts[:6]
+def test_answers_stand_under_their_headings() -> None:
+    headings = re.findall(r"^## .*\{#sec-p2-(\S+)\}$", CHAPTER, re.MULTILINE)
+    assert re.findall(r"answer_p2_(\w+)[,)]", CHAPTER) == headings[:6]
 
 
 def test_answers_name_labels_of_the_chapter_and_parts_of_the_homework() -> None:
@@ -78,20 +42,24 @@ def test_answers_name_labels_of_the_chapter_and_parts_of_the_homework() -> None:
         job([1.0], 2, strategy="multiworker", all_reduce=None, communication=c, workers=2) for c in ("auto", "nccl")
     ]
     reductions = [job([1.0], 2, all_reduce=how) for how in ("nccl", "hierarchical")]
-    found = [function(runs(*GPUS, *CORES, *exchanges, *reductions)) for function in shown_by("answer_").values()]
+    found = [
+        function(runs(*GPUS, *CORES, *exchanges, *reductions)) for function in functions("strategy", "answer_").values()
+    ]
     assert sorted(answer.part for answer in found) == ["2.1", "2.2", "2.3", "2.4", "2.5", "2.6"]
     assert all(f"#| label: {answer.figure}\n" in CHAPTER for answer in found)
 
 
-@pytest.mark.parametrize("name", sorted({*shown_by("fig_", "tbl_", "answer_")} - {"tbl_p2_k80", "tbl_p2_input"}))
+@pytest.mark.parametrize(
+    "name", sorted({*functions("strategy", "fig_", "tbl_", "answer_")} - {"tbl_p2_k80", "tbl_p2_input"})
+)
 def test_without_runs_the_command_that_makes_them_is_named(name: str) -> None:
-    found = shown_by("fig_", "tbl_", "answer_")[name](NONE)
+    found = functions("strategy", "fig_", "tbl_", "answer_")[name](NONE)
     assert isinstance(found, Missing) and "python experiments/p2_strategy.py " in found.command
 
 
-@pytest.mark.parametrize("name", sorted(shown_by("text_")))
+@pytest.mark.parametrize("name", sorted(functions("strategy", "text_")))
 def test_without_runs_a_text_is_none_or_short(name: str) -> None:
-    found = shown_by("text_")[name](NONE)
+    found = functions("strategy", "text_")[name](NONE)
     assert isinstance(found, Missing) or len(found) < 400
 
 
@@ -312,7 +280,7 @@ def test_the_list_of_jobs_keeps_apart_what_may_not_be_pooled() -> None:
 def test_the_stored_runs_can_be_shown() -> None:
     found = strategy_runs.load()
     assert len(found) and not found.series.isna().any() and len(ten_epochs(found))
-    for name, function in shown_by("answer_", "fig_", "tbl_", "text_").items():
+    for name, function in functions("strategy", "answer_", "fig_", "tbl_", "text_").items():
         if name not in ("tbl_p2_k80", "tbl_p2_input"):
             assert function(found) is not None
 
