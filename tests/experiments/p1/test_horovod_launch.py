@@ -174,15 +174,20 @@ def stand_in(folder: Path, kind: str) -> None:
     script.chmod(0o755)
 
 
-@pytest.mark.horovod
-@pytest.mark.parametrize("launcher", horovod_launch.LAUNCHERS)
-def test_every_launcher_starts_learners_and_names_the_one_that_dies(
-    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins of srun and mpirun come first on PATH; learners find the project."""
     for kind in ("srun", "mpirun"):
         stand_in(tmp_path, kind)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(horovod_launch.Path(horovod_launch.__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(horovod_launch.__file__).parents[2]))
+
+
+@pytest.mark.horovod
+@pytest.mark.parametrize("launcher", horovod_launch.LAUNCHERS)
+def test_every_launcher_starts_learners_and_names_the_one_that_dies(
+    launcher: str, tmp_path: Path, stand_ins: None
+) -> None:
     script = tmp_path / "learner.py"
     script.write_text(LEARNER)
     said: list[str] = []
@@ -196,12 +201,8 @@ def test_every_launcher_starts_learners_and_names_the_one_that_dies(
 @pytest.mark.horovod
 @pytest.mark.parametrize("launcher", horovod_launch.LAUNCHERS)
 def test_a_stopped_learner_ends_the_job_of_every_launcher(
-    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_ins: None
 ) -> None:
-    for kind in ("srun", "mpirun"):
-        stand_in(tmp_path, kind)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(Path(horovod_launch.__file__).parents[2]))
     monkeypatch.setenv("SLURM_PROCID", "0")  # as in a batch script, from which launchers have it
     script = tmp_path / "learner.py"
     script.write_text(LEARNER.replace("os.getpid(), 9", "os.getpid(), 19"))
