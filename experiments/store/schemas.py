@@ -165,7 +165,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             column("series", pa.string(), "-", "a measured or published curve, or a job of the homework"),
             column("network", pa.string(), "-", "the network trained"),
-            column("method", pa.string(), "-", "curve | choice, … | borrowed | link, … | bytes per … | homework"),
+            column(
+                "method", pa.string(), "-", "curve | choice, … | borrowed | link, … | bytes per … | homework | ahead"
+            ),
             column("role", pa.string(), "-", "fitted | chosen on (the form was) | held out (not seen) | projected"),
             column("learners", pa.int64(), "learners", "p, GPUs or processes that train together"),
             column("per_learner_batch", pa.float64(), "images", "b, where the source states it", nullable=True),
@@ -195,6 +197,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
 }
+# Predictions of sizes that were not run yet; role: fitted | projected, method: ahead.
+SCHEMAS["scaling_ahead"] = SCHEMAS["scaling_fit"]
 
 # What older files of an experiment have instead, by its version; the newest is counted on from these.
 EARLIER = {("p1_horovod", 1): P1_EPOCHS, ("p2_strategy", 1): P2_EPOCHS}
