@@ -277,7 +277,10 @@ class Worker:
         return digests.pop()
 
     def all_gather_bytes(self, mine: bytes) -> list[bytes]:
-        """What all workers give, by rank; a collective, so all have to call it, and none returns before all have."""
+        """What all workers give, in TensorFlow's order of them; all have to call it, and none returns before all have.
+
+        TensorFlow sorts workers by their name as text: of more than ten, worker 10 comes before worker 2.
+        """
         if self.job.workers == 1:
             return [mine]
         blocks = self._all_gather_block(len(mine).to_bytes(HEADER, "big") + mine[: BLOCK - HEADER])

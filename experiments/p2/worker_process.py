@@ -85,7 +85,8 @@ def run_worker(
         worker, set_up, epochs = train(job, data, rank, watch, clock, say)
         mine = {"rank": rank, "digest": worker.digest(), "set_up": set_up, "epochs": epochs}
         mine |= {"parameters": worker.parameters, "gradient_bytes": worker.gradient_bytes}
-        reports = [json.loads(text) for text in worker.all_gather_bytes(json.dumps(mine).encode())]
+        gathered = [json.loads(text) for text in worker.all_gather_bytes(json.dumps(mine).encode())]
+        reports = sorted(gathered, key=lambda report: report["rank"])
         if len({report["digest"] for report in reports}) > 1:
             raise RuntimeError("the workers end with different weights, so their gradients were not summed")
     except Exception as error:
