@@ -110,7 +110,14 @@ def homework(jobs: pd.DataFrame) -> pd.DataFrame:
     """The homework's ten jobs: default all-reduce, or AUTO; 64 images a learner, or 256 in all."""
     default = (jobs.strategy == "mirrored") & (jobs.all_reduce == "default")
     automatic = (jobs.strategy == "multiworker") & (jobs.communication == "auto")
-    return jobs[(default | automatic) & (jobs.base == jobs.scaling.map(BASES))]
+    return in_both(jobs[(default | automatic) & (jobs.base == jobs.scaling.map(BASES))])
+
+
+def in_both(jobs: pd.DataFrame) -> pd.DataFrame:
+    """With 4 learners weak scaling's job is strong scaling's: 64 images a learner, 256 in all. It stands in both."""
+    shared = jobs[(jobs.per_learner_batch == BASES["weak"]) & (jobs.effective_batch == BASES["strong"])]
+    other = shared.scaling.map({"weak": "strong", "strong": "weak"})
+    return pd.concat([jobs, shared.assign(scaling=other, base=other.map(BASES))]) if len(shared) else jobs
 
 
 @selects
