@@ -206,6 +206,14 @@ def test_throughput_is_drawn_by_series_with_the_k80_beside() -> None:
     assert {row["basis"] for row in drawn if row["panel"] != strategy_charts.K80_PANEL} == {"measured"}
 
 
+def test_a_panel_says_which_scaling_is_on_several_hosts() -> None:
+    found = runs(core([2.0]), core([8.0], 16), core([8.0], 1, "strong"), core([4.0], 16, "strong", **TWO_HOSTS))
+    titles = {
+        row["panel"].replace("\n", " ") for row in data(strategy.fig_p2_throughput(found)) if row["basis"] == "measured"
+    }
+    assert titles == {"CPU, MultiWorker, 32 px; strong, 16 on 2 emulated hosts, 10 Gbit/s"}
+
+
 # ---- 2.2 -----------------------------------------------------------------------------------------------------------
 
 
