@@ -104,21 +104,15 @@ def answer_p2_throughput(runs: pd.DataFrame) -> Answer | Missing:
             few, many = ends(one)
             growths.append(ratio(one, of=at(many), to=at(few)))
             rates = f"{rate_text(like(one, few).rate.median())} to {rate_text(like(one, many).rate.median())} images/s"
-            parts.append(f"by {growths[-1].brief('')} with {scaling} scaling ({rates})")
+            far = f" on {over(many)}" if many.hosts > 1 else ""
+            parts.append(f"by {growths[-1].brief('')} with {scaling} scaling{far} ({rates})")
         few, many = ends(frame)
         texts.append(
-            f"On {place(few)}, going {_sizes(frame)} multiplies throughput {' and '.join(parts)}; the ideal is "
-            f"{many.learners / few.learners:g}."
+            f"On {place(few)}, going from {few.learners} to {many.learners} learners multiplies throughput "
+            f"{' and '.join(parts)}; the ideal is {many.learners / few.learners:g}."
         )
     sentence = " ".join([*texts, note(growths)])
     return Answer("2.1", sentence, devices(series), sum(map(len, series)), "measured", "fig-p2-throughput")
-
-
-def _sizes(one: pd.DataFrame) -> str:
-    """From where to where an answer goes: from 1 to 16 learners (2 emulated hosts)."""
-    few, many = ends(one)
-    far = f" ({over(many)})" if many.hosts > 1 else ""
-    return f"from {few.learners} to {many.learners} learners{far}"
 
 
 def fig_p2_throughput(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:

@@ -7,15 +7,17 @@ import pandas as pd
 
 from report import show
 from report.answers import Answer, Missing
-from report.comparisons import ratio, relative
+from report.comparisons import length, ratio, relative, series
 from report.figures.strategy_charts import COLUMNS, curves, of_k80
 from report.figures.strategy_runs import (
     AXIS,
     MADE_BY,
+    ON_GPUS,
     at,
     devices,
     ends,
     headlines,
+    homework,
     like,
     median_range,
     milliseconds,
@@ -109,6 +111,25 @@ def tbl_p2_efficiency(runs: pd.DataFrame) -> str | Missing:
         )  # fmt: skip
     headers = ["Run on", "N", "t(N) (ms)", INCREASE, EFFICIENCY, "Interval", "Runs"]
     return table(lines, headers, "lrrrrrr", Missing("Weak scaling from one learner", MADE_BY))
+
+
+def tbl_p2_goes(runs: pd.DataFrame) -> str | Missing:
+    """The increase of an iteration's time on GPUs at 224 px in every go that has it, not only in the one shown."""
+    jobs = homework(runs)
+    jobs = jobs[(jobs.device_kind == "gpu") & (jobs.scaling == "weak") & (jobs.image_size == 224)]
+    lines = []
+    for one in sorted(series(jobs, AXIS), key=lambda one: one.started.min()):
+        few, _ = ends(one)
+        if few.learners > 1:
+            continue
+        for _, many in one[one.learners > few.learners].drop_duplicates(AXIS).iterrows():
+            estimate = ratio(one, of=at(many), to=at(few), value="step_seconds")
+            lines.append(
+                (f"{few.allocation}, {pd.Timestamp(few.started).date()}", length(few.to_dict()), many.learners,
+                 f"{estimate.value:.2f}", within(estimate.low, estimate.high), estimate.repetitions)
+            )  # fmt: skip
+    headers = ["Allocation", "Job", "N", INCREASE, "Interval", "Runs"]
+    return table(lines, headers, "llrrrr", Missing("Weak scaling on GPUs at 224 px", ON_GPUS))
 
 
 def text_p2_unpaired(runs: pd.DataFrame) -> str:

@@ -114,24 +114,31 @@ def homework(jobs: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_both(jobs: pd.DataFrame) -> pd.DataFrame:
-    """With 4 learners weak scaling's job is strong scaling's: 64 images a learner, 256 in all. It stands in both."""
-    shared = jobs[(jobs.per_learner_batch == BASES["weak"]) & (jobs.effective_batch == BASES["strong"])]
-    other = shared.scaling.map({"weak": "strong", "strong": "weak"})
-    return pd.concat([jobs, shared.assign(scaling=other, base=other.map(BASES))]) if len(shared) else jobs
+    """With 4 learners weak scaling's job is strong scaling's: 64 images a learner, 256 in all. It stands in both, and
+    `shared` marks it. A frame that has this column is returned as it is: its jobs were asked for before."""
+    if "shared" in jobs:
+        return jobs
+    jobs = jobs.assign(shared=(jobs.per_learner_batch == BASES["weak"]) & (jobs.effective_batch == BASES["strong"]))
+    other = jobs[jobs.shared]
+    scaling = other.scaling.map({"weak": "strong", "strong": "weak"})
+    return pd.concat([jobs, other.assign(scaling=scaling, base=scaling.map(BASES))])
 
 
 @selects
 def shown(jobs: pd.DataFrame) -> pd.DataFrame:
-    """The homework's jobs that form series of at least two sizes, each from one allocation (`comparisons.main`)."""
-    found = comparisons.main(homework(jobs), [*AXIS, "scaling", "base"])
-    if found.empty:
-        return found
+    """The homework's jobs that form series of at least two sizes, weak and strong scaling each from one allocation
+    (`comparisons.main`)."""
+    asked = homework(jobs)
+    found = [comparisons.main(own, AXIS) for _, own in asked.groupby("scaling")]
+    if not found:
+        return asked
     # Runs whose host had other settings are another series of the same name: of those, too, one is shown.
-    where = ["series", "allocation", "device", "environment"]
-    rank = found.groupby(where, as_index=False).agg(sizes=("learners", "nunique"), started=("started", "max"))
-    best = rank.sort_values(["sizes", "started"], ascending=False).drop_duplicates("series")
-    found = found.merge(best[best.sizes > 1][where], on=where)
-    return found.sort_values(["series", "scaling", "learners", "repeat"]).reset_index(drop=True)
+    whole = pd.concat(found)
+    where = ["series", "scaling", "allocation", "device", "environment"]
+    rank = whole.groupby(where, as_index=False).agg(sizes=("learners", "nunique"), started=("started", "max"))
+    best = rank.sort_values(["sizes", "started"], ascending=False).drop_duplicates(["series", "scaling"])
+    kept = whole.merge(best[best.sizes > 1][where], on=where)
+    return kept.sort_values(["series", "scaling", "learners", "repeat"]).reset_index(drop=True)
 
 
 def ordered(frame: pd.DataFrame) -> list[str]:
