@@ -102,8 +102,9 @@ def made(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Made]
     """What a chapter's function makes of its arguments; of `Both`, of each of the reader's results and the committed
     ones. Answers stay apart, charts and tables stand above each other in one."""
     given = [argument for argument in arguments if isinstance(argument, Both)]
-    if not given:
-        return [_make("", function, arguments)]
+    committed = tuple(a.committed if isinstance(a, Both) else a for a in arguments)
+    if not given or function.__name__.startswith("text_"):  # prose around the committed figures
+        return [_make("", function, committed)]
     found = []
     for name in given[0].own:
         part = tuple(a.own[name] if isinstance(a, Both) else a for a in arguments)
@@ -111,7 +112,7 @@ def made(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Made]
             found.append(_make(name, function, part))
         except Incomparable as error:  # a reader's first runs are seldom a whole series
             found.append(Made(name, Missing(str(error), error.command or "python experiments/measure.py"), []))
-    found.append(_make(COMMITTED, function, tuple(a.committed if isinstance(a, Both) else a for a in arguments)))
+    found.append(_make(COMMITTED, function, committed))
     if function.__name__.startswith("answer_"):
         return found
     whole = [one for one in found if not isinstance(one.what, Missing)]

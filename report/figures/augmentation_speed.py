@@ -6,6 +6,7 @@ Everything here is a time or a rate, so it is compared within one allocation onl
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import altair as alt
