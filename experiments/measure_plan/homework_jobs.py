@@ -216,6 +216,7 @@ def _augmentation(machine: Machine) -> tuple[list[Job], list[LeftOut]]:
     macs = float(cifar_resnet.counts().macs)
     for m in TRAINED_M:
         seconds = 60 + 100 * 50_000 * m * macs * FLOP / speed
-        words = ("experiments/p4_cutout.py", "--M", str(m), "--resume")
+        kind = ("--augment", "basic") if m == 1 else ()
+        words = ("experiments/p4_cutout.py", "--M", str(m), *kind, "--resume")
         jobs.append(Job(4, f"ResNet-44, M = {m}", ("4.2" if m == 1 else "4.3",), words, seconds, f"trained M{m}", None))
     return jobs, []
