@@ -224,9 +224,12 @@ def _pieces(terminal: int) -> Iterator[str]:
         except OSError:  # how Linux says that nobody writes there any more
             data = b""
         if not data:
+            if rest:
+                yield rest.decode(errors="replace").strip()
             return
         *whole, rest = re.split(rb"[\r\n]+", rest + data)
-        yield from (line.decode(errors="replace").strip() for line in whole)
+        unended = [rest] if BAR.search(rest.decode(errors="replace")) else []  # a bar that waits for its next step
+        yield from (line.decode(errors="replace").strip() for line in [*whole, *unended])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -45,7 +45,7 @@ class Machine:
 
     def text(self) -> str:
         """One line."""
-        what = f"{self.devices} × {self.name}" if self.device == "gpu" else f"{self.cores} cores of an {self.name}"
+        what = f"{self.devices} × {self.name}" if self.device == "gpu" else f"{self.cores} cores, {self.name}"
         data = ", ".join(self.data) or "none: images are synthetic"
         return f"{what}; {', '.join(self.installed) or 'neither TensorFlow nor PyTorch'}; data: {data}"
 
