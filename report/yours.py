@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair as alt
+import pandas as pd
 
 from experiments.cli import UsageError
 from experiments.machine.device_names import short_name
@@ -108,6 +109,7 @@ def made(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Made]
     found = []
     for name in given[0].own:
         part = tuple(a.own[name] if isinstance(a, Both) else a for a in arguments)
+        name = f"{name}, synthetic images" if _synthetic(part) else name
         try:
             found.append(_make(name, function, part))
         except Incomparable as error:  # a reader's first runs are seldom a whole series
@@ -119,6 +121,12 @@ def made(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Made]
     if len(whole) < 2 or not all(isinstance(one.what, str | alt.TopLevelMixin) for one in whole):
         return [(whole or found)[-1]._replace(whose="")]
     return [Made("", _joined(whole), sorted({run for one in whole for run in one.runs}))]
+
+
+def _synthetic(arguments: tuple[Any, ...]) -> bool:
+    """Whether runs on made-up images stand in for those on a data set."""
+    frames = [a for a in arguments if isinstance(a, pd.DataFrame) and "dataset" in a]
+    return any((frame.dataset == "synthetic").any() for frame in frames)
 
 
 def _make(whose: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Made:

@@ -76,6 +76,8 @@ def text_machine_runs(own: Own) -> str:
     where = len({run.where for run in found})
     first, last = min(run.started for run in found), max(run.ended for run in found)
     text = f"{len(found)} runs from {where} allocation{'s' * (where > 1)}, {first:%Y-%m-%d %H:%M} to {last:%H:%M} UTC."
+    if any(run.config.get("dataset") == "synthetic" for run in found):
+        text += " The images of Problem 2 or 4 are synthetic, in place of the data set."
     return " ".join(filter(None, [text, yours.other_version(own.folder)]))
 
 

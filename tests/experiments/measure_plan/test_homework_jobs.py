@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from experiments.measure_plan.homework_jobs import Job, LeftOut, plan
 from experiments.measure_plan.survey import Speed
@@ -79,12 +80,11 @@ def test_commands_are_what_the_scripts_understand() -> None:
     for machine in (LAPTOP, TWO_GPUS):
         for job in plan(machine, [1, 2])[0]:
             words = job.arguments(Path("somewhere"))[1:]
+            configs: list[Any] = [None]
             if job.experiment == "p1_horovod":
-                configs, _ = horovod_options.series(horovod_options.arguments("").parse_args(words))
+                configs = horovod_options.series(horovod_options.arguments("").parse_args(words))[0]
             elif job.experiment == "p2_strategy":
-                configs = strategy_options.series(strategy_options.arguments("").parse_args(words))
-            else:
-                continue
+                configs = [*strategy_options.series(strategy_options.arguments("").parse_args(words))]
             assert len(configs) == 1, job.command(Path("somewhere"))
 
 
