@@ -10,10 +10,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(C
 ARGS ?=
 TENSORFLOW ?= tensorflow-cpu>=2.18
 
-.PHONY: report test test-all check horovod clean
+.PHONY: report measure test test-all check horovod clean
 
+# RESULTS=DIR (or DIR:DIR2) shows your own results beside the committed ones, PRICE= what an hour of a device costs (USD).
 report: $(VENV)/report.installed
-	$(BIN)/python -m report $(ARGS)
+	$(if $(RESULTS),DLPERF_RESULTS='$(RESULTS)') $(if $(PRICE),DLPERF_PRICE='$(PRICE)') $(BIN)/python -m report $(ARGS)
+
+# The jobs of the homework that this machine can do, into my-results/: make measure ARGS='--dry-run'
+measure: $(VENV)/distributed.installed
+	$(BIN)/python experiments/measure.py $(ARGS)
 
 # All but what needs Horovod, or minutes.
 test: $(VENV)/test.installed $(VENV)/tensorflow.installed check

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from experiments.cli import UsageError
+from report import yours
 from report.engine import Book, BookError, render
 
 QUARTO = (1, 10)  # the first version that renders a book to html and typst
@@ -48,6 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Quarto 1.10 or newer is needed, but {found} on PATH; {remedy}", file=sys.stderr)
         if options.engine == "quarto":
             return 2
+    try:
+        named = yours.folders(Path.cwd())
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if named:  # the chapters run in the project's root
+        os.environ[yours.FOLDERS] = os.pathsep.join(str(folder.resolve()) for folder in named)
     start = time.perf_counter()
     try:
         book = Book.read(Path(__file__).resolve().parents[1], options.output_dir)

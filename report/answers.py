@@ -47,15 +47,15 @@ class Answer:
     basis: Literal["measured", "derived", "projected"]
     figure: str  # label of the figure or table to look at
 
-    def markdown(self) -> str:
-        """How a section begins."""
+    def markdown(self, whose: str = "") -> str:
+        """How a section begins; `whose` machine it is about, where there are several."""
         runs = f"{self.runs} run{'s' * (self.runs != 1)}"
         basis = {
             "measured": f"Measured on {self.device}, {runs}",
             "derived": f"Derived, and checked in {runs} on {self.device}" if self.runs else "Derived",
             "projected": f"Projected for {self.device}",
         }[self.basis]
-        return f"**Answer.** {self.sentence} {basis} (@{self.figure})."
+        return f"**Answer{f' ({whose})' if whose else ''}.** {self.sentence} {basis} (@{self.figure})."
 
     def record(self) -> dict[str, Any]:
         """As JSON has it."""

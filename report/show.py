@@ -19,9 +19,8 @@ import pandas as pd
 import vl_convert
 from IPython.display import display
 
-from report import hop
+from report import hop, yours
 from report.answers import Answer, Missing
-from report.used import Watch
 
 # Okabe and Ito (2008), told apart with any common colour vision; black stays for reference lines.
 CATEGORIES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
@@ -283,17 +282,19 @@ def missing(what: str, command: str) -> None:
 
 def result(function: Callable[..., Any], *arguments: Any) -> None:
     """Display what a function of `report.figures` makes of its arguments: a chart, a text or table, a PNG, an answer,
-    or what is missing. On the web, the function, the rows and the runs stand under a figure or table (`report.hop`)."""
-    with Watch(arguments) as watch:
-        made = function(*arguments)
-    if isinstance(made, Missing):
-        return missing(made.what, made.command)
-    if isinstance(made, Answer):
-        return markdown(made.markdown())
-    under = _page.line(function, arguments, made, watch.runs)
-    if isinstance(made, str):
-        return markdown(made + (f"\n\n{raw('html', under)}" if under else ""))
-    return picture(made, under) if isinstance(made, bytes) else chart(made, under)
+    or what is missing. On the web, the function, the rows and the runs stand under a figure or table (`report.hop`).
+    What it makes of a reader's own results comes first (`report.yours`)."""
+    for whose, made, runs in yours.made(function, arguments):
+        if isinstance(made, Missing):
+            missing(f"{whose}: {made.what}" if whose else made.what, made.command)
+        elif isinstance(made, Answer):
+            markdown(made.markdown(whose))
+        else:
+            under = _page.line(function, arguments, made, runs)
+            if isinstance(made, str):
+                markdown(made + (f"\n\n{raw('html', under)}" if under else ""))
+            else:
+                picture(made, under) if isinstance(made, bytes) else chart(made, under)
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ one allocation only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pandas as pd
 
 from experiments.machine.device_names import short_name
 from experiments.store import parquet
+from experiments.store.files import RESULTS
 from experiments.store.provenance import Provenance
 from report import show
 from report.comparisons import pooled
@@ -27,12 +29,10 @@ BATCH, DEPTH = 64, 44
 SETTING = ["augment", "M", "schedule", "precision", "engine", "epochs_planned"]
 
 
-def load() -> pd.DataFrame:
+def load(results: Path = RESULTS) -> pd.DataFrame:
     """The epochs of ResNet-44 on CIFAR-10 with B = 64: no synthetic data, no other depth. `code` tells codes apart."""
-    origins = {
-        run.provenance.run_id: run.provenance for run in parquet.runs() if run.provenance.experiment == EXPERIMENT
-    }
-    rows = parquet.read(EXPERIMENT)
+    origins = {run.run_id: run for run in parquet.origins(EXPERIMENT, results)}
+    rows = parquet.read(EXPERIMENT, results)
     deep = {name for name, origin in origins.items() if origin.config["depth"] == DEPTH}
     kept = (rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")
     rows = rows[kept & rows.run_id.isin(deep)]

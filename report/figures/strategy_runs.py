@@ -32,14 +32,15 @@ AXIS = ["learners", "workers", "hosts", "gbit"]  # what changes when learners ar
 STRATEGIES = {"mirrored": "Mirrored", "multiworker": "MultiWorker"}
 
 
-def load(results: Path = RESULTS) -> pd.DataFrame:
-    """The measured runs of ResNet-50 on Fashion-MNIST whose learners have a core or GPU of their own."""
+def load(results: Path = RESULTS, synthetic: bool = False) -> pd.DataFrame:
+    """The measured runs of ResNet-50 on Fashion-MNIST whose learners have a core or GPU of their own; on request, also
+    those on `synthetic` images of the same size, in series of their own."""
     own = {run.run_id for run in parquet.origins(EXPERIMENT, results) if not run.config.get("oversubscribe", False)}
     of_epochs = epochs.read(EXPERIMENT, results)
-    return prepared(of_epochs[of_epochs.run_id.isin(own)])
+    return prepared(of_epochs[of_epochs.run_id.isin(own)], ("fashion", "synthetic") if synthetic else ("fashion",))
 
 
-def prepared(of_epochs: pd.DataFrame) -> pd.DataFrame:
+def prepared(of_epochs: pd.DataFrame, datasets: Sequence[str] = ("fashion",)) -> pd.DataFrame:
     """`comparisons.jobs` of the epochs, and of each run:
 
     unit, series: what a learner is, and with it all that describes the run but its size.
@@ -48,10 +49,10 @@ def prepared(of_epochs: pd.DataFrame) -> pd.DataFrame:
     first_epoch: its rate over the median of the later ones' (NaN for a single epoch).
     accuracies: after each epoch, as far as it was tested.
     """
-    asked = (of_epochs.kind == "measured") & (of_epochs.network == "resnet50") & (of_epochs.dataset == "fashion")
+    asked = (of_epochs.kind == "measured") & (of_epochs.network == "resnet50") & of_epochs.dataset.isin(datasets)
     kept = of_epochs[asked]
     jobs = named(comparisons.jobs(kept))
-    whole = jobs.whole_epochs.astype(bool) & (jobs.epochs == EPOCHS)
+    whole = jobs.whole_epochs.astype(bool) & (jobs.epochs == EPOCHS) & (jobs.dataset == "fashion")
     jobs["ten_seconds"] = jobs.train_seconds.where(whole, ten_projected(jobs)).astype(float)
     jobs["ten_basis"] = np.where(whole, "measured", "projected")
     by_epoch = kept.groupby(["run_id", "epoch"], as_index=False).agg(
@@ -90,6 +91,8 @@ def _series(job: dict[Any, Any]) -> str:
     words = [unit_of(str(job["device_kind"]), str(job["device"])), f"{job['image_size']:g} px", *filter(None, [how])]
     if not gpu or job["strategy"] == "multiworker":
         words.insert(1, str(STRATEGIES[str(job["strategy"])]))
+    if job["dataset"] == "synthetic":
+        words.append("synthetic images")
     if not gpu and job["threads"] != 1:
         words.append(f"{job['threads']} cores a learner")
     return ", ".join(words)

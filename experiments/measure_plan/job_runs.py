@@ -1,0 +1,243 @@
+"""Jobs run one after the other, each as a process of its own: what was run before, the progress, and what failed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from statistics import median
+
+from experiments.cli import UsageError
+from experiments.machine import allocation
+from experiments.measure_plan.budget import span
+from experiments.measure_plan.homework_jobs import Job
+from experiments.store import parquet
+from experiments.store.files import ROOT, write_atomically
+from experiments.store.provenance import Provenance
+
+GO = "measure.json"  # in the folder of results: the go that its runs belong to
+BAR = re.compile(r"(\d+)/(\d+) \[")  # a progress bar's epochs or windows
+PATIENCE = 5.0  # s from SIGTERM to SIGKILL
+FOLDERS = {"--results", "--data-dir"}  # options that change no number
+
+
+def join_go(results: Path) -> None:
+    """Give this process, and those that it starts, the token of the folder's go, so that a second call goes on.
+
+    Raises UsageError for a damaged file.
+    """
+    path = results / GO
+    if path.exists() and allocation.TOKEN not in os.environ:
+        try:
+            os.environ[allocation.TOKEN] = str(json.loads(path.read_text())["token"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path} is damaged; remove it to start anew, or name another --results") from error
+    write_atomically(path, json.dumps({"token": allocation.token()}).encode())
+
+
+# ---- what was run before --------------------------------------------------------------------------------------------
+
+
+def _plain(words: Sequence[str]) -> tuple[str, ...]:
+    """A command from its script on, without folders."""
+    start = next((i for i, word in enumerate(words) if word.startswith("experiments/")), len(words))
+    kept, skip = list[str](), False
+    for word in words[start:]:
+        if not skip and word not in FOLDERS:
+            kept.append(word)
+        skip = not skip and word in FOLDERS
+    return tuple(kept)
+
+
+def stored(results: Path) -> dict[tuple[str, ...], Provenance]:
+    """The runs of this go in the folder, by their command; stale ones are as good as none."""
+    here = allocation.current()
+    found = {}
+    for folder in sorted(path.name for path in results.iterdir() if path.is_dir()):
+        for origin in parquet.origins(folder, results):
+            if origin.where == here and not origin.stale():
+                found[_plain(shlex.split(origin.command))] = origin
+    return found
+
+
+def key(job: Job) -> tuple[str, ...]:
+    """The command by which `stored` knows a job."""
+    return _plain(job.arguments(Path(".")))
+
+
+def others(results: Path) -> str | None:
+    """One line about runs in the folder that this version, or this go, can't go on with; None without any."""
+    here = allocation.current()
+    origins = [o for path in results.iterdir() if path.is_dir() for o in parquet.origins(path.name, results)]
+    stale = {origin.git_commit[:7] for origin in origins if origin.stale()}
+    if stale:
+        return f"{results}: runs of another version ({', '.join(sorted(stale))}) are measured again"
+    if any(origin.where != here for origin in origins):
+        return f"{results}: runs of another boot or go stay as they are; times are compared within one only"
+    return None
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+
+
+class Display:
+    """One line that changes, on a terminal; elsewhere a line at each job's start and end."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._number, self._what = total, 0, ""
+        self._live = sys.stderr.isatty()
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        print(f"\r\x1b[K{line}" if self._live else line, file=sys.stderr, flush=True)
+
+    def start(self, number: int, what: str, left: float) -> None:
+        self._number, self._what = number, what
+        if not self._live:
+            self.say(self._line("", left))
+
+    def progress(self, done: str, left: float) -> None:
+        if self._live:
+            print(f"\r\x1b[K{self._line(done, left)}", end="", file=sys.stderr, flush=True)
+
+    def _line(self, done: str, left: float) -> str:
+        ends = f"{datetime.now() + timedelta(seconds=left):%H:%M}"
+        return f"[{self._number}/{self._total}] {self._what}{done}; {span(left)} left, ends about {ends}"
+
+
+class Clock:
+    """What jobs will take: as long as the same job took before, else by the estimate and how true those were so far."""
+
+    def __init__(self, before: dict[tuple[str, ...], Provenance]) -> None:
+        self._took: dict[tuple[str, ...], float] = {}
+        self._ratios: list[float] = []
+        for command, origin in before.items():
+            self._took[_alike(command)] = (origin.ended - origin.started).total_seconds()
+
+    def note(self, job: Job, seconds: float) -> None:
+        """A job has ended."""
+        self._took[_alike(key(job))] = seconds
+        self._ratios.append(seconds / job.seconds)
+
+    def expects(self, job: Job) -> float:
+        """Seconds of a job."""
+        known = self._took.get(_alike(key(job)))
+        return job.seconds * (median(self._ratios) if self._ratios else 1.0) if known is None else known
+
+
+def _alike(command: tuple[str, ...]) -> tuple[str, ...]:
+    """The command without its repetition."""
+    if "--repeat" not in command:
+        return command
+    i = command.index("--repeat")
+    return command[:i] + command[i + 2 :]
+
+
+def run_all(jobs: Sequence[Job], results: Path, budget: float | None) -> tuple[list[tuple[Job, str]], list[Job]]:
+    """Run what the folder lacks; the jobs that failed, with the reason, and those that the budget ran out for."""
+    before = stored(results)
+    todo = [job for job in jobs if key(job) not in before]
+    display, clock, began = Display(len(todo)), Clock(before), time.monotonic()
+    if len(todo) < len(jobs):
+        display.say(f"{len(jobs) - len(todo)} of {len(jobs)} jobs were finished before")
+    failed, unstarted = list[tuple[Job, str]](), list[Job]()
+    for number, job in enumerate(todo, 1):
+        rest = todo[number - 1 :]
+        spent = time.monotonic() - began
+        if budget is not None and number > 1 and spent + clock.expects(job) > budget:
+            unstarted.append(job)
+            continue
+        display.start(number, job.what + (f", repetition {job.repeat}" if (job.repeat or 1) > 1 else ""),
+                      sum(map(clock.expects, rest)))  # fmt: skip
+        start = time.monotonic()
+
+        def tell(done: str, job: Job = job, start: float = start, rest: Sequence[Job] = rest) -> None:
+            here = max(0.0, clock.expects(job) - (time.monotonic() - start))
+            display.progress(done, here + sum(map(clock.expects, rest[1:])))
+
+        reason = run(job, results, tell)
+        took = time.monotonic() - start
+        if reason is None:
+            clock.note(job, took)
+            display.say(f"  {job.what}: done in {span(took)}")
+        else:
+            failed.append((job, reason))
+            display.say(f"  {job.what}: failed after {span(took)}: {reason}")
+    return failed, unstarted
+
+
+def run(job: Job, results: Path, tell: Callable[[str], None]) -> str | None:
+    """Run a job to its end; None, or what its last line said where it failed. Leaving it early ends its processes."""
+    # A terminal of its own, as the scripts draw their progress on nothing else.
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, *job.arguments(results)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said: deque[str] = deque(maxlen=20)
+    try:
+        done = ""
+        for piece in _pieces(ours):
+            bar = BAR.search(piece)
+            if bar:
+                done = f", {bar[1]} of {bar[2]}"
+            elif piece:
+                said.append(piece)
+            tell(done)
+        status = process.wait()
+    finally:
+        _end(process)
+        os.close(ours)
+    if status == 0:
+        return None
+    own = [line for line in said if line.startswith(f"{job.experiment}: ")]
+    return ([*said, *own] or [f"ended with status {status}"])[-1]
+
+
+def _pieces(terminal: int) -> Iterator[str]:
+    """What a process writes to its terminal, by line, and an empty one each second without."""
+    rest = b""
+    while True:
+        ready, _, _ = select.select([terminal], [], [], 1.0)
+        if not ready:
+            yield ""
+            continue
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # how Linux says that nobody writes there any more
+            data = b""
+        if not data:
+            if rest:
+                yield rest.decode(errors="replace").strip()
+            return
+        *whole, rest = re.split(rb"[\r\n]+", rest + data)
+        unended = [rest] if BAR.search(rest.decode(errors="replace")) else []  # a bar that waits for its next step
+        yield from (line.decode(errors="replace").strip() for line in [*whole, *unended])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a job that still runs, and its learners with it."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number) if number == signal.SIGKILL else process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)

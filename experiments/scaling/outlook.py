@@ -1,0 +1,205 @@
+"""What more learners would bring and cost: one learner's step and an all-reduce, measured by itself or given.
+
+The method is that of `predictions.by_link`: a step of p learners is one learner's, and what the all-reduce of a ring
+takes beside it. The value has nothing of it hidden; the interval goes up to as much hidden as the backward pass lasts,
+covers one learner's repetitions, and goes down by the most that the method promised too much, on the committed GPUs or
+for the folder's own larger jobs. Cores of one host share its memory, which the method leaves out: there it promises far
+too much, and the interval says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from derivations import scaling
+from experiments.cli import UsageError
+from experiments.machine.device_names import short_name
+from experiments.scaling import prices, published
+from experiments.scaling.link import fit_link
+from experiments.scaling.series import (
+    as_points,
+    horovod_epochs,
+    one_allocation,
+    records,
+    strategy_epochs,
+    throughputs,
+)
+from experiments.store import epochs, parquet
+
+HOMEWORK_IMAGES = 10 * 60_000  # Problem 2's ten epochs of Fashion-MNIST
+NETWORK = "ResNet-50"
+
+
+@dataclass(frozen=True)
+class Link:
+    """An all-reduce's latency (s) and seconds a byte of each message, and where they come from."""
+
+    alpha: float
+    beta: float
+    source: str
+
+    def seconds(self, learners: int, size: float) -> float:
+        """Of a ring's all-reduce of so many bytes."""
+        given = {scaling.p: learners, scaling.n: size, scaling.alpha: self.alpha, scaling.beta: self.beta}
+        return float(scaling.ring().subs(given))
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs of one setting in one allocation: images/s of each repetition, by the number of learners."""
+
+    name: str
+    device: str
+    allocation: str
+    batch: float  # images of a learner in a step
+    rates: dict[int, list[float]]
+
+
+@dataclass(frozen=True)
+class Projected:
+    """What so many learners would do."""
+
+    learners: int
+    rate: float  # images/s
+    low: float
+    high: float
+    efficiency: float
+    hours: float  # of the homework's job
+    cost: float | None  # USD
+    measured: float | None  # images/s, where the folder has it
+
+
+def series(results: Path) -> Series:
+    """The series that says most: Problem 1's before Problem 2's weak one, GPUs, most sizes, most runs, the latest.
+
+    Raises UsageError without one that has a single learner.
+    """
+    horovod, distributed = horovod_epochs(results), strategy_epochs(results)
+    for rows, batch in ((horovod, "batch_size"), (distributed[distributed.scaling == "weak"], "per_learner_batch")):
+        rows = one_allocation(rows[rows.hosts == 1])
+        with_one = [own for _, own in rows.groupby(["series", batch]) if (own.learners == 1).any()]
+        if with_one:
+            best = max(with_one, key=_says)
+            return _series(epochs.counted(best), batch)
+    raise UsageError(f"{results} has no run of one learner; make some: python experiments/measure.py")
+
+
+def _says(own: pd.DataFrame) -> tuple[bool, int, int, Any]:
+    gpu = bool((own.device_kind == "gpu").all())
+    return gpu, own.learners.nunique(), own.run_id.nunique(), own.started.max()
+
+
+def _series(rows: pd.DataFrame, batch: str) -> Series:
+    first = rows.iloc[0]
+    rates: dict[int, list[float]] = {}
+    for _, run in rows.groupby("run_id"):
+        point = as_points(run, batch, float("nan"))
+        rates.setdefault(int(point.learners.iloc[0]), []).append(float(point.images_per_second.iloc[0]))
+    return Series(first.series, first.device, first.allocation, float(first[batch]), dict(sorted(rates.items())))
+
+
+def measured_link(results: Path, allocation: str) -> Link | None:
+    """The link of the largest all-reduce timed by itself on one host of that allocation; None without any."""
+    timed = parquet.read("allreduce", results)
+    timed = timed[(timed.hosts == 1) & (timed.kind == "measured") & (timed.allocation == allocation)]
+    if timed.empty:
+        return None
+    between = int(timed.learners.max())
+    seconds = timed[timed.learners == between].groupby("bytes").seconds.median()
+    if len(seconds) < 2:
+        return None
+    backend = {"nccl": "NCCL", "gloo": "Gloo"}[timed.backend.iloc[0]]
+    return Link(*fit_link(seconds.index, seconds, between), f"{backend}'s all-reduce between {between}, measured")
+
+
+def given_link(gbit: float) -> Link:
+    """A network of that speed between learners; its latency is taken to be nothing."""
+    return Link(0.0, 8e-9 / gbit, f"a link of {gbit:g} Gbit/s, given")
+
+
+def rate(one: float, batch: float, learners: int, communication: float, hidden: bool) -> float:
+    """Images/s of so many learners, each as fast as one that does `one` images/s alone."""
+    step = batch / one
+    exposed = max(0.0, communication - float(scaling.BACKWARD) * step) if hidden else communication
+    return learners * batch / (step + (exposed if learners > 1 else 0.0))
+
+
+def project(
+    own: Series, link: Link, numbers: list[int], too_much: float = 0.0, price: float | None = None
+) -> list[Projected]:
+    """One learner as measured, then each number of learners; `too_much`: by what part the method promised too much
+    elsewhere. The folder's own larger jobs are projected too, and can only widen that."""
+    size = float(published.networks()[NETWORK][0])
+    alone = own.rates[1]
+    one = float(pd.Series(alone).median())
+    seen = {p: float(pd.Series(rates).median()) for p, rates in own.rates.items()}
+    here = [rate(one, own.batch, p, link.seconds(p, size), hidden=False) / seen[p] - 1 for p in seen if p > 1]
+    too_much = max([too_much, *here])
+    found = []
+    for p in sorted({1, *numbers, *seen}):
+        time = link.seconds(p, size)
+        value = rate(one, own.batch, p, time, hidden=False)
+        low = rate(min(alone), own.batch, p, time, hidden=False) / (1 + (too_much if p > 1 else 0.0))
+        high = rate(max(alone), own.batch, p, time, hidden=True)
+        seconds = HOMEWORK_IMAGES / value
+        cost = None if price is None else prices.cost(price, p, seconds)
+        found.append(Projected(p, value, low, high, value / p / one, seconds / 3600, cost, seen.get(p)))
+    return found
+
+
+# ---- how far the method was off elsewhere ----------------------------------------------------------------------------
+
+
+def on_committed(results: Path) -> pd.DataFrame:
+    """The method's errors on the committed GPUs, by `scaling_fit`: device, learners, error (nothing hidden)."""
+    rows = parquet.read("scaling_fit", results)
+    rows = rows[rows.method == "link, nothing hidden"]
+    device = rows.series.str.split(", ").str[1]
+    return pd.DataFrame({"device": device, "learners": rows.learners, "error": rows.error})
+
+
+def on_published(frame: pd.DataFrame) -> pd.DataFrame:
+    """The method's errors on published clusters whose link is stated, from their one learner: series, learners, error.
+
+    A ring that visits node after node sends every byte through a node's link once, however many learners the node has.
+    """
+    found = []
+    points = throughputs(frame)
+    points = points[points.link_gbit_per_second.notna() & points.gradient_bytes.notna()]
+    for _, own in points.groupby(["series", "per_learner_batch"]):
+        alone = own[own.learners == 1].images_per_second
+        for point in records(own[own.learners > own.node_learners]) if len(alone) else ():
+            learners = int(point.learners)
+            time = given_link(point.link_gbit_per_second).seconds(learners, point.gradient_bytes)
+            value = rate(float(alone.iloc[0]), point.per_learner_batch, learners, time, hidden=False)
+            error = value / point.images_per_second - 1
+            found.append({"series": point.series, "learners": learners, "error": error})
+    return pd.DataFrame(found, columns=["series", "learners", "error"])
+
+
+def errors_text(committed: pd.DataFrame, public: pd.DataFrame, own: list[Projected]) -> list[str]:
+    """A line for each of the places where the method can be checked: the range of predicted over measured."""
+    here = pd.DataFrame({"error": [p.rate / p.measured - 1 for p in own if p.measured and p.learners > 1]})
+    named = (
+        (f"committed GPUs ({', '.join(sorted(set(map(_gpu, committed.device))))})", committed),
+        ("published K80 clusters", public),
+        ("this folder's own larger jobs", here),
+    )
+    return [
+        f"{name}: {frame.error.min():+.1%} to {frame.error.max():+.1%} ({len(frame)} points)"
+        for name, frame in named
+        if len(frame)
+    ]
+
+
+def _gpu(device: str) -> str:
+    return short_name(device).removeprefix("NVIDIA ")
+
+
+def most_promised(committed: pd.DataFrame) -> float:
+    """The largest part by which the method promised too much."""
+    return max(0.0, float(committed.error.max())) if len(committed) else 0.0
