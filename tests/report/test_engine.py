@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from report import __main__ as command
-from report.engine import WIDTHS, Book, BookError, Cell, chapter_markdown, pandoc, parse, render
+from report.chapter import BookError, Cell, parse
+from report.engine import WIDTHS, Book, chapter_markdown, pandoc, render
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="90" height="60"><rect width="90" height="60"/></svg>'
 FIRST = """# First {#sec-first}
