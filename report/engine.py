@@ -72,6 +72,23 @@ def fenced(kind: str, text: str) -> str:
     return f"{fence} {{{kind}}}\n{text.rstrip()}\n{fence}"
 
 
+RAW = re.compile(r"^(`{3,}) \{=html\}\n(.*?)\n\1$", re.MULTILINE | re.DOTALL)
+
+
+def set_aside(markdown: str, pieces: list[str]) -> str:
+    """The Markdown with a mark for each piece of HTML, which pandoc would only carry: `put_back` has it in its place."""
+
+    def mark(match: re.Match[str]) -> str:
+        pieces.append(match[2])
+        return f"``` {{=html}}\n<!--piece {len(pieces) - 1}-->\n```"
+
+    return RAW.sub(mark, markdown)
+
+
+def put_back(page: str, pieces: list[str]) -> str:
+    return re.sub(r"<!--piece (\d+)-->", lambda match: pieces[int(match[1])], page)
+
+
 def chapter_markdown(book: Book, build: Path, name: str, parts: list[str | Cell], results: list[Any]) -> str:
     """The chapter with its cells' outputs in their place, for the filter; pictures go below `build`."""
     page = Path(name).with_suffix(".html")
@@ -135,13 +152,15 @@ def pandoc(what: str, text: str, *arguments: str) -> str:
     return done.stdout
 
 
-def write_page(book: Book, build: Path, document: dict[str, Any], chapters: list[dict[str, Any]], place: int) -> None:
+def write_page(
+    book: Book, build: Path, document: dict[str, Any], chapters: list[dict[str, Any]], pieces: list[str], place: int
+) -> None:
     chapter, div = chapters[place], document["blocks"][place]
     root = "../" * chapter["page"].count("/")
     source = json.dumps(document | {"blocks": div["c"][1]})
     variables = {"book": book.title, "author": book.author, "lang": book.lang, "page": chapter["page"], "root": root}
     variables |= {"pagetitle": f"{chapter['title']} – {book.title}", "pdf": root + book.pdf_name}
-    variables |= {"chapters": [c | {"current": c is chapter} for c in chapters], "vega": "vegaEmbed" in source}
+    variables |= {"chapters": [c | {"current": c is chapter} for c in chapters], "vega": "vegaEmbed" in put_back(source, pieces)}
     variables |= {"previous": chapters[place - 1 : place], "next": chapters[place + 1 : place + 2]}
     metadata = build / f"{place}.json"
     metadata.write_text(json.dumps(variables), encoding="utf-8")
@@ -150,7 +169,7 @@ def write_page(book: Book, build: Path, document: dict[str, Any], chapters: list
     page = pandoc(chapter["file"], source, "--from=json", "--to=html5", *options, f"--metadata-file={metadata}")
     target = build / "book" / chapter["page"]
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page, encoding="utf-8")
+    target.write_text(put_back(page, pieces), encoding="utf-8")
 
 
 def write_pdf(book: Book, build: Path, document: dict[str, Any]) -> None:
@@ -178,6 +197,8 @@ def render(book: Book, formats: list[str]) -> None:
         (build / "book").mkdir()
         outputs = asyncio.run(execute(book.root, build, chapters))
         markdown = "".join(chapter_markdown(book, build, name, chapters[name], outputs[name]) for name in chapters)
+        pieces: list[str] = []
+        markdown = set_aside(markdown, pieces)
         bibliography = [f"--metadata=bibliography={book.root / book.bibliography}"] if book.bibliography else []
         document = json.loads(pandoc("the book", markdown, NUMBERING, "--from=markdown", "--to=json", *bibliography))
         contents = json.loads(document["meta"].pop("book")["c"])
@@ -190,7 +211,7 @@ def render(book: Book, formats: list[str]) -> None:
         with ThreadPoolExecutor(PARALLEL) as pool:
             jobs = [pool.submit(write_pdf, book, build, document)] if "pdf" in formats else []
             for place in range(len(chapters) if "html" in formats else 0):
-                jobs.append(pool.submit(write_page, book, build, document, contents["chapters"], place))
+                jobs.append(pool.submit(write_page, book, build, document, contents["chapters"], pieces, place))
             bundle = f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}}})();"
             (site / "vega" / "vega.js").write_text(bundle, encoding="utf-8")
             for name in ("book.css", "style.css"):

@@ -16,7 +16,7 @@ from experiments.store.files import RESULTS
 from report import comparisons, show
 from report.answers import Missing
 from report.estimates import ENOUGH, Estimate, word
-from report.used import selects
+from report.used import remembered, selects
 
 EXPERIMENT = "p2_strategy"
 SCRIPT = f"python experiments/{EXPERIMENT}.py"
@@ -114,6 +114,7 @@ def homework(jobs: pd.DataFrame) -> pd.DataFrame:
 
 
 @selects
+@remembered
 def shown(jobs: pd.DataFrame) -> pd.DataFrame:
     """The homework's jobs that form series of at least two sizes, each from one allocation (`comparisons.main`)."""
     found = comparisons.main(homework(jobs), [*AXIS, "scaling", "base"])
@@ -171,6 +172,7 @@ def ten_epochs(jobs: pd.DataFrame) -> pd.DataFrame:
 
 
 @selects
+@remembered
 def timed(jobs: pd.DataFrame) -> pd.DataFrame:
     """The jobs that run times come from: of each series of `shown` those of ten whole epochs in the allocation that has
     most sizes of them, which may be another one; else those from whose steps ten epochs are projected."""
