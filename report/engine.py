@@ -76,7 +76,7 @@ RAW = re.compile(r"^(`{3,}) \{=html\}\n(.*?)\n\1$", re.MULTILINE | re.DOTALL)
 
 
 def set_aside(markdown: str, pieces: list[str]) -> str:
-    """The Markdown with a mark for each piece of HTML, which pandoc would only carry: `put_back` has it in its place."""
+    """The Markdown with a mark for each piece of HTML, which pandoc would only carry; `put_back` undoes it."""
 
     def mark(match: re.Match[str]) -> str:
         pieces.append(match[2])
@@ -160,7 +160,10 @@ def write_page(
     source = json.dumps(document | {"blocks": div["c"][1]})
     variables = {"book": book.title, "author": book.author, "lang": book.lang, "page": chapter["page"], "root": root}
     variables |= {"pagetitle": f"{chapter['title']} – {book.title}", "pdf": root + book.pdf_name}
-    variables |= {"chapters": [c | {"current": c is chapter} for c in chapters], "vega": "vegaEmbed" in put_back(source, pieces)}
+    variables |= {
+        "chapters": [c | {"current": c is chapter} for c in chapters],
+        "vega": "vegaEmbed" in put_back(source, pieces),
+    }
     variables |= {"previous": chapters[place - 1 : place], "next": chapters[place + 1 : place + 2]}
     metadata = build / f"{place}.json"
     metadata.write_text(json.dumps(variables), encoding="utf-8")

@@ -80,7 +80,7 @@ KEPT = 4  # results of each function
 
 
 def remembered(function: Callable[P, pd.DataFrame]) -> Callable[P, pd.DataFrame]:
-    """Mark a function that makes a frame of a frame, slowly and for many figures: equal arguments are worked on once."""
+    """Mark a slow function that makes a frame of a frame for many figures: equal arguments are worked on once."""
     kept: list[tuple[pd.DataFrame, Any, pd.DataFrame]] = []
 
     @wraps(function)

@@ -95,7 +95,7 @@ def _view(view: dict[str, Any], datasets: dict[str, Any]) -> str:
     title = title.get("text", "") if isinstance(title, dict) else title
     shown = [" ".join(title) if isinstance(title, list) else title, " against ".join(axes)]
     names = list(dict.fromkeys(names))
-    if 1 < len(names):
+    if len(names) > 1:
         shown.append(", ".join(names[:SERIES]) + (f" and {len(names) - SERIES} more" if len(names) > SERIES else ""))
     return ": ".join(part for part in shown if part)
 
