@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -176,14 +177,22 @@ def read(experiment: str, results: Path = RESULTS, version: int | None = None) -
     wanted = _schema(experiment, results / experiment, version)
     frames = []
     for path in sorted((results / experiment).glob("*.parquet")):
-        file, found = _open(path)
-        origin = found.provenance
-        if file.schema_arrow.equals(wanted):
-            outside = json.dumps(settings.identity(origin.settings), sort_keys=True)
-            derived = {"allocation": origin.where, "environment": outside}
-            known = {name: derived[name] if name in derived else getattr(origin, name) for name in ORIGIN}
-            frames.append(_rows(path, file).to_pandas().assign(**known))
-        file.close()
+        status = path.stat()
+        schema, frame = _whole(path, (status.st_mtime_ns, status.st_size))
+        if schema.equals(wanted):
+            frames.append(frame)
     if frames:
         return pd.concat(frames, ignore_index=True)
     return wanted.empty_table().to_pandas().reindex(columns=[*wanted.names, *ORIGIN])
+
+
+@functools.cache
+def _whole(path: Path, written: tuple[int, int]) -> tuple[pa.Schema, pd.DataFrame]:
+    """A file's schema, and its rows with their provenance; read once as long as it stays as it was `written`."""
+    file, found = _open(path)
+    origin = found.provenance
+    outside = json.dumps(settings.identity(origin.settings), sort_keys=True)
+    derived = {"allocation": origin.where, "environment": outside}
+    known = {name: derived[name] if name in derived else getattr(origin, name) for name in ORIGIN}
+    with file:
+        return file.schema_arrow, _rows(path, file).to_pandas().assign(**known)

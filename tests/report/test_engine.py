@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from report import __main__ as command
-from report.engine import WIDTHS, Book, BookError, Cell, chapter_markdown, pandoc, parse, render
+from report.chapter import BookError, Cell, parse
+from report.engine import WIDTHS, Book, chapter_markdown, pandoc, put_back, render, set_aside
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="90" height="60"><rect width="90" height="60"/></svg>'
 FIRST = """# First {#sec-first}
@@ -338,6 +339,22 @@ def test_a_failing_inline_expression_is_named(tmp_path: Path) -> None:
     small = book(tmp_path, bad="# T\n\nText\nand `{python} nothing`.\n")
     with pytest.raises(BookError, match=r"report/bad\.qmd:4: the cell failed: NameError$"):
         render(small, ["html"])
+
+
+def test_no_chapter_sees_the_variables_of_another(tmp_path: Path) -> None:
+    cells = {name: cell("seen = 'left' in globals()", "left = 1", "seen") for name in ("a", "b", "c")}
+    small = book(tmp_path, **cells)  # three chapters for two kernels
+    render(small, ["html"])
+    for name in cells:
+        assert "False" in text_of((small.output / f"report/{name}.html").read_text())
+
+
+def test_html_comes_back_where_it_was() -> None:
+    pieces: list[str] = []
+    markdown = "A\n\n``` {=html}\n<b>1</b>\n```\n\n```` {=html}\n```\n````\n"
+    marked = set_aside(markdown, pieces)
+    assert pieces == ["<b>1</b>", "```"] and "<b>" not in marked
+    assert put_back("<p><!--piece 1--></p><!--piece 0-->", pieces) == "<p>```</p><b>1</b>"
 
 
 def test_only_a_book_is_replaced(tmp_path: Path) -> None:
