@@ -140,4 +140,5 @@ def _line(number: int, run: Run) -> str:
     o = run.provenance
     end = f"{o.ended:%H:%M}" if o.started.date() == o.ended.date() else f"{o.ended:%Y-%m-%d %H:%M}"
     when = f"{o.started:%Y-%m-%d %H:%M} – {end} UTC"
-    return f"    - []{{#run-{o.run_id}}}{number}: `{o.run_id}`, {counted(run.rows, 'row')}, {when}, by {literal.code(o.command)}"
+    what = f"`{o.run_id}`, {counted(run.rows, 'row')}, {when}, by {literal.code(o.command)}"
+    return f"    - []{{#run-{o.run_id}}}{number}: {what}"
