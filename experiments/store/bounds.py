@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 # What tells a run's rows apart, by experiment; columns that a version lacks are left out.
 KEYS: dict[str, list[str]] = {
@@ -40,56 +40,53 @@ PHASES = {"set-up": False, "train": True, "test": True, "end": False}  # and whe
 MARKUP = re.compile(r"[\x00-\x1f\x7f<>`{}$\[\]*\\]")
 
 Problem = tuple[int, str]  # the row's position, and what is wrong with it
-Where = Callable[..., Iterator[Problem]]
 
 
-def first_problem(rows: pd.DataFrame, experiment: str, schema: pa.Schema) -> Problem | None:
-    """The first row that no run can have, and why; None where all are possible.
-
-    Rows of several runs are told apart by a column `run_id`.
-    """
-    return next(_problems(rows, experiment, schema), None)
+def first_problem(table: pa.Table, experiment: str) -> Problem | None:
+    """The first row that no run of the experiment can have, and why; None where all are possible."""
+    return next(_problems(table, experiment), None)
 
 
-def _problems(rows: pd.DataFrame, experiment: str, schema: pa.Schema) -> Iterator[Problem]:
-    def where(wrong: pd.Series, what: str, *names: str) -> Iterator[Problem]:
-        if wrong.any():
-            place = int(wrong.to_numpy().argmax())
-            given = ", ".join(f"{name} {rows[name].iloc[place]}" for name in names)
+def _problems(table: pa.Table, experiment: str) -> Iterator[Problem]:
+    def where(wrong: pa.ChunkedArray, what: str, *names: str) -> Iterator[Problem]:
+        if pc.any(wrong).as_py():
+            place = pc.index(wrong, True).as_py()
+            given = ", ".join(f"{name} {table[name][place].as_py()}" for name in names)
             yield place, f"{given}: {what}"
 
-    for field in schema:
-        values = rows[field.name]
+    for field in table.schema:
+        name, values = field.name, table[field.name]
         if pa.types.is_string(field.type):
-            names = values.astype("category")
-            bad = [name for name in names.cat.categories if MARKUP.search(name)]
-            yield from where(names.isin(bad), "no name has markup or control characters", field.name)
+            bad = [text for text in pc.unique(values).to_pylist() if text is not None and MARKUP.search(text)]
+            if bad:
+                yield from where(pc.is_in(values, pa.array(bad)), "no name has markup or control characters", name)
         elif pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
-            yield from where(values.isna() & (not field.nullable), "is not a number", field.name)
-            yield from where(values.abs() == float("inf"), "must be finite", field.name)
-            least = SIGNED.get(field.name, float(field.name in FROM_ONE))
-            yield from where(values < least, f"must be at least {least:g}", field.name)
-            if field.name in RATES:
-                yield from where(values == 0, "no rate is zero", field.name)
-            if field.metadata[b"unit"] == b"fraction" and field.name not in SIGNED:
-                yield from where(values > 1, "a fraction is at most 1", field.name)
+            if pa.types.is_floating(field.type):
+                yield from where(pc.invert(pc.is_finite(values)), "is not a finite number", name)
+            least = SIGNED.get(name, float(name in FROM_ONE))
+            yield from where(pc.less(values, least), f"must be at least {least:g}", name)
+            if name in RATES:
+                yield from where(pc.equal(values, 0.0), "no rate is zero", name)
+            if (field.metadata or {}).get(b"unit") == b"fraction" and name not in SIGNED:
+                yield from where(pc.greater(values, 1.0), "a fraction is at most 1", name)
+    names = set(table.column_names)
     for name, most in BELOW.items():
-        if {name, most} <= set(schema.names):
-            yield from where(rows[name] >= rows[most], f"{name} begins with 0", name, most)
-    if "epochs_planned" in schema.names:
-        yield from where(rows.epoch > rows.epochs_planned, "more epochs than planned", "epoch", "epochs_planned")
-        yield from _of_phases(rows, schema, where)
-    key = [name for name in KEYS[experiment] if name in schema.names]
-    of_run = ["run_id"] if "run_id" in rows else []
-    yield from where(rows.duplicated([*of_run, *key]), "the row is there twice", *key)
-
-
-def _of_phases(rows: pd.DataFrame, schema: pa.Schema, where: Where) -> Iterator[Problem]:
-    """Epochs begin with 1; phases that belong to none have 0, and so have their steps."""
-    if "phase" not in schema.names:
-        yield from where(rows.epoch < 1, "the first epoch is 1", "epoch")
-        return
-    yield from where(~rows.phase.isin(list(PHASES)), f"phases are {', '.join(PHASES)}", "phase")
-    step = next(name for name in ("step", "execution") if name in schema.names)
-    yield from where((rows.epoch > 0) != rows.phase.map(PHASES), "epochs begin with 1, others are 0", "phase", "epoch")
-    yield from where((rows[step] > 0) != (rows.phase == "train"), "steps begin with 1, others are 0", "phase", step)
+        if {name, most} <= names:
+            yield from where(pc.greater_equal(table[name], table[most]), f"{name} begins with 0", name, most)
+    if "epochs_planned" in names:
+        late = pc.greater(table["epoch"], table["epochs_planned"])
+        yield from where(late, "more epochs than planned", "epoch", "epochs_planned")
+    if "phase" in names:
+        phase, step = table["phase"], "step" if "step" in names else "execution"
+        of_epoch = pc.is_in(phase, pa.array([name for name, epoch in PHASES.items() if epoch]))
+        yield from where(pc.invert(pc.is_in(phase, pa.array(list(PHASES)))), f"phases are {', '.join(PHASES)}", "phase")
+        wrong = pc.not_equal(pc.greater(table["epoch"], 0), of_epoch)
+        yield from where(wrong, "epochs begin with 1, other phases have 0", "phase", "epoch")
+        wrong = pc.not_equal(pc.greater(table[step], 0), pc.equal(phase, "train"))
+        yield from where(wrong, "steps begin with 1, other phases have 0", "phase", step)
+    elif "epoch" in names:
+        yield from where(pc.less(table["epoch"], 1), "the first epoch is 1", "epoch")
+    key = [name for name in KEYS[experiment] if name in names]
+    if table.group_by(key).aggregate([]).num_rows < table.num_rows:
+        twice = pa.array(table.select(key).to_pandas().duplicated())
+        yield from where(twice, "the row is there twice", *key)

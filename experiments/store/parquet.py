@@ -27,6 +27,21 @@ from experiments.store.provenance import Provenance
 METADATA_KEY = b"dlperf"
 DIGESTS_KEY = b"dlperf-sha256"  # of the provenance and of the rows
 
+# What `read` adds to the schema's columns; `environment`: the settings of the host that can change a number, as JSON.
+ORIGIN = [
+    "run_id",
+    "kind",
+    "seed",
+    "allocation",
+    "device",
+    "device_count",
+    "host_cpu",
+    "host_cores",
+    "started",
+    "ended",
+    "environment",
+]
+
 
 class SchemaError(UsageError):
     """A results file is corrupt or breaks its schema; the message names the file."""
@@ -63,7 +78,7 @@ def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, re
         _check_nulls(table)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise SchemaError(f"{path}: rows do not fit the schema: {error}") from error
-    if problem := bounds.first_problem(table.to_pandas(), origin.experiment, schema):
+    if problem := bounds.first_problem(table, origin.experiment):
         raise SchemaError(f"{path}: row {problem[0] + 1}: {problem[1]}; nothing was written")
     metadata = origin.model_dump_json().encode()
     digests = {"provenance": checksums.of_bytes(metadata), "rows": checksums.of_rows(table)}
@@ -112,7 +127,17 @@ class _Opened:
             raise SchemaError(f"{path}: {error}") from error
         if self.digest is not None and checksums.of_rows(table) != self.digest:
             raise _damaged(path, "rows are not what was written")
+        if problem := bounds.first_problem(table, path.parent.name):
+            raise SchemaError(f"{path}: row {problem[0] + 1}: {problem[1]}; run it again")
         return table
+
+    def frame(self) -> pd.DataFrame:
+        """Its rows with their provenance, ORIGIN. Raises SchemaError."""
+        origin = self.run.provenance
+        outside = json.dumps(settings.identity(origin.settings), sort_keys=True)
+        derived = {"allocation": origin.where, "environment": outside}
+        known = {name: derived[name] if name in derived else getattr(origin, name) for name in ORIGIN}
+        return self.rows().to_pandas().assign(**known)
 
 
 def _unreadable(path: Path, error: object) -> SchemaError:
@@ -182,22 +207,6 @@ def runs(results: Path = RESULTS) -> list[Run]:
     return [run(path) for path in sorted(results.glob("*/*.parquet"))]
 
 
-# What `read` adds to the schema's columns; `environment`: the settings of the host that can change a number, as JSON.
-ORIGIN = [
-    "run_id",
-    "kind",
-    "seed",
-    "allocation",
-    "device",
-    "device_count",
-    "host_cpu",
-    "host_cores",
-    "started",
-    "ended",
-    "environment",
-]
-
-
 def read(experiment: str, results: Path = RESULTS, version: int | None = None) -> pd.DataFrame:
     """The runs of an experiment whose rows have a version (default: the newest), as one frame.
 
@@ -205,19 +214,14 @@ def read(experiment: str, results: Path = RESULTS, version: int | None = None) -
     Raises SchemaError on a bad file.
     """
     wanted = _schema(experiment, results / experiment, version)
-    frames = []
-    for path in sorted((results / experiment).glob("*.parquet")):
-        opened = _open(path)
-        origin = opened.run.provenance
-        if opened.file.schema_arrow.equals(wanted):
-            outside = json.dumps(settings.identity(origin.settings), sort_keys=True)
-            derived = {"allocation": origin.where, "environment": outside}
-            known = {name: derived[name] if name in derived else getattr(origin, name) for name in ORIGIN}
-            frames.append(opened.rows().to_pandas().assign(**known))
+    opened = [_open(path) for path in sorted((results / experiment).glob("*.parquet"))]
+    frames = [one.frame() for one in opened if one.file.schema_arrow.equals(wanted)]
     if not frames:
         return wanted.empty_table().to_pandas().reindex(columns=[*wanted.names, *ORIGIN])
-    found = pd.concat(frames, ignore_index=True)
-    if problem := bounds.first_problem(found, experiment, wanted):
-        run, row = found.run_id[problem[0]], (found.run_id[: problem[0]] == found.run_id[problem[0]]).sum() + 1
-        raise SchemaError(f"{path_of(experiment, run, results)}: row {row}: {problem[1]}; run it again")
-    return found
+    return pd.concat(frames, ignore_index=True)
+
+
+def read_run(path: Path) -> tuple[Run, pd.DataFrame]:
+    """One stored run and its rows, as `read` gives them. Raises SchemaError."""
+    opened = _open(path)
+    return opened.run, opened.frame()

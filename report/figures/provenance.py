@@ -11,6 +11,7 @@ from datetime import datetime
 import pandas as pd
 
 from experiments.machine.device_names import short_name
+from experiments.store import evidence
 from experiments.store.parquet import Run
 from report import literal, show
 
@@ -68,6 +69,20 @@ def tbl_provenance(runs: list[Known]) -> str:
         rows.append((allocation, experiment, _devices(members), len(members), found, f"{o.started:%d %b}"))
     headers = ["Allocation", "Experiment", "Devices", "Runs", "Sources", "Day"]
     return show.table_text(show.once(rows), headers, "lllrll")
+
+
+def tbl_provenance_checks(found: evidence.Verdict) -> str:
+    """Each check of the stored runs: of how many it could say something, and how many failed."""
+    failed = {check: {run for run, of, _ in found.problems if of == check} for check in evidence.CHECKS}
+    rows = [(check, what, found.checked[check], len(failed[check])) for check, what in evidence.CHECKS.items()]
+    return show.table_text(rows, ["Check", "What must hold", "Runs", "Failed"], "llrr")
+
+
+def text_provenance_checks(found: evidence.Verdict) -> str:
+    """What failed, and what no check can know."""
+    wrong = [f"- {literal.code(run)}, {check}: {literal.text(what)}" for run, check, what in found.problems]
+    failures = f"{counted(len(wrong), 'problem')}:\n\n" + "\n".join(wrong) if wrong else "No run fails."
+    return f"{failures}\n\nWhat no check here can know:\n\n" + "\n".join(f"- {what}" for what in evidence.UNKNOWABLE)
 
 
 def _devices(members: Iterable[Known]) -> str:
