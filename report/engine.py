@@ -4,7 +4,6 @@ nbclient executes the chapters' cells, pandoc with citeproc and two Lua filters 
 It knows the Quarto features that the chapters use and stops at any other, naming file and line.
 """
 
-import asyncio
 import base64
 import dataclasses
 import json
@@ -18,12 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
-import nbclient
-import nbformat
 import pypandoc
 import typst
 import vl_convert
 import yaml
+
+from experiments.store.files import HOST, alive
+from report.execution import PARALLEL, BookError, Cell, execute
 
 HERE = Path(__file__).resolve().parent
 OPTIONS = {"label", "fig-cap", "tbl-cap", "echo"}
@@ -33,15 +33,14 @@ BLOCK = re.compile(
 )
 WIDTHS = f"--lua-filter={HERE / 'widths.lua'}"  # of a table's columns in the PDF
 INLINE = re.compile(r"(?<!`)`\{python\}[ \t]([^`]+)`(?!`)")
-PARALLEL = 2  # chapters executed, and files written, at a time
 
 
-class BookError(Exception):
-    """The book can't be rendered; `code` is the exit status: 2 for a wrong source, 1 for a failing cell."""
-
-    def __init__(self, message: str, code: int = 2) -> None:
-        super().__init__(message)
-        self.code = code
+def read_text(path: Path) -> str:
+    """A source's text. Raises BookError for another encoding."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BookError(f"{path}: is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
 @dataclasses.dataclass
@@ -62,13 +61,21 @@ class Book:
         """Raises BookError where `_quarto.yml` or a file that it names is missing or can't be read."""
         source = root / "_quarto.yml"
         try:
-            config = yaml.safe_load(source.read_text(encoding="utf-8"))
+            config = yaml.safe_load(read_text(source))
             folder = output or root / config["project"].get("output-dir", "_book")
             title, author, lang = config["book"]["title"], config["book"]["author"], config.get("lang", "en")
             chapters, bibliography = list(config["book"]["chapters"]), config.get("bibliography")
             echo = config.get("execute", {}).get("echo", True)
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-            raise BookError(f"{source}: no readable book: {error!r}") from error
+            raise BookError(f"{source}: no readable book: {' '.join(repr(error).split())}") from error
+        for what, value, kind in (
+            ("title", title, str),
+            ("author", author, str),
+            ("lang", lang, str),
+            ("echo", echo, bool),
+        ):
+            if not isinstance(value, kind):
+                raise BookError(f"{source}: {what} must be {'text' if kind is str else 'true or false'}, not {value!r}")
         for name in [*chapters, *([bibliography] if bibliography else [])]:
             if not isinstance(name, str) or not (root / name).is_file():
                 raise BookError(f"{source}: {name} is not a file of the book")
@@ -78,16 +85,6 @@ class Book:
     def pdf_name(self) -> str:
         """The file name that Quarto gives the PDF of a book."""
         return re.sub(r"[ <>()|:&;#?*'\\/]", "-", self.title) + ".pdf"
-
-
-@dataclasses.dataclass
-class Cell:
-    """A code cell or an inline expression; `line` is the chapter's line on which the code starts."""
-
-    line: int
-    source: str
-    options: dict[str, Any]
-    inline: bool = False
 
 
 def parse(name: str, source: str) -> list[str | Cell]:
@@ -154,39 +151,6 @@ def cell_options(code: list[str], line: int, fail: Any) -> dict[str, Any]:
     return options
 
 
-async def execute(book: Book, build: Path, chapters: dict[str, list[str | Cell]]) -> list[list[Any]]:
-    """Run each chapter in a kernel of its own; for each chapter, the outputs of its cells in order. Files that cells
-    write for the book (`report.hop`) go to `build`/book."""
-    path = os.pathsep.join(filter(None, [str(book.root), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"DLPERF_ENGINE": "embedded", "DLPERF_BOOK": str(build / "book"), "PYTHONPATH": path}
-    limit = asyncio.Semaphore(PARALLEL)
-
-    async def run(name: str) -> list[Any]:
-        cells = [part for part in chapters[name] if isinstance(part, Cell)]
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(part.source) for part in cells])
-        quiet = ["--HistoryManager.enabled=False", "--IPKernelApp.log_level=40"]
-        where = {"metadata": {"path": str(book.root)}}
-        client = nbclient.NotebookClient(notebook, kernel_name="python3", resources=where, extra_arguments=quiet)
-        async with limit:
-            try:
-                if cells:
-                    await client.async_execute(env=environment)
-            except nbclient.exceptions.CellExecutionError as error:
-                failed = [any(o.output_type == "error" for o in c.outputs) for c in notebook.cells].index(True)
-                traceback = re.sub(r"\x1b\[[\d;]*m", "", error.traceback).rstrip()
-                inside = re.search(r"Cell In ?\[\d+\], line (\d+)", traceback)
-                line = cells[failed].line + (int(inside[1]) - 1 if inside else 0)
-                raise BookError(f"{traceback}\n{name}:{line}: the cell failed: {error.ename}", 1) from error
-            except RuntimeError as error:  # nbclient's, where a kernel does not start or dies
-                raise BookError(f"{name}: {error}", 1) from error
-        return [c.outputs for c in notebook.cells]
-
-    # A failing chapter doesn't stop the others: their kernels end in order, and the first failure is told.
-    tasks = [asyncio.create_task(run(name)) for name in chapters]
-    await asyncio.wait(tasks)
-    return [task.result() for task in tasks]
-
-
 def fenced(kind: str, text: str) -> str:
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
     return f"{fence} {{{kind}}}\n{text.rstrip()}\n{fence}"
@@ -249,7 +213,8 @@ def pandoc(what: str, text: str, *arguments: str) -> str:
     command = [pypandoc.get_pandoc_path(), f"--lua-filter={HERE / 'filter.lua'}", *arguments]
     done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8")
     if done.returncode or done.stderr:
-        raise BookError(f"{what}: pandoc: {done.stderr.strip()}")
+        ended = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"ended with {done.returncode}"
+        raise BookError(f"{what}: pandoc: {done.stderr.strip() or ended}")
     return done.stdout
 
 
@@ -287,13 +252,18 @@ def render(book: Book, formats: list[str]) -> None:
     """Render in a folder beside the output, which takes its place at the end. Raises BookError."""
     if book.output.exists() and any(book.output.iterdir()) and not (book.output / "index.html").exists():
         raise BookError(f"{book.output} holds something else than a book; name another output directory")
-    sources = {name: (book.root / name).read_text(encoding="utf-8") for name in book.chapters}
+    sources = {name: read_text(book.root / name) for name in book.chapters}
     chapters = {name: parse(name, source) for name, source in sources.items()}
     book.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".book-", suffix=".tmp", dir=book.output.parent) as folder:
+    for left in book.output.parent.glob(f".book-{HOST}-*.tmp"):  # of renders that were killed
+        if not alive(int(left.name.split("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    own = f".book-{HOST}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=own, suffix=".tmp", dir=book.output.parent) as folder:
         build = Path(folder)
         (build / "book").mkdir()
-        results = zip(chapters.items(), asyncio.run(execute(book, build, chapters)), strict=True)
+        cells = {name: [part for part in parts if isinstance(part, Cell)] for name, parts in chapters.items()}
+        results = zip(chapters.items(), execute(book.root, build, cells), strict=True)
         markdown = "".join(chapter_markdown(book, build, *chapter, outputs) for chapter, outputs in results)
         bibliography = [f"--metadata=bibliography={book.root / book.bibliography}"] if book.bibliography else []
         document = json.loads(pandoc("the book", markdown, "--from=markdown", "--to=json", *bibliography))

@@ -69,11 +69,12 @@ def _remove_leftovers(path: Path) -> None:
         return
     for left in path.parent.glob(f".{escape(path.name)}.{HOST}.*.*.tmp"):
         writer = left.name.split(".")[-3]
-        if writer.isdecimal() and not _alive(int(writer)):
+        if writer.isdecimal() and not alive(int(writer)):
             left.unlink(missing_ok=True)
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether a process of this host runs."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
