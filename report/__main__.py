@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -58,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     if named:  # the chapters run in the project's root
         os.environ[yours.FOLDERS] = os.pathsep.join(str(folder.resolve()) for folder in named)
     start = time.perf_counter()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         book = Book.read(Path(__file__).resolve().parents[1], options.output_dir)
         if version >= QUARTO:
@@ -68,6 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
     except BookError as error:
         print(error, file=sys.stderr)
         return error.code
+    except OSError as error:  # a full disk, say
+        print(f"{error}; an earlier book is as it was", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; an earlier book is as it was", file=sys.stderr)
+        return 130
     for name, path in (("html", book.output / "index.html"), ("pdf", book.output / book.pdf_name)):
         if name in formats:
             print(f"{name.upper():5}{path}")

@@ -4,10 +4,10 @@ nbclient executes the chapters' cells, pandoc with citeproc and Lua filters writ
 It knows the Quarto features that the chapters use and stops at any other, naming file and line.
 """
 
-import asyncio
 import base64
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,6 +22,7 @@ import typst
 import vl_convert
 import yaml
 
+from experiments.store.files import HOST, alive
 from report import vega
 from report.chapter import BookError, Cell, parse
 from report.execution import PARALLEL, execute
@@ -29,6 +30,14 @@ from report.execution import PARALLEL, execute
 HERE = Path(__file__).resolve().parent
 # Of the whole book; of what an output's format needs; of a table's columns in the PDF.
 NUMBERING, FORMATS, WIDTHS = (f"--lua-filter={HERE / name}.lua" for name in ("numbering", "formats", "widths"))
+
+
+def read_text(path: Path) -> str:
+    """A source's text. Raises BookError for another encoding."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BookError(f"{path}: is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
 @dataclasses.dataclass
@@ -49,13 +58,21 @@ class Book:
         """Raises BookError where `_quarto.yml` or a file that it names is missing or can't be read."""
         source = root / "_quarto.yml"
         try:
-            config = yaml.safe_load(source.read_text(encoding="utf-8"))
+            config = yaml.safe_load(read_text(source))
             folder = output or root / config["project"].get("output-dir", "_book")
             title, author, lang = config["book"]["title"], config["book"]["author"], config.get("lang", "en")
             chapters, bibliography = list(config["book"]["chapters"]), config.get("bibliography")
             echo = config.get("execute", {}).get("echo", True)
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-            raise BookError(f"{source}: no readable book: {error!r}") from error
+            raise BookError(f"{source}: no readable book: {' '.join(repr(error).split())}") from error
+        for what, value, kind in (
+            ("title", title, str),
+            ("author", author, str),
+            ("lang", lang, str),
+            ("echo", echo, bool),
+        ):
+            if not isinstance(value, kind):
+                raise BookError(f"{source}: {what} must be {'text' if kind is str else 'true or false'}, not {value!r}")
         for name in [*chapters, *([bibliography] if bibliography else [])]:
             if not isinstance(name, str) or not (root / name).is_file():
                 raise BookError(f"{source}: {name} is not a file of the book")
@@ -148,7 +165,8 @@ def pandoc(what: str, text: str, *arguments: str) -> str:
     command = [pypandoc.get_pandoc_path(), *arguments]
     done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8")
     if done.returncode or done.stderr:
-        raise BookError(f"{what}: pandoc: {done.stderr.strip()}")
+        ended = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"ended with {done.returncode}"
+        raise BookError(f"{what}: pandoc: {done.stderr.strip() or ended}")
     return done.stdout
 
 
@@ -192,13 +210,17 @@ def render(book: Book, formats: list[str]) -> None:
     """Render in a folder beside the output, which takes its place at the end. Raises BookError."""
     if book.output.exists() and any(book.output.iterdir()) and not (book.output / "index.html").exists():
         raise BookError(f"{book.output} holds something else than a book; name another output directory")
-    sources = {name: (book.root / name).read_text(encoding="utf-8") for name in book.chapters}
+    sources = {name: read_text(book.root / name) for name in book.chapters}
     chapters = {name: parse(name, source) for name, source in sources.items()}
     book.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".book-", suffix=".tmp", dir=book.output.parent) as folder:
+    for left in book.output.parent.glob(f".book-{HOST}-*.tmp"):  # of renders that were killed
+        if not alive(int(left.name.split("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    own = f".book-{HOST}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=own, suffix=".tmp", dir=book.output.parent) as folder:
         build = Path(folder)
         (build / "book").mkdir()
-        outputs = asyncio.run(execute(book.root, build, chapters))
+        outputs = execute(book.root, build, chapters)
         markdown = "".join(chapter_markdown(book, build, name, chapters[name], outputs[name]) for name in chapters)
         pieces: list[str] = []
         markdown = set_aside(markdown, pieces)

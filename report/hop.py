@@ -20,6 +20,7 @@ import pandas as pd
 import yaml
 
 from experiments.store.files import ROOT
+from report import literal
 
 ROWS = "report/rows"  # from the book's root
 PROVENANCE = "report/provenance.html"
@@ -110,7 +111,7 @@ class Page:
         parts = [_code(function)]
         rows, name = drawn(made, arguments), f"{ROWS}/{label(function, arguments)}.csv"
         if rows is not None:
-            write(name, rows.to_csv(index=False))
+            write(name, literal.csv(rows))
             parts.append(f'<a href="{self.root}{name}">rows</a>')
         parts += [_runs(runs, self.root)] if runs else []
         return f'<div class="hop">{" · ".join(parts)}</div>'

@@ -17,8 +17,19 @@ def cpu_name() -> str:
     return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
 
 
+# What Markdown, HTML or Typst might take for their own; no processor or GPU has it in its name.
+_ACTIVE = re.compile(r"[^\w .,()/+@-]|_|@(?! )")
+
+
+def _inert(found: re.Match[str]) -> str:
+    """The wide twin of an ASCII character, which looks like it and has no meaning; a space for others."""
+    return chr(ord(found[0]) + 0xFEE0) if "!" <= found[0] <= "~" else " "
+
+
 def short_name(device: str) -> str:
-    """A device's name for a table: `Intel(R) Xeon(R) Processor` is an Intel Xeon."""
+    """A device's name for tables, sentences and charts, where it is never code: `Intel(R) Xeon(R) Processor` is an
+    Intel Xeon."""
+    device = _ACTIVE.sub(_inert, device)
     return device.replace("(R)", "").removesuffix(" Processor").removesuffix(" 80GB HBM3")
 
 

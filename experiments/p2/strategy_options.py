@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +110,13 @@ def arguments(description: str | None) -> cli.Parser:
     return p
 
 
+# tf.distribute gives its servers no other address.
+OPEN_PORTS = (
+    "TensorFlow's workers listen on all addresses and trust who connects; on a network that others use, "
+    "run them behind a firewall or on emulated hosts (--hosts 2, as root)"
+)
+
+
 def check(a: argparse.Namespace) -> None:
     """Raise UsageError for what is wrong with any job of the command line."""
     names = ["base", "effective_batch", "epochs", "threads", "steps_per_execution", "hosts", "repeat", "repeats"]
@@ -202,4 +211,8 @@ def series(a: argparse.Namespace) -> list[Config]:
             for learners in sizes(a, distribution)
         ]
 
-    return sweep.alternating(variants, a.repeats, a.repeat)
+    jobs = sweep.alternating(variants, a.repeats, a.repeat)
+    elsewhere = "TF_CONFIG" in os.environ or a.launcher == "slurm"
+    if any(c.job.workers > 1 and c.hosts == 1 for c in jobs) and not elsewhere:
+        print(f"warning: {OPEN_PORTS}", file=sys.stderr)
+    return jobs

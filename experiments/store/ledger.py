@@ -23,7 +23,7 @@ NO_NUMBERS = frozenset(
     f"experiments/{name}.py"
     for name in (
         *("cli", "store/files", "store/ledger", "store/parquet", "store/provenance", "store/schemas"),
-        "store/timelines",
+        *("store/bounds", "store/checksums", "store/evidence", "store/logs", "store/plausible", "store/timelines"),
         *("machine/allocation", "machine/device_names", "machine/processes", "machine/settings", "machine/stalls"),
         *("machine/supervision", "machine/sweep", "p1/horovod_options", "p2/strategy_options"),
         *("store", "usage"),

@@ -33,13 +33,16 @@ class CommitError(UsageError, RuntimeError):
     """The code's commit can't be told; a RuntimeError as well, which is what earlier scripts expect."""
 
 
+NAME = r"^[\w.+-]+$"  # of what becomes a file, a folder or an anchor
+
+
 class Provenance(BaseModel):
     """Where a run's numbers come from. Times are UTC, ISO 8601."""
 
     model_config = ConfigDict(extra="forbid")
 
-    experiment: str
-    run_id: str
+    experiment: str = Field(pattern=NAME)
+    run_id: str = Field(pattern=NAME)
     kind: Literal["measured", "projected"]
     config: dict[str, Any]
     seed: int | None
@@ -57,7 +60,9 @@ class Provenance(BaseModel):
     device_count: int = Field(ge=1)
     versions: dict[str, str]
     schema_version: int = Field(1, ge=1)  # of the rows; files that don't say have the first
-    allocation: str = ""  # one host, one boot, one go; earlier runs don't know theirs (`where`)
+    allocation: str = Field(
+        "", pattern=r"^[\w.-]*$"
+    )  # one host, one boot, one go; earlier runs don't know theirs (`where`)
     settings: dict[str, str] = {}  # of the environment and of configuration files that libraries read
 
     @property

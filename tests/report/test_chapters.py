@@ -11,15 +11,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from experiments.store import epochs, ledger, parquet, schemas
+from experiments.store import epochs, evidence, ledger, parquet, schemas
 from experiments.store.files import ROOT
 from experiments.store.provenance import Provenance, provenance, run_id
-from report import show
+from report import literal, show
 from report.figures import horovod_costs, horovod_runs, scaling_runs, strategy_beyond, strategy_runs
 
 REPORT = Path(show.__file__).parent
-READERS = [epochs.read, parquet.runs, horovod_runs.load, horovod_costs.load_sums, strategy_runs.load]
-READERS += [strategy_beyond.load_input, scaling_runs.load]
+READERS = [epochs.read, evidence.verify, parquet.runs, horovod_runs.load, horovod_costs.load_sums]
+READERS += [strategy_runs.load, strategy_beyond.load_input, scaling_runs.load]
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -60,7 +60,7 @@ def write(results: Path, monkeypatch: pytest.MonkeyPatch, epochs: int = 2, **cha
 @pytest.mark.parametrize("chapter", [p.name for p in sorted(REPORT.glob("*.qmd"))])
 def test_chapters_run_without_results(chapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text, _ = run(chapter, tmp_path, monkeypatch)
-    assert "nan" not in text
+    assert not re.search(r"\bnan\b", text)
 
 
 def test_provenance_names_all_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_provenance_names_all_of_a_run(tmp_path: Path, monkeypatch: pytest.Monke
         "`0123456`",
         "p4_cutout",
         "a device",
-        origin.host_cpu,
+        literal.text(origin.host_cpu),
         origin.command,
         "2026-01-02 03:04",
     ):

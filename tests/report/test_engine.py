@@ -1,14 +1,21 @@
 """The embedded engine on small books: numbers, references, errors with file and line, and a whole output or none."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 import yaml
 
+from experiments.store.files import HOST, ROOT
 from report import __main__ as command
 from report.chapter import BookError, Cell, parse
 from report.engine import WIDTHS, Book, chapter_markdown, pandoc, put_back, render, set_aside
@@ -330,14 +337,16 @@ def test_a_failing_cell_fails_the_render_and_keeps_the_old_book(tmp_path: Path) 
         render(small, ["html"])
     assert error.value.code == 1
     assert "Traceback (most recent call last)" in str(error.value)
-    assert str(error.value).endswith("report/bad.qmd:6: the cell failed: ZeroDivisionError")
+    assert str(error.value).endswith("report/bad.qmd:6: the cell failed: ZeroDivisionError: division by zero")
     assert [path.name for path in small.output.iterdir()] == ["index.html"]
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".book-")]
 
 
 def test_a_failing_inline_expression_is_named(tmp_path: Path) -> None:
     small = book(tmp_path, bad="# T\n\nText\nand `{python} nothing`.\n")
-    with pytest.raises(BookError, match=r"report/bad\.qmd:4: the cell failed: NameError$"):
+    with pytest.raises(
+        BookError, match=r"report/bad\.qmd:4: the cell failed: NameError: name 'nothing' is not defined$"
+    ):
         render(small, ["html"])
 
 
@@ -414,3 +423,105 @@ def test_engine_quarto_without_quarto_says_so(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert (f"version {version}" if version else "none") in error and "--engine embedded" in error
+
+
+def interrupted(folder: Path, number: int) -> subprocess.CompletedProcess[str]:
+    """A render that got a signal while a cell ran."""
+    small = book(
+        folder, a=cell("import pathlib, time", f"pathlib.Path({str(folder / 'began')!r}).touch()", "time.sleep(60)")
+    )
+    code = f"""
+        import signal, sys
+        from pathlib import Path
+        from report import __main__ as command
+        from report.engine import Book
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        small = Book.read(Path({str(small.root)!r}))
+        command.Book.read = lambda *_: small
+        sys.exit(command.main(["--engine", "embedded", "--to", "html"]))
+    """
+    command_line = [sys.executable, "-c", textwrap.dedent(code)]
+    render_ = subprocess.Popen(command_line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (folder / "began").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    render_.send_signal(number)
+    out, err = render_.communicate(timeout=30)
+    return subprocess.CompletedProcess(command_line, render_.returncode, out, err)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_render_in_one_line(tmp_path: Path, number: int) -> None:
+    done = interrupted(tmp_path, number)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted; an earlier book is as it was\n")
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith((".book-", "_book"))]
+
+
+def test_an_endless_cell_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("report.execution.CELL_TIMEOUT", 1)
+    small = book(tmp_path, a="# T\n\nIt is `{python} 1`.\n\n```{python}\nwhile True:\n    pass\n```\n")
+    with pytest.raises(BookError, match=r"^report/a\.qmd:6: the cell took more than 1 s$"):
+        render(small, ["html"])
+
+
+def test_a_damaged_results_file_is_told_in_one_line(tmp_path: Path) -> None:
+    fail = "from experiments.store.parquet import SchemaError", "raise SchemaError('a.parquet: is damaged')"
+    small = book(tmp_path, a=cell(*fail))
+    with pytest.raises(BookError) as error:
+        render(small, ["html"])
+    assert str(error.value) == "report/a.qmd:5: the cell failed: SchemaError: a.parquet: is damaged"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"book": 3}, "no readable book"),
+        ({"book": {"title": ["x"]}}, "title must be text, not ['x']"),
+        ({"book": {"author": {"name": "x"}}}, "author must be text"),
+        ({"book": {"chapters": 5}}, "no readable book"),
+        ({"book": {"chapters": [{"part": "x"}]}}, "is not a file of the book"),
+        ({"lang": 3}, "lang must be text, not 3"),
+        ({"execute": {"echo": "often"}}, "echo must be true or false, not 'often'"),
+        ({"project": {"output-dir": 7}}, "no readable book"),
+        ({"project": []}, "no readable book"),
+        ({"bibliography": ["references.bib"]}, "is not a file of the book"),
+    ],
+)
+def test_wrong_types_in_the_configuration(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    small = book(tmp_path, a="# T\n")
+    config = yaml.safe_load((small.root / "_quarto.yml").read_text())
+    for key, value in change.items():
+        config[key] = config[key] | value if isinstance(value, dict) else value
+    (tmp_path / "_quarto.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    with pytest.raises(BookError) as error:
+        Book.read(tmp_path)
+    assert message in str(error.value) and "\n" not in str(error.value) and error.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["_quarto.yml", "report/a.qmd"])
+def test_sources_in_another_encoding(tmp_path: Path, name: str) -> None:
+    small = book(tmp_path, a="# T\n")
+    (tmp_path / name).write_bytes("# Größe\n".encode("latin-1"))
+    with pytest.raises(BookError, match=rf"{re.escape(name)}: is not UTF-8: .* at byte 4"):
+        render(Book.read(small.root), ["html"])
+
+
+def test_leftovers_of_killed_renders_go(tmp_path: Path) -> None:
+    small = book(tmp_path, a="# T\n")
+    done = subprocess.Popen(["true"])
+    done.wait()  # its process number is now nobody's
+    dead, live, foreign = (f".book-{host}-{pid}-x.tmp" for host, pid in
+                           [(HOST, done.pid), (HOST, os.getppid()), ("0badc0de", done.pid)])  # fmt: skip
+    for name in (dead, live, foreign):
+        (tmp_path / name / "book").mkdir(parents=True)
+    render(small, ["html"])
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".book-")} == {live, foreign}
+
+
+def test_a_killed_pandoc_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = tmp_path / "pandoc"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr("pypandoc.get_pandoc_path", lambda: str(killed))
+    with pytest.raises(BookError, match=r"^the book: pandoc: was killed by signal 9$"):
+        pandoc("the book", "x")

@@ -76,9 +76,9 @@ def test_a_machine_is_named_once() -> None:
 
 @pytest.mark.horovod
 def test_learners_elsewhere_are_told_an_address_that_leads_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.p1.horovod_launch.address_towards", {"node2": "10.1.2.3"}.__getitem__)
+    monkeypatch.setattr("experiments.p1.horovod_launch.address_towards", {"node2": "127.0.0.2"}.__getitem__)
     with horovod_launch._rendezvous({"localhost": 1, "node2": 1}, 2, None) as variables:
-        assert variables["HOROVOD_GLOO_RENDEZVOUS_ADDR"] == "10.1.2.3" and "HOROVOD_GLOO_IFACE" not in variables
+        assert variables["HOROVOD_GLOO_RENDEZVOUS_ADDR"] == "127.0.0.2" and "HOROVOD_GLOO_IFACE" not in variables
     with horovod_launch._rendezvous({"localhost": 2}, 2, None) as variables:
         assert variables["HOROVOD_GLOO_RENDEZVOUS_ADDR"] == "127.0.0.1" and variables["HOROVOD_GLOO_IFACE"] == "lo"
 
@@ -268,3 +268,33 @@ def test_a_learner_without_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UsageError, match="without a rank"):
         horovod_launch.join("localhost:1", 1)
+
+
+def listening(port: int) -> list[str]:
+    """The addresses at which this machine listens at a port, as the kernel writes them: 0100007F is 127.0.0.1."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    ends = [line.split()[1].split(":") for line in lines if line.split()[3] == "0A"]
+    return [address for address, of_port in ends if int(of_port, 16) == port]
+
+
+@pytest.mark.horovod
+def test_the_rendezvous_of_local_learners_listens_on_the_loopback_alone() -> None:
+    with horovod_launch._rendezvous({"localhost": 2}, 2, None) as variables:
+        assert listening(int(variables["HOROVOD_GLOO_RENDEZVOUS_PORT"])) == ["0100007F"]
+    assert listening(int(variables["HOROVOD_GLOO_RENDEZVOUS_PORT"])) == []
+
+
+@pytest.mark.horovod
+def test_horovodruns_rendezvous_listens_on_the_loopback_alone() -> None:
+    said: list[str] = []
+    learner = "import os, time; print('port', os.environ['HOROVOD_GLOO_RENDEZVOUS_PORT'], flush=True); time.sleep(60)"
+    command = horovod_launch._command("horovodrun", "localhost:1", 1, [sys.executable, "-c", learner], {})
+    assert "local_horovodrun.py" in command[1]
+    assert "horovod.runner.launch" in horovod_launch._command("horovodrun", "localhost:1,node2:1", 2, ["true"], {})
+    with processes.Processes(said.append) as started:
+        started.start(command, {"PYTHONPATH": os.environ.get("PYTHONPATH", "")})
+        deadline = time.monotonic() + 60
+        while not (found := [line for line in said if "port " in line]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert found, said
+        assert listening(int(found[0].rpartition("port ")[2])) == ["0100007F"]
