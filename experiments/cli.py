@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, NoReturn
+
+import experiments
+
+# A help text has characters that not every terminal knows.
+if isinstance(sys.stdout, TextIOWrapper):
+    sys.stdout.reconfigure(errors="replace")
 
 
 class UsageError(ValueError):
@@ -41,6 +50,14 @@ class Placed:
         """All settings by name."""
         rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "job"}
         return asdict(self.job) | rest
+
+
+def path(text: str) -> Path:
+    """A reader of files and folders. A shell leaves the ~ of --results=~/here as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
 def listed(*choices: str) -> Callable[[str], list[Any]]:
@@ -85,6 +102,25 @@ def check_positive(options: object, *names: str) -> None:
                 raise UsageError(f"--{name.replace('_', '-')} must be positive and finite, not {value:g}")
 
 
+class Terminated(SystemExit):
+    """A signal ends the script."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
+def stdout_problem() -> OSError | None:
+    """What keeps standard output from taking what was printed, such as a full disk; None where nothing does."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What is still to be printed goes nowhere, or the interpreter's end would fail of it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
+
+
 def exit_status(
     script: str,
     work: Callable[[], int],
@@ -95,22 +131,34 @@ def exit_status(
 
     The line ends with `interrupted` after Ctrl-C, and with `unwritten` where a file or folder could not be used.
 
-    SIGTERM and SIGHUP unwind `work` like Ctrl-C; the process exits with 128 and their number.
+    SIGTERM and SIGHUP unwind `work` like Ctrl-C, with such a line; the process exits with 128 and their number.
     """
 
     def terminated(number: int, frame: object) -> None:
-        sys.exit(128 + number)
+        raise Terminated(number)
 
     def say(what: object) -> None:
         print(f"{script}: {' '.join(str(what).split())}", file=sys.stderr)
 
+    if experiments.UNPINNED:
+        say(f"taken out of the environment, as it pins threads: {', '.join(experiments.UNPINNED)}")
+        experiments.UNPINNED.clear()  # said once, where a script calls this more than once
     before = {number: signal.signal(number, terminated) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        return work()
+        status = work()
+        if problem := stdout_problem():
+            say(f"standard output: {problem}; the results are written")
+        return 1 if problem else status
+    except Terminated as error:
+        say(f"ended by {signal.Signals(error.number).name}; {interrupted}")
+        raise
     except UsageError as error:
         say(error)
         return 2
     except OSError as error:
+        if problem := stdout_problem():
+            say(f"standard output: {problem}; what was written before is kept")
+            return 1
         say(f"{error}; {unwritten}")
         return 2
     except RunError as error:

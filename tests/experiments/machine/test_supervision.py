@@ -19,13 +19,13 @@ def fake_driver(folder: Path, listed: str, monkeypatch: pytest.MonkeyPatch) -> N
     script.write_text(f"#!/bin/sh\n[ $1 = --list-gpus ] && printf '{listed}' || printf 'Fast GPU \\nFast GPU\\n'\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    device_names.physical_gpus.cache_clear()
+    device_names.driver.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def asked_again() -> Iterator[None]:
     yield
-    device_names.physical_gpus.cache_clear()
+    device_names.driver.cache_clear()
 
 
 def test_gpus_are_the_visible_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +45,7 @@ def test_gpus_are_the_visible_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UsageError, match="this machine has no NVIDIA GPU"):
         nvidia.check_gpus(1, oversubscribe=True)
     (tmp_path / "nvidia-smi").unlink()
-    device_names.physical_gpus.cache_clear()
+    device_names.driver.cache_clear()
     assert nvidia.gpus() == [] and device_name("cpu") == cpu_name()
 
 
