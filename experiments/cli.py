@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import signal
@@ -110,15 +111,32 @@ class Terminated(SystemExit):
         self.number = number
 
 
-def stdout_problem() -> OSError | None:
-    """What keeps standard output from taking what was printed, such as a full disk; None where nothing does."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # What is still to be printed goes nowhere, or the interpreter's end would fail of it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return error
-    return None
+class WatchedOutput:
+    """Standard output that remembers why it failed, lest a full disk that it goes to be taken for the results'."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.problem: OSError | None = None
+
+    def _try(self, what: Callable[[], Any]) -> Any:
+        try:
+            return what()
+        except OSError as error:
+            self.problem = error
+            # What is still in the buffer goes nowhere, or the interpreter's end would fail of it again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._inner.fileno())
+            raise
+
+    def write(self, text: str) -> Any:
+        """As a file's."""
+        return self._try(lambda: self._inner.write(text))
+
+    def flush(self) -> None:
+        """As a file's."""
+        self._try(self._inner.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 def exit_status(
@@ -143,12 +161,13 @@ def exit_status(
     if experiments.UNPINNED:
         say(f"taken out of the environment, as it pins threads: {', '.join(experiments.UNPINNED)}")
         experiments.UNPINNED.clear()  # said once, where a script calls this more than once
+    output: Any = WatchedOutput(sys.stdout)
     before = {number: signal.signal(number, terminated) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        status = work()
-        if problem := stdout_problem():
-            say(f"standard output: {problem}; the results are written")
-        return 1 if problem else status
+        with contextlib.redirect_stdout(output):
+            status = work()
+            output.flush()
+        return status
     except Terminated as error:
         say(f"ended by {signal.Signals(error.number).name}; {interrupted}")
         raise
@@ -156,8 +175,8 @@ def exit_status(
         say(error)
         return 2
     except OSError as error:
-        if problem := stdout_problem():
-            say(f"standard output: {problem}; what was written before is kept")
+        if output.problem is not None:
+            say(f"standard output: {output.problem}; what was written before is kept")
             return 1
         say(f"{error}; {unwritten}")
         return 2

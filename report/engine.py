@@ -8,10 +8,8 @@ import asyncio
 import base64
 import dataclasses
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +18,12 @@ from typing import Any, NoReturn
 
 import nbclient
 import nbformat
-import pypandoc
 import typst
 import vl_convert
 import yaml
+
+from report import output, sources, surroundings
+from report.sources import BookError
 
 HERE = Path(__file__).resolve().parent
 OPTIONS = {"label", "fig-cap", "tbl-cap", "echo"}
@@ -34,14 +34,6 @@ BLOCK = re.compile(
 WIDTHS = f"--lua-filter={HERE / 'widths.lua'}"  # of a table's columns in the PDF
 INLINE = re.compile(r"(?<!`)`\{python\}[ \t]([^`]+)`(?!`)")
 PARALLEL = 2  # chapters executed, and files written, at a time
-
-
-class BookError(Exception):
-    """The book can't be rendered; `code` is the exit status: 2 for a wrong source, 1 for a failing cell."""
-
-    def __init__(self, message: str, code: int = 2) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclasses.dataclass
@@ -64,7 +56,8 @@ class Book:
         try:
             config = yaml.safe_load(source.read_text(encoding="utf-8"))
             folder = output or root / config["project"].get("output-dir", "_book")
-            title, author, lang = config["book"]["title"], config["book"]["author"], config.get("lang", "en")
+            title, author = config["book"]["title"], sources.authors(config["book"]["author"])
+            lang = config.get("lang", "en")
             chapters, bibliography = list(config["book"]["chapters"]), config.get("bibliography")
             echo = config.get("execute", {}).get("echo", True)
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
@@ -100,7 +93,8 @@ def parse(name: str, source: str) -> list[str | Cell]:
     fence, fence_line = "", 0
     code: list[str] | None = None
     blocks: list[int] = []  # the lines on which the open ones start
-    for number, line in enumerate(source.splitlines(), 1):
+    lines, titles = source.splitlines(), 0
+    for number, line in enumerate(lines, 1):
         mark = re.match(r"\s*(`{3,}|~{3,})\s*([^`]*?)\s*$", line)
         if fence:
             closing = mark and mark[1].startswith(fence) and not mark[2]
@@ -125,6 +119,10 @@ def parse(name: str, source: str) -> list[str | Cell]:
             if not block[1] and not blocks:
                 fail(number, "::: closes no block")
             blocks = [*blocks, number] if block[1] else blocks[:-1]
+        elif not blocks and sources.is_title(line, *(("", *lines, "")[i] for i in (number - 1, number + 1))):
+            titles += 1
+            if titles > 1:
+                fail(number, "a second heading of level 1; make it level 2, or a chapter of its own")
         if code is None:
             end = 0
             for match in INLINE.finditer(line):
@@ -157,8 +155,9 @@ def cell_options(code: list[str], line: int, fail: Any) -> dict[str, Any]:
 async def execute(book: Book, build: Path, chapters: dict[str, list[str | Cell]]) -> list[list[Any]]:
     """Run each chapter in a kernel of its own; for each chapter, the outputs of its cells in order. Files that cells
     write for the book (`report.hop`) go to `build`/book."""
-    path = os.pathsep.join(filter(None, [str(book.root), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"DLPERF_ENGINE": "embedded", "DLPERF_BOOK": str(build / "book"), "PYTHONPATH": path}
+    pandoc_version = surroundings.run_pandoc(["--version"]).stdout.split()[1]
+    own = {"DLPERF_ENGINE": "embedded", "DLPERF_BOOK": str(build / "book"), "DLPERF_PANDOC": pandoc_version}
+    environment = surroundings.environment(build / "home") | own | {"PYTHONPATH": str(book.root)}
     limit = asyncio.Semaphore(PARALLEL)
 
     async def run(name: str) -> list[Any]:
@@ -167,6 +166,7 @@ async def execute(book: Book, build: Path, chapters: dict[str, list[str | Cell]]
         quiet = ["--HistoryManager.enabled=False", "--IPKernelApp.log_level=40"]
         where = {"metadata": {"path": str(book.root)}}
         client = nbclient.NotebookClient(notebook, kernel_name="python3", resources=where, extra_arguments=quiet)
+        client.kernel_manager_class = surroundings.Kernel
         async with limit:
             try:
                 if cells:
@@ -181,10 +181,13 @@ async def execute(book: Book, build: Path, chapters: dict[str, list[str | Cell]]
                 raise BookError(f"{name}: {error}", 1) from error
         return [c.outputs for c in notebook.cells]
 
-    # A failing chapter doesn't stop the others: their kernels end in order, and the first failure is told.
-    tasks = [asyncio.create_task(run(name)) for name in chapters]
-    await asyncio.wait(tasks)
-    return [task.result() for task in tasks]
+    # A failing chapter doesn't stop the others: their kernels end in order, and all failures are told.
+    done = await asyncio.gather(*map(run, chapters), return_exceptions=True)
+    if failures := [result for result in done if isinstance(result, BaseException)]:
+        if all(isinstance(failure, BookError) for failure in failures):
+            raise BookError("\n".join(map(str, failures)), 1) from failures[0]
+        raise next(failure for failure in failures if not isinstance(failure, BookError))
+    return [result for result in done if isinstance(result, list)]
 
 
 def fenced(kind: str, text: str) -> str:
@@ -246,8 +249,7 @@ def chapter_markdown(book: Book, build: Path, name: str, parts: list[str | Cell]
 
 def pandoc(what: str, text: str, *arguments: str) -> str:
     """Pandoc with the filter. A warning is an error too: it means that the page is not what the source says."""
-    command = [pypandoc.get_pandoc_path(), f"--lua-filter={HERE / 'filter.lua'}", *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8")
+    done = surroundings.run_pandoc([f"--lua-filter={HERE / 'filter.lua'}", *arguments], text)
     if done.returncode or done.stderr:
         raise BookError(f"{what}: pandoc: {done.stderr.strip()}")
     return done.stdout
@@ -283,25 +285,47 @@ def write_pdf(book: Book, build: Path, document: dict[str, Any]) -> None:
         raise BookError(f"the PDF: typst: {error.diagnostic}") from error
 
 
+def check_structure(book: Book, blocks: list[dict[str, Any]], contents: list[dict[str, Any]]) -> None:
+    """Raise BookError unless the document has each chapter once, in order, under one heading: pages go by that."""
+    files = [dict(block["c"][0][2]).get("file") if block["t"] == "Div" else None for block in blocks]
+    for place, name in enumerate(book.chapters):
+        if files[place : place + 1] != [name]:
+            before = book.chapters[max(0, place - 1)]
+            raise BookError(f"{before}: something is opened and not closed, such as an HTML tag")
+        titles = sum(chapter["file"] == name for chapter in contents)
+        if titles != 1:
+            raise BookError(f"{name}:1: a chapter needs one heading of level 1, this one has {titles}")
+    if len(files) != len(book.chapters):
+        raise BookError(f"{book.chapters[-1]}: something is closed that was not opened, such as an HTML tag")
+
+
+def expected(book: Book, formats: list[str]) -> list[str]:
+    """The files that a rendering will write, as far as they are known before."""
+    pages = [str(Path(name).with_suffix(".html")) for name in book.chapters] if "html" in formats else []
+    return [*pages, *([book.pdf_name] if "pdf" in formats else [])]
+
+
 def render(book: Book, formats: list[str]) -> None:
-    """Render in a folder beside the output, which takes its place at the end. Raises BookError."""
-    if book.output.exists() and any(book.output.iterdir()) and not (book.output / "index.html").exists():
-        raise BookError(f"{book.output} holds something else than a book; name another output directory")
-    sources = {name: (book.root / name).read_text(encoding="utf-8") for name in book.chapters}
-    chapters = {name: parse(name, source) for name, source in sources.items()}
-    book.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".book-", suffix=".tmp", dir=book.output.parent) as folder:
+    """Render in a temporary folder; what was made is put into the output at the end. Raises BookError;
+    for an output that can't take it, before the work."""
+    output.check(book.output, expected(book, formats))
+    texts = {name: sources.read(book.root, name) for name in book.chapters}
+    chapters = {name: parse(name, source) for name, source in texts.items()}
+    with tempfile.TemporaryDirectory(prefix="book-", ignore_cleanup_errors=True) as folder:
         build = Path(folder)
-        (build / "book").mkdir()
+        for made in ("book", "home"):
+            (build / made).mkdir()
         results = zip(chapters.items(), asyncio.run(execute(book, build, chapters)), strict=True)
         markdown = "".join(chapter_markdown(book, build, *chapter, outputs) for chapter, outputs in results)
         bibliography = [f"--metadata=bibliography={book.root / book.bibliography}"] if book.bibliography else []
-        document = json.loads(pandoc("the book", markdown, "--from=markdown", "--to=json", *bibliography))
+        reading = ["--from=markdown-yaml_metadata_block", "--to=json", *bibliography]
+        document = json.loads(pandoc("the book", markdown, *reading))
         contents = json.loads(document["meta"].pop("book")["c"])
         for problem in contents["problems"]:
-            lines = sources[problem["file"]].splitlines()
+            lines = texts[problem["file"]].splitlines()
             line = next((f":{i}" for i, text in enumerate(lines, 1) if problem["needle"] in text), "")
             raise BookError(f"{problem['file']}{line}: {problem['message']}")
+        check_structure(book, document["blocks"], contents["chapters"])
         site = build / "book" / "site_libs"
         (site / "vega").mkdir(parents=True)
         with ThreadPoolExecutor(PARALLEL) as pool:
@@ -313,6 +337,4 @@ def render(book: Book, formats: list[str]) -> None:
             shutil.copy(HERE / "style.css", site)
             for job in jobs:
                 job.result()
-        if book.output.exists():
-            book.output.rename(build / "replaced")
-        (build / "book").rename(book.output)
+        output.put(build / "book", book.output, formats, book.pdf_name)

@@ -90,7 +90,7 @@ def is_own(host: str) -> bool:
         for family, kind, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
             with socket.socket(family, kind) as probe:
                 probe.bind(address)
-            return True
+                return True
     except OSError:  # another's address, or no host's
         pass
     return False

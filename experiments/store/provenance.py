@@ -28,6 +28,9 @@ from experiments.store.ledger import NO_NUMBERS, file_hash
 
 GPU_LIBRARY = re.compile(r"lib(cublas|cudart|cudnn|nccl)\.so\.")
 
+# What git tells its hooks, in which it would look at that repository and that index only.
+OF_A_HOOK = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE"}
+
 
 class CommitError(UsageError, RuntimeError):
     """The code's commit can't be told; a RuntimeError as well, which is what earlier scripts expect."""
@@ -105,8 +108,7 @@ def git_state() -> tuple[str, bool]:
             raise CommitError(f"DLPERF_COMMIT must be a commit of 40 hex digits, then maybe -dirty, not {given!r}")
         return given.removesuffix("-dirty"), given.endswith("-dirty")
 
-    # In a hook, git's own variables would name another repository or index.
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {"LC_ALL": "C"}
+    plain = {name: value for name, value in os.environ.items() if name not in OF_A_HOOK} | {"LC_ALL": "C"}
 
     def git(*args: str) -> str:
         done = subprocess.run(["git", *args], cwd=ROOT, env=plain, check=True, capture_output=True, text=True)

@@ -11,6 +11,7 @@ import yaml
 
 from report import __main__ as command
 from report.engine import WIDTHS, Book, BookError, Cell, chapter_markdown, pandoc, parse, render
+from report.output import LIST, put
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="90" height="60"><rect width="90" height="60"/></svg>'
 FIRST = """# First {#sec-first}
@@ -323,14 +324,16 @@ def test_output_that_the_pdf_would_miss_is_an_error(tmp_path: Path) -> None:
 
 def test_a_failing_cell_fails_the_render_and_keeps_the_old_book(tmp_path: Path) -> None:
     small = book(tmp_path, good="# Good\n", bad=cell("#| echo: false", "x = 1", "x / 0"))
-    small.output.mkdir()
-    (small.output / "index.html").write_text("old", encoding="utf-8")
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "index.html").write_text("old", encoding="utf-8")
+    put(made, small.output, ["html"], "a.pdf")
     with pytest.raises(BookError) as error:
         render(small, ["html"])
     assert error.value.code == 1
     assert "Traceback (most recent call last)" in str(error.value)
     assert str(error.value).endswith("report/bad.qmd:6: the cell failed: ZeroDivisionError")
-    assert [path.name for path in small.output.iterdir()] == ["index.html"]
+    assert sorted(path.name for path in small.output.iterdir()) == [LIST, "index.html"]
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".book-")]
 
 
@@ -370,7 +373,8 @@ def test_quarto_renders_where_it_is_new_enough(
     log = fake_quarto(tmp_path, "1.10.3", code=7)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert command.main(["--to", "pdf", "--output-dir", str(tmp_path / "out")]) == 7
-    assert re.match(r"render .* --output-dir .*/out --to typst .*python", log.read_text(encoding="utf-8"))
+    assert re.match(r"render .* --output-dir .*/book --to typst .*python", log.read_text(encoding="utf-8"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_old_quarto_is_named_where_the_embedded_engine_steps_in(
