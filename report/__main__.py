@@ -9,11 +9,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.cli import path
+from experiments.cli import exit_status, path
 from report import output, surroundings
 from report.engine import Book, expected, render
 from report.sources import BookError
 
+UNTOUCHED = "the book is as it was"
 QUARTO = (1, 10)  # the first version that renders a book to html and typst
 
 
@@ -58,27 +59,25 @@ def main(arguments: list[str] | None = None) -> int:
         if options.engine == "quarto":
             return 2
     start = time.perf_counter()
-    try:
-        book = Book.read(Path(__file__).resolve().parents[1], options.output_dir)
-        if version >= QUARTO:
-            if code := run_quarto(book, formats):
-                return code
-        else:
-            render(book, formats)
-    except BookError as error:
-        print(error, file=sys.stderr)
-        return error.code
-    except OSError as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("report: interrupted; the book is as it was", file=sys.stderr)
-        return 130
-    for name, file in (("html", book.output / "index.html"), ("pdf", book.output / book.pdf_name)):
-        if name in formats:
-            print(f"{name.upper():5}{file}")
-    print(f"{time.perf_counter() - start:.1f} s with {'quarto' if version >= QUARTO else 'the embedded engine'}")
-    return 0
+
+    def work() -> int:
+        try:
+            book = Book.read(Path(__file__).resolve().parents[1], options.output_dir)
+            if version >= QUARTO:
+                if code := run_quarto(book, formats):
+                    return code
+            else:
+                render(book, formats)
+        except BookError as error:
+            print(error, file=sys.stderr)
+            return error.code
+        for name, file in (("html", book.output / "index.html"), ("pdf", book.output / book.pdf_name)):
+            if name in formats:
+                print(f"{name.upper():5}{file}")
+        print(f"{time.perf_counter() - start:.1f} s with {'quarto' if version >= QUARTO else 'the embedded engine'}")
+        return 0
+
+    return exit_status("report", work, UNTOUCHED, UNTOUCHED)
 
 
 if __name__ == "__main__":

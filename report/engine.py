@@ -22,7 +22,7 @@ import typst
 import vl_convert
 import yaml
 
-from report import output, sources, surroundings
+from report import kernels, output, sources, surroundings
 from report.sources import BookError
 
 HERE = Path(__file__).resolve().parent
@@ -166,11 +166,13 @@ async def execute(book: Book, build: Path, chapters: dict[str, list[str | Cell]]
         quiet = ["--HistoryManager.enabled=False", "--IPKernelApp.log_level=40"]
         where = {"metadata": {"path": str(book.root)}}
         client = nbclient.NotebookClient(notebook, kernel_name="python3", resources=where, extra_arguments=quiet)
-        client.kernel_manager_class = surroundings.Kernel
+        client.kernel_manager_class = kernels.Kernel
+        said = build / f"{name.replace('/', '-')}.log"  # what a kernel itself says, for one that dies
         async with limit:
             try:
-                if cells:
-                    await client.async_execute(env=environment)
+                with said.open("w") as log:
+                    if cells:
+                        await client.async_execute(env=environment, stderr=log)
             except nbclient.exceptions.CellExecutionError as error:
                 failed = [any(o.output_type == "error" for o in c.outputs) for c in notebook.cells].index(True)
                 traceback = re.sub(r"\x1b\[[\d;]*m", "", error.traceback).rstrip()
@@ -178,7 +180,7 @@ async def execute(book: Book, build: Path, chapters: dict[str, list[str | Cell]]
                 line = cells[failed].line + (int(inside[1]) - 1 if inside else 0)
                 raise BookError(f"{traceback}\n{name}:{line}: the cell failed: {error.ename}", 1) from error
             except RuntimeError as error:  # nbclient's, where a kernel does not start or dies
-                raise BookError(f"{name}: {error}", 1) from error
+                raise BookError("\n".join(filter(None, [said.read_text().strip(), f"{name}: {error}"])), 1) from error
         return [c.outputs for c in notebook.cells]
 
     # A failing chapter doesn't stop the others: their kernels end in order, and all failures are told.
@@ -315,7 +317,7 @@ def render(book: Book, formats: list[str]) -> None:
         build = Path(folder)
         for made in ("book", "home"):
             (build / made).mkdir()
-        results = zip(chapters.items(), asyncio.run(execute(book, build, chapters)), strict=True)
+        results = zip(chapters.items(), kernels.run(execute(book, build, chapters)), strict=True)
         markdown = "".join(chapter_markdown(book, build, *chapter, outputs) for chapter, outputs in results)
         bibliography = [f"--metadata=bibliography={book.root / book.bibliography}"] if book.bibliography else []
         reading = ["--from=markdown-yaml_metadata_block", "--to=json", *bibliography]

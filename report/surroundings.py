@@ -12,22 +12,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pypandoc
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
 
 # Of the variables of the caller, what programs need to start at all.
 KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "TEMP", "SYSTEMROOT")
 PACKAGES = ("altair", "pandas", "sympy", "nbclient", "ipykernel", "typst", "vl-convert-python")
-
-
-class Kernel(AsyncKernelManager):
-    """This interpreter, whatever kernel the user's Jupyter has under its name."""
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        """How a kernel is started."""
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(argv=command, language="python")
 
 
 def environment(home: Path) -> dict[str, str]:

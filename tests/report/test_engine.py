@@ -1,14 +1,20 @@
 """The embedded engine on small books: numbers, references, errors with file and line, and a whole output or none."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
 
+from experiments.store.files import ROOT
 from report import __main__ as command
 from report.engine import WIDTHS, Book, BookError, Cell, chapter_markdown, pandoc, parse, render
 from report.output import LIST, put
@@ -335,6 +341,41 @@ def test_a_failing_cell_fails_the_render_and_keeps_the_old_book(tmp_path: Path) 
     assert str(error.value).endswith("report/bad.qmd:6: the cell failed: ZeroDivisionError")
     assert sorted(path.name for path in small.output.iterdir()) == [LIST, "index.html"]
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".book-")]
+
+
+def test_all_failing_chapters_are_told_and_nothing_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    small = book(tmp_path, a=cell("1 / 0"), b=cell("import nothing_of_that_name"), c="# Good\n")
+    with pytest.raises(BookError) as error:
+        render(small, ["html"])
+    assert "report/a.qmd:4: the cell failed: ZeroDivisionError" in str(error.value)
+    assert str(error.value).endswith("report/b.qmd:4: the cell failed: ModuleNotFoundError")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_ctrl_c_ends_the_kernels_and_says_one_line(tmp_path: Path) -> None:
+    """In a process of its own, whose only cell waits; it says so by a file."""
+    book(
+        tmp_path, a=cell("import time, pathlib", f"pathlib.Path({str(tmp_path / 'here')!r}).touch()", "time.sleep(60)")
+    )
+    code = f"""
+        import sys; sys.path.insert(0, {str(ROOT)!r})
+        from pathlib import Path
+        from experiments.cli import exit_status
+        from report.engine import Book, render
+        small = Book.read(Path({str(tmp_path)!r}))
+        raise SystemExit(exit_status("report", lambda: render(small, ["html"]) or 0, "the book is as it was"))
+    """
+    (tmp_path / "temporary").mkdir()
+    settings = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=settings, start_new_session=True)
+    while not (tmp_path / "here").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=30)[1] == "report: interrupted; the book is as it was\n"
+    assert process.returncode == 130 and not (tmp_path / "_book").exists()
+    assert not list((tmp_path / "temporary").glob("book-*"))
 
 
 def test_a_failing_inline_expression_is_named(tmp_path: Path) -> None:
