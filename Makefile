@@ -10,6 +10,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(C
 ARGS ?=
 TENSORFLOW ?= tensorflow-cpu>=2.18
 
+# What the user set for pip elsewhere would install past the environment, or make it fail.
+export PIP_USER := 0
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN PYTHONHOME PYTHONPATH
+# pip must not install twice at a time into one environment.
+.NOTPARALLEL:
+
 .PHONY: report measure test test-all check verify manifest horovod clean
 
 # RESULTS=DIR (or DIR:DIR2) shows your own results beside the committed ones, PRICE= what an hour of a device costs (USD).
@@ -48,8 +54,10 @@ horovod: $(VENV)/distributed.installed $(VENV)/tensorflow.installed
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv module is missing; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || \
-	  { rm -rf $(VENV); echo "Python's venv module is missing; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	  { rm -rf $(VENV); echo "$(PYTHON) could not make $(VENV); the reason is above" >&2; exit 2; }
 
 $(VENV)/%.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[$*]'

@@ -8,20 +8,14 @@ from typing import Any, NoReturn
 
 import yaml
 
+from report.sources import BookError, is_title
+
 OPTIONS = {"label", "fig-cap", "tbl-cap", "echo"}
 BLOCK = re.compile(
     r"\{(#(fig|tbl)-[\w-]+|\.content-visible\s+when-format=\"(html|typst)\""
     r"|\.callout-(note|tip|important|warning|caution)(\s+(title=\"[^\"]*\"|collapse=\"(true|false)\"))*)\}"
 )
 INLINE = re.compile(r"(?<!`)`\{python\}[ \t]([^`]+)`(?!`)")
-
-
-class BookError(Exception):
-    """The book can't be rendered; `code` is the exit status: 2 for a wrong source, 1 for a failing cell."""
-
-    def __init__(self, message: str, code: int = 2) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclasses.dataclass
@@ -44,7 +38,8 @@ def parse(name: str, source: str) -> list[str | Cell]:
     fence, fence_line = "", 0
     code: list[str] | None = None
     blocks: list[int] = []  # the lines on which the open ones start
-    for number, line in enumerate(source.splitlines(), 1):
+    lines, titles = source.splitlines(), 0
+    for number, line in enumerate(lines, 1):
         mark = re.match(r"\s*(`{3,}|~{3,})\s*([^`]*?)\s*$", line)
         if fence:
             closing = mark and mark[1].startswith(fence) and not mark[2]
@@ -69,6 +64,10 @@ def parse(name: str, source: str) -> list[str | Cell]:
             if not block[1] and not blocks:
                 fail(number, "::: closes no block")
             blocks = [*blocks, number] if block[1] else blocks[:-1]
+        elif not blocks and is_title(line, *(("", *lines, "")[i] for i in (number - 1, number + 1))):
+            titles += 1
+            if titles > 1:
+                fail(number, "a second heading of level 1; make it level 2, or a chapter of its own")
         if code is None:
             end = 0
             for match in INLINE.finditer(line):

@@ -10,34 +10,25 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pypandoc
 import typst
 import vl_convert
 import yaml
 
 from experiments.store.files import HOST, alive
-from report import vega
-from report.chapter import BookError, Cell, parse
+from report import output, sources, surroundings, vega
+from report.chapter import Cell, parse
 from report.execution import PARALLEL, execute
+from report.sources import BookError
 
 HERE = Path(__file__).resolve().parent
 # Of the whole book; of what an output's format needs; of a table's columns in the PDF.
 NUMBERING, FORMATS, WIDTHS = (f"--lua-filter={HERE / name}.lua" for name in ("numbering", "formats", "widths"))
-
-
-def read_text(path: Path) -> str:
-    """A source's text. Raises BookError for another encoding."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BookError(f"{path}: is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
 @dataclasses.dataclass
@@ -58,16 +49,16 @@ class Book:
         """Raises BookError where `_quarto.yml` or a file that it names is missing or can't be read."""
         source = root / "_quarto.yml"
         try:
-            config = yaml.safe_load(read_text(source))
+            config = yaml.safe_load(sources.read(root, source.name))
             folder = output or root / config["project"].get("output-dir", "_book")
-            title, author, lang = config["book"]["title"], config["book"]["author"], config.get("lang", "en")
+            title, author = config["book"]["title"], sources.authors(config["book"]["author"])
+            lang = config.get("lang", "en")
             chapters, bibliography = list(config["book"]["chapters"]), config.get("bibliography")
             echo = config.get("execute", {}).get("echo", True)
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise BookError(f"{source}: no readable book: {' '.join(repr(error).split())}") from error
         for what, value, kind in (
             ("title", title, str),
-            ("author", author, str),
             ("lang", lang, str),
             ("echo", echo, bool),
         ):
@@ -162,8 +153,7 @@ def chapter_markdown(book: Book, build: Path, name: str, parts: list[str | Cell]
 
 def pandoc(what: str, text: str, *arguments: str) -> str:
     """Pandoc with a filter. A warning is an error too: it means that the page is not what the source says."""
-    command = [pypandoc.get_pandoc_path(), *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8")
+    done = surroundings.run_pandoc(list(arguments), text)
     if done.returncode or done.stderr:
         ended = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"ended with {done.returncode}"
         raise BookError(f"{what}: pandoc: {done.stderr.strip() or ended}")
@@ -206,31 +196,53 @@ def write_pdf(book: Book, build: Path, document: dict[str, Any]) -> None:
         raise BookError(f"the PDF: typst: {error.diagnostic}") from error
 
 
+def check_structure(book: Book, blocks: list[dict[str, Any]], contents: list[dict[str, Any]]) -> None:
+    """Raise BookError unless the document has each chapter once, in order, under one heading: pages go by that."""
+    files = [dict(block["c"][0][2]).get("file") if block["t"] == "Div" else None for block in blocks]
+    for place, name in enumerate(book.chapters):
+        if files[place : place + 1] != [name]:
+            before = book.chapters[max(0, place - 1)]
+            raise BookError(f"{before}: something is opened and not closed, such as an HTML tag")
+        titles = sum(chapter["file"] == name for chapter in contents)
+        if titles != 1:
+            raise BookError(f"{name}:1: a chapter needs one heading of level 1, this one has {titles}")
+    if len(files) != len(book.chapters):
+        raise BookError(f"{book.chapters[-1]}: something is closed that was not opened, such as an HTML tag")
+
+
+def expected(book: Book, formats: list[str]) -> list[str]:
+    """The files that a rendering will write, as far as they are known before."""
+    pages = [str(Path(name).with_suffix(".html")) for name in book.chapters] if "html" in formats else []
+    return [*pages, *([book.pdf_name] if "pdf" in formats else [])]
+
+
 def render(book: Book, formats: list[str]) -> None:
-    """Render in a folder beside the output, which takes its place at the end. Raises BookError."""
-    if book.output.exists() and any(book.output.iterdir()) and not (book.output / "index.html").exists():
-        raise BookError(f"{book.output} holds something else than a book; name another output directory")
-    sources = {name: read_text(book.root / name) for name in book.chapters}
-    chapters = {name: parse(name, source) for name, source in sources.items()}
-    book.output.parent.mkdir(parents=True, exist_ok=True)
-    for left in book.output.parent.glob(f".book-{HOST}-*.tmp"):  # of renders that were killed
+    """Render in a temporary folder; what was made is put into the output at the end. Raises BookError;
+    for an output that can't take it, before the work."""
+    output.check(book.output, expected(book, formats))
+    texts = {name: sources.read(book.root, name) for name in book.chapters}
+    chapters = {name: parse(name, source) for name, source in texts.items()}
+    for left in Path(tempfile.gettempdir()).glob(f"book-{HOST}-*"):  # of renders that were killed
         if not alive(int(left.name.split("-")[2])):
             shutil.rmtree(left, ignore_errors=True)
-    own = f".book-{HOST}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=own, suffix=".tmp", dir=book.output.parent) as folder:
+    own = f"book-{HOST}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=own, ignore_cleanup_errors=True) as folder:
         build = Path(folder)
-        (build / "book").mkdir()
+        for made in ("book", "home"):
+            (build / made).mkdir()
         outputs = execute(book.root, build, chapters)
         markdown = "".join(chapter_markdown(book, build, name, chapters[name], outputs[name]) for name in chapters)
         pieces: list[str] = []
         markdown = set_aside(markdown, pieces)
         bibliography = [f"--metadata=bibliography={book.root / book.bibliography}"] if book.bibliography else []
-        document = json.loads(pandoc("the book", markdown, NUMBERING, "--from=markdown", "--to=json", *bibliography))
+        reading = [NUMBERING, "--from=markdown-yaml_metadata_block", "--to=json", *bibliography]
+        document = json.loads(pandoc("the book", markdown, *reading))
         contents = json.loads(document["meta"].pop("book")["c"])
         for problem in contents["problems"]:
-            lines = sources[problem["file"]].splitlines()
+            lines = texts[problem["file"]].splitlines()
             line = next((f":{i}" for i, text in enumerate(lines, 1) if problem["needle"] in text), "")
             raise BookError(f"{problem['file']}{line}: {problem['message']}")
+        check_structure(book, document["blocks"], contents["chapters"])
         site = build / "book" / "site_libs"
         (site / "vega").mkdir(parents=True)
         with ThreadPoolExecutor(PARALLEL) as pool:
@@ -243,6 +255,4 @@ def render(book: Book, formats: list[str]) -> None:
                 shutil.copy(HERE / name, site)
             for job in jobs:
                 job.result()
-        if book.output.exists():
-            book.output.rename(build / "replaced")
-        (build / "book").rename(book.output)
+        output.put(build / "book", book.output, formats, book.pdf_name)

@@ -84,8 +84,17 @@ def parse_hosts(text: str, learners: int) -> dict[str, int]:
 
 
 def is_own(host: str) -> bool:
-    """Whether a host's name means this machine."""
-    return host in {"localhost", "127.0.0.1", socket.gethostname()}
+    """Whether a host's name or address means this machine: sockets can be bound to its own addresses alone."""
+    if host in {"localhost", "127.0.0.1", socket.gethostname()}:
+        return True
+    try:
+        for family, kind, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
+            with socket.socket(family, kind) as probe:
+                probe.bind(address)
+                return True
+    except OSError:  # another's address, or no host's
+        pass
+    return False
 
 
 def check_reachable(slots: dict[str, int], launcher: str) -> None:

@@ -91,6 +91,11 @@ def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, re
     return path
 
 
+def _files(results: Path, experiment: str = "*") -> list[Path]:
+    """The stored runs' files, in order. What begins with a dot is no run: file managers and macOS leave such behind."""
+    return sorted(path for path in results.glob(f"{experiment}/*.parquet") if not path.name.startswith("."))
+
+
 def _schema(experiment: str, path: Path, version: int | None = None) -> pa.Schema:
     if experiment not in schemas.SCHEMAS:
         known = ", ".join(sorted(schemas.SCHEMAS))
@@ -180,7 +185,7 @@ def _open(path: Path) -> _Opened:
 def origins(experiment: str, results: Path = RESULTS) -> list[Provenance]:
     """The provenance of an experiment's runs, from the files' footers alone; files that can't be read are left out."""
     found = []
-    for path in sorted((results / experiment).glob("*.parquet")):
+    for path in _files(results, experiment):
         with contextlib.suppress(KeyError, pa.ArrowException, OSError, UnicodeDecodeError, ValidationError):
             found.append(Provenance.model_validate_json((pq.read_schema(path).metadata or {})[METADATA_KEY]))
     return found
@@ -205,7 +210,7 @@ def finished(path: Path, config: Mapping[str, Any]) -> bool:
 
 def runs(results: Path = RESULTS) -> list[Run]:
     """All stored runs, by their files' footers, ordered by experiment and run id. Raises SchemaError on a bad one."""
-    return [run(path) for path in sorted(results.glob("*/*.parquet"))]
+    return [run(path) for path in _files(results)]
 
 
 def read(experiment: str, results: Path = RESULTS, version: int | None = None) -> pd.DataFrame:
@@ -216,7 +221,7 @@ def read(experiment: str, results: Path = RESULTS, version: int | None = None) -
     """
     wanted = _schema(experiment, results / experiment, version)
     frames = []
-    for path in sorted((results / experiment).glob("*.parquet")):
+    for path in _files(results, experiment):
         status = path.stat()
         schema, frame = _whole(path, (status.st_mtime_ns, status.st_size))
         if schema.equals(wanted):

@@ -13,7 +13,8 @@ import pandas as pd
 from experiments.machine.device_names import short_name
 from experiments.store import evidence
 from experiments.store.parquet import Run
-from report import literal, show
+from experiments.store.provenance import Provenance
+from report import literal, show, surroundings
 
 STATES = ["current", "same numbers", "stale"]
 
@@ -127,7 +128,7 @@ def text_provenance_runs(runs: list[Known]) -> str:
     groups = defaultdict(list)
     for number, one in enumerate(runs, start=1):
         o = one.run.provenance
-        key = (o.experiment, o.host_kind, o.host_cpu, o.host_cores, o.device, o.device_count, o.where)
+        key = (o.experiment, o.host_kind, o.host_cpu, _cores(o), o.device, o.device_count, o.where)
         settings = tuple(o.settings.items())
         groups[*key, settings, tuple(sorted(o.versions.items())), o.source_hash].append((number, one))
     blocks = []
@@ -139,7 +140,7 @@ def text_provenance_runs(runs: list[Known]) -> str:
         versions = literal.text(", ".join(f"{name} {version}" for name, version in sorted(o.versions.items())))
         lines = [
             f"**{o.experiment}: {counted(len(members), 'run')}**\n",
-            f"- Host: {host}, {counted(o.host_cores, 'core')}; allocation {o.where or 'unknown'}",
+            f"- Host: {host}, {_cores(o)}; allocation {o.where or 'unknown'}",
             f"- Device: {o.device_count} × {literal.text(o.device)}",
             f"- Versions: {versions}",
             *([f"- Settings: {', '.join(literal.code(f'{k}={v}') for k, v in o.settings.items())}"] * bool(o.settings)),
@@ -149,6 +150,19 @@ def text_provenance_runs(runs: list[Known]) -> str:
         ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) or "There are no runs."
+
+
+def text_provenance_rendering() -> str:
+    """What rendered this very document."""
+    return f"This document was rendered by {surroundings.versions()}."
+
+
+def _cores(o: Provenance) -> str:
+    """A host's cores; where control groups granted less, how many cores' time, and how often a run had to wait."""
+    if o.cpu_quota is None:
+        return counted(o.host_cores, "core")
+    waited = counted(o.throttled_periods or 0, "period")
+    return f"{counted(o.host_cores, 'core')} with a quota of {o.cpu_quota:g} (used up in {waited})"
 
 
 def _line(number: int, run: Run) -> str:

@@ -53,10 +53,18 @@ def test_bad_hosts(text: str, message: str) -> None:
         horovod_launch.parse_hosts(text, 4)
 
 
+def test_this_machines_own_address_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(map(horovod_launch.is_own, ("localhost", "127.0.0.1", "127.0.0.2", socket.gethostname())))
+    assert not horovod_launch.is_own("192.0.2.1")  # of no machine: kept for documentation (RFC 5737)
+    assert not horovod_launch.is_own("no-such-host.invalid")
+    with pytest.raises(UsageError, match=r"localhost and 127\.0\.0\.2 are this same machine"):
+        horovod_launch.check_reachable({"localhost": 1, "127.0.0.2": 1}, "none")
+
+
 def test_hosts_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"unknown host no-such-host\.invalid"):
         horovod_launch.check_reachable({"no-such-host.invalid": 1}, "horovodrun")
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
     horovod_launch.check_reachable({"localhost": 1}, "none")
     horovod_launch.check_reachable({socket.gethostname(): 1}, "none")
     with pytest.raises(UsageError, match="on this machine only, not on node2"):
