@@ -89,6 +89,9 @@ class Processes:
         while True:
             ended = [process.poll() for process in self._started]
             failed = [i for i, status in enumerate(ended) if status]
+            if failed and self._watching and (stopped := self._watch.stopped(self._launchers)):
+                # Peers give up a stopped process before the watch does: theirs is not the failure to tell.
+                raise self._stopped(stopped, "stopped, and its peers gave up waiting")
             if failed:
                 # Its end may bring others down first: the one that was killed is the one to name.
                 killed = [i for i in failed if (ended[i] or 0) < 0 or (ended[i] or 0) > 128]
@@ -98,11 +101,15 @@ class Processes:
                 self.seconds = time.perf_counter() - self._began[1] if self._began else 0.0
                 return None
             if self._watching and (stopped := self._watch.overdue(self._launchers)):
-                stalls.kill([process.pid for process in stalls.of_job(self._mark, "T")])
-                who = " and ".join(f"{name} (process {pid})" for name, pid in stopped.items())
-                for_long = f"{'has' if len(stopped) == 1 else 'have'} been stopped for {self._stall_timeout:g} s"
-                raise RunError(f"{who} {for_long}; all others were stopped and nothing was written")
+                raise self._stopped(stopped, f"stopped for {self._stall_timeout:g} s")
             time.sleep(0.05)
+
+    def _stopped(self, stopped: dict[str, int], how: str) -> RunError:
+        """The error that names stopped processes, which are killed."""
+        stalls.kill([process.pid for process in stalls.of_job(self._mark, "T")])
+        who = " and ".join(f"{name} (process {pid})" for name, pid in stopped.items())
+        have = "has" if len(stopped) == 1 else "have"
+        return RunError(f"{who} {have} been {how}; all others were stopped and nothing was written")
 
     def __enter__(self) -> Processes:
         return self

@@ -91,6 +91,11 @@ class Watch:
         # nsenter stops itself when what it has started is stopped: the younger of one rank counts.
         return {self._called(process, launchers): process.pid for _, process in late}
 
+    def stopped(self, launchers: Collection[int] = ()) -> dict[str, int]:
+        """What the processes that are stopped now are called, with their pids."""
+        now = sorted((process.started, process) for process in of_job(self._mark, "T"))
+        return {self._called(process, launchers): process.pid for _, process in now}
+
     def _called(self, process: Process, launchers: Collection[int]) -> str:
         # A batch script of Slurm has a rank, which a launcher started from it inherits.
         own = [] if process.pid in launchers else [process.environment.get(name) for name in self._ranks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from experiments.cli import RunError
 
 EPOCH_LINE = "epoch "  # how the progress of a job's first process starts
+ROOTS = re.compile(r"\d+ root error\(s\) found\.|\(\d+\).*:")  # TensorFlow's headings of several errors
 LOG_LINES = 400  # of a job's output, what is kept at most
 
 
@@ -20,9 +22,11 @@ def command(script: str, *arguments: str) -> list[str]:
 
 
 def first_line(error: BaseException) -> str:
-    """What is wrong, of a message that TensorFlow may spread over many lines below a heading."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line and line != "Graph execution error:"), "no reason given")
+    """What is wrong, of a message that TensorFlow may spread over many lines below headings and an indented stack."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    heading = ("Graph execution error:", "Detected at node", "Detected unsupported operations")
+    told = [line for line in lines if not line.startswith((*heading, " ", "\t")) and not ROOTS.fullmatch(line)]
+    return next(iter(told or lines), "no reason given").strip()
 
 
 def ended(status: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from experiments import cli
 from experiments.cli import Placed, UsageError, path
 from experiments.machine import stalls, sweep
-from experiments.p2 import fashion_mnist, worker_job
+from experiments.p2 import fashion_mnist, placement, worker_job
 from experiments.store.files import RESULTS
 
 EXPERIMENT = "p2_strategy"
@@ -211,7 +212,14 @@ def series(a: argparse.Namespace) -> list[Config]:
         ]
 
     jobs = sweep.alternating(variants, a.repeats, a.repeat)
-    elsewhere = "TF_CONFIG" in os.environ or a.launcher == "slurm"
-    if any(c.job.workers > 1 and c.hosts == 1 for c in jobs) and not elsewhere:
+    if a.launcher != "slurm" and "TF_CONFIG" not in os.environ and any(map(_opens_ports, jobs)):
         print(f"warning: {OPEN_PORTS}", file=sys.stderr)
     return jobs
+
+
+def _opens_ports(c: Config) -> bool:
+    """Whether the job can run here, and its workers listen on the network that this machine is on."""
+    with contextlib.suppress(UsageError):
+        placement.devices(c.job, c.job.workers, c.oversubscribe)
+        return c.job.workers > 1 and c.hosts == 1
+    return False

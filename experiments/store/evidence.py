@@ -27,7 +27,7 @@ CHECKS = {
     "provenance": "the name follows from configuration and settings; sources, versions and times fit each other; an "
     "allocation has one processor and one model of GPU",
     "ledger": "the sources of a run are those of its commit",
-    "plausibility": "rates are images over seconds, time lines have no gap in members or overlap, sums are sums",
+    "plausibility": "rates are images over seconds, time lines overlap nowhere and end together, sums are sums",
     "log": "what the scripts printed while they ran is what the rows say, to the last digit printed",
 }
 # What no check here can know.

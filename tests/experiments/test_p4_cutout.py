@@ -225,7 +225,9 @@ def test_a_disk_full_at_the_end_leaves_earlier_results_as_they_were(
     before = files(whole)
     monkeypatch.setattr(os, "fsync", no_space)
     assert p4_cutout.main(command(whole, "--M", "2")) == 2
-    assert complaint(capsys).startswith("[Errno 28] No space left on device; earlier results are as they were, ")
+    (path,) = (whole / "results").rglob("*.parquet")
+    said = f"[Errno 28] No space left on device: '{path}'; earlier results are as they were, "
+    assert complaint(capsys).startswith(said)
     assert files(whole) == before
 
 

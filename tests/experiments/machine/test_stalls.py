@@ -170,3 +170,18 @@ def test_a_job_that_ends_is_no_longer_watched() -> None:
         job.start(["sh", "-c", "(sleep 1; kill -CONT $$)& kill -STOP $$; exit 3"], {processes.OWN_RANK: "0"})
         job.unwatch()
         assert job.wait() == (0, 3)
+
+
+def test_a_peer_that_gives_up_first_is_not_blamed() -> None:
+    """As TensorFlow's workers do, after less time than a stopped one is watched for."""
+    waits = "import time; time.sleep(600)"
+    with processes.Processes(lambda line: None, member="worker") as job:
+        job.start([sys.executable, "-c", waits], {processes.OWN_RANK: "0"})
+        gives_up = "import time; time.sleep(1.5); raise SystemExit(1)"
+        job.start([sys.executable, "-c", gives_up], {processes.OWN_RANK: "1"})
+        first, _ = job._started
+        stop(first)  # type: ignore[arg-type]
+        with pytest.raises(
+            RunError, match=rf"^worker 0 \(process {first.pid}\) has been stopped, and its peers gave up"
+        ):
+            job.wait()

@@ -90,7 +90,7 @@ def test_a_script_starts_itself_in_the_same_interpreter() -> None:
     ("message", "line"),
     [
         ("a shape is wrong", "a shape is wrong"),
-        ("Graph execution error:\n\nDetected at node x\nmore", "Detected at node x"),
+        ("Graph execution error:\n\nDetected at node x\nmore", "more"),
         ("", "no reason given"),
     ],
 )
@@ -123,3 +123,13 @@ def test_who_was_killed_has_no_last_words() -> None:
     assert str(failed) == "worker 3 was killed by signal 9; all others were stopped and nothing was written"
     assert "reset" not in str(supervision.failure("job", "worker 3", 143, said[1:]))
     assert str(supervision.failure("job", "worker 3", -9, said)).endswith(" (job: learner 1: too hot)")
+
+
+def test_tensorflows_reason_stands_below_headings_and_a_stack() -> None:
+    said = (
+        "Graph execution error:\n\nDetected at node sgd/CollectiveReduceV2 defined at (most recent call last):\n"
+        '  File "worker.py", line 3, in step\n\nCollective ops timed out\n\t [[{{node sgd}}]]'
+    )
+    assert supervision.first_line(ValueError(said)) == "Collective ops timed out"
+    assert supervision.first_line(ValueError("  \n a reason")) == "a reason"
+    assert supervision.first_line(ValueError("")) == "no reason given"

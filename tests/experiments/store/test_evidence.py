@@ -200,3 +200,8 @@ def test_what_no_check_can_know_passes(results: Path) -> None:
     """As `evidence.UNKNOWABLE` says: rows that no log has, changed alike."""
     plant(results, "p1", lambda r: r.assign(loss=r.loss.where(r["rank"] == 0, 2 * r.loss)))
     assert found(results) == {}
+
+
+@pytest.mark.slow
+def test_all_stored_runs_hold() -> None:
+    assert evidence.verify().problems == []

@@ -1,0 +1,161 @@
+"""Inject faults and count what is lost: kills of writers and of the renderer, flipped bits in results.
+
+    python tools/inject_faults.py            # 100 kills of writers, 10 of the renderer, 600 bits
+    python tools/inject_faults.py --short    # a tenth of it, as `make test-all` does
+
+Exit status 1 where a file is torn, a finished write is lost, something is left behind, or damage reads as good.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
+
+import pandas as pd
+
+from experiments.cli import Parser, exit_status
+from experiments.store import checksums, parquet
+from experiments.store.files import RESULTS, ROOT, write_atomically
+
+# Writes generations 0, 1, 2, … of a file and prints each that is whole.
+WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from experiments.store.files import write_atomically
+for k in range(int(sys.argv[3]), 10**9):
+    write_atomically(Path(sys.argv[2]), k.to_bytes(8, "big") * 100_000)
+    print(k, flush=True)
+"""
+# Renders a book of one chapter, whose cell waits.
+RENDERER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from report.engine import Book, render
+render(Book.read(Path(sys.argv[2])), ["html"])
+"""
+BOOK = "project: {type: book, output-dir: _book}\nbook: {title: T, author: A, chapters: [index.qmd]}\n"
+CHAPTER = "# T\n\n```{python}\nimport os, time\nprint(os.environ['FAULT'])\ntime.sleep(0.5)\n```\n"
+
+
+def kill_writers(folder: Path, kills: int, rng: random.Random) -> Iterator[str]:
+    """Kill a writer at random moments; whatever was finished is there, whole, and leftovers go with the next write."""
+    path, next_one = folder / "run.parquet", 0
+    for _ in range(kills):
+        command = [sys.executable, "-c", WRITER, str(ROOT), str(path), str(next_one)]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        first = writer.stdout.readline()
+        time.sleep(rng.uniform(0, 0.05))
+        writer.send_signal(signal.SIGKILL)
+        said = [int(line) for line in [first, *writer.stdout] if line.endswith("\n")]
+        writer.wait()
+        content = path.read_bytes()
+        found = int.from_bytes(content[:8], "big")
+        if content != found.to_bytes(8, "big") * 100_000:
+            yield f"{path} is torn"
+        if found < said[-1]:
+            yield f"write {said[-1]} was finished, the file has {found}"
+        next_one = found + 1
+    write_atomically(path, b"the last")
+    if left := sorted(set(os.listdir(folder)) - {path.name}):
+        yield f"left behind: {', '.join(left)}"
+
+
+def kill_renderers(folder: Path, kills: int, rng: random.Random) -> Iterator[str]:
+    """Kill the renderer at random moments; the book stays, kernels end, leftovers go with the next render."""
+    (folder / "_quarto.yml").write_text(BOOK)
+    (folder / "index.qmd").write_text(CHAPTER)
+    command = [sys.executable, "-c", RENDERER, str(ROOT), str(folder)]
+    page = folder / "_book" / "index.html"
+    for number in range(kills + 2):
+        mark = f"fault-{os.getpid()}-{number}"
+        renderer = subprocess.Popen(command, env=os.environ | {"FAULT": mark}, stderr=subprocess.PIPE, text=True)
+        if number in (0, kills + 1):  # to the end
+            if renderer.communicate()[1] or mark not in page.read_text():
+                yield "a render that nobody killed failed"
+            continue
+        time.sleep(rng.uniform(0.5, 4))
+        renderer.kill()
+        renderer.communicate()
+        if not page.is_file() or "fault-" not in page.read_text():
+            yield "the earlier book is gone"
+        deadline = time.monotonic() + 15  # ipykernel looks for its parent every second
+        while (orphans := list(_with(mark))) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        if orphans:
+            yield f"kernels are left: {orphans}"
+    if left := sorted(set(os.listdir(folder)) - {"_quarto.yml", "index.qmd", "_book"}):
+        yield f"left behind: {', '.join(left)}"
+
+
+def _with(mark: str) -> Iterator[int]:
+    """Processes that have the mark in their environment."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                if f"FAULT={mark}\0".encode() in (entry / "environ").read_bytes():
+                    yield int(entry.name)
+            except OSError:  # it has ended, or is another user's
+                continue
+
+
+def flip_bits(folder: Path, bits: int, rng: random.Random) -> Iterator[str]:
+    """Flip a bit in a random results file; reading refuses the file, or reads what it was."""
+    shutil.copytree(RESULTS, folder, dirs_exist_ok=True)
+    checksums.write_manifest(folder)
+    paths = sorted(folder.glob("*/*.parquet"))
+    refused = 0
+    for _ in range(bits):
+        path = rng.choice(paths)
+        content, (run, rows) = path.read_bytes(), parquet.read_run(path)
+        damaged, bit = bytearray(content), rng.randrange(8 * len(content))
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            read = parquet.read_run(path)
+        except parquet.SchemaError:
+            refused += 1
+        else:
+            if read[0] != run or not rows.equals(pd.DataFrame(read[1])):
+                yield f"bit {bit} of {path.name} reads as another run"
+        path.write_bytes(content)
+    print(f"{refused} of {bits} flipped bits were refused, the others read as nothing else")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; 0 when nothing is lost, 1 else."""
+    parser = Parser("inject_faults", __doc__)
+    parser.add_argument("--short", action="store_true", help="a tenth of all faults")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and bits (default 0)")
+    a = parser.parse_args(argv)
+
+    def work() -> int:
+        share, rng, lost = 10 if a.short else 1, random.Random(a.seed), list[str]()
+        for what, inject, count in (
+            ("killed writers", kill_writers, 100),
+            ("killed renderers", kill_renderers, 10),
+            ("flipped bits", flip_bits, 600),
+        ):
+            with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+                found = list(inject(Path(folder), count // share, rng))
+            print(f"{count // share} {what}: {len(found)} faults", *found, sep="\n  ")
+            lost += found
+        return 1 if lost else 0
+
+    return exit_status("inject_faults", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
