@@ -237,11 +237,11 @@ WORD = re.compile(r'<word xMin="([\d.]+)" yMin="([\d.]+)" xMax="([\d.]+)" yMax="
 
 def overprinted(page: str) -> list[tuple[str, str]]:
     """Words of a page, as `pdftotext -bbox` lists them, that stand on each other: whose boxes share more than a point
-    of width and most of the lower one's height. Signs of mathematics, such as braces, have boxes larger than they are."""
+    of width and most of the lower one's height. Braces and the like have boxes that are larger than they are."""
     boxes = [(*map(float, found[:4]), found[4]) for found in WORD.findall(page) if re.search(r"[0-9A-Za-z]", found[4])]
     boxes.sort()
     found = []
-    for i, (left, top, right, bottom, word) in enumerate(boxes):
+    for i, (_, top, right, bottom, word) in enumerate(boxes):
         for other_left, other_top, other_right, other_bottom, other in boxes[i + 1 :]:
             if other_left > right - 1:
                 break
