@@ -118,5 +118,5 @@ def _series(color: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     if color.get("type") not in ("nominal", "ordinal"):
         return []
     domain = (color.get("scale") or {}).get("domain")
-    found = domain if isinstance(domain, list) else [row.get(color.get("field")) for row in rows]
+    found = domain if isinstance(domain, list) else [row.get(str(color.get("field"))) for row in rows]
     return [str(name) for name in dict.fromkeys(found) if name is not None]
