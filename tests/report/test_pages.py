@@ -268,5 +268,14 @@ def test_no_two_words_of_the_pdf_stand_on_each_other(rendered: Book) -> None:
     assert [number for number, page in enumerate(pages, 1) if not WORD.search(page)] == []  # none is empty
 
 
+def test_no_text_of_the_pdf_is_smaller_than_8_points(rendered: Book) -> None:
+    """Formulas aside, whose indices are smaller."""
+    command = ["pdftohtml", "-xml", "-i", "-zoom", "1", "-stdout", rendered.output / rendered.pdf_name]
+    listed = subprocess.run(command, capture_output=True, text=True).stdout
+    fonts = re.findall(r'<fontspec id="\d+" size="(\d+)" family="([^"]+)"', listed)
+    assert len(fonts) > 5
+    assert [(size, family) for size, family in fonts if int(size) < 8 and "Math" not in family] == []
+
+
 def test_pdf_is_there(rendered: Book) -> None:
     assert (rendered.output / rendered.pdf_name).stat().st_size > 50_000
