@@ -11,7 +11,7 @@ from typing import Any
 
 import vl_convert
 
-LOWER = 0.72  # a view's height in the PDF
+LOWER = 0.68  # a view's height in the PDF
 SERIES = 8  # names that an alternative text lists at most
 
 # A view takes its column's width, a phone's 350 pixels as well as a desk's 700, and keeps its font size. Vega-Lite

@@ -237,7 +237,7 @@ WORD = re.compile(r'<word xMin="([\d.]+)" yMin="([\d.]+)" xMax="([\d.]+)" yMax="
 
 def overprinted(page: str) -> list[tuple[str, str]]:
     """Words of a page, as `pdftotext -bbox` lists them, that stand on each other: whose boxes share more than a point
-    of width and most of the lower one's height. Signs of mathematics, as braces, have boxes larger than they are."""
+    of width and most of the lower one's height. Braces and the like have boxes that are larger than they are."""
     boxes = [(*map(float, found[:4]), found[4]) for found in WORD.findall(page) if re.search(r"[0-9A-Za-z]", found[4])]
     boxes.sort()
     found = []
@@ -266,6 +266,15 @@ def test_no_two_words_of_the_pdf_stand_on_each_other(rendered: Book) -> None:
     assert len(pages) > 20
     assert {number: found for number, page in enumerate(pages, 1) if (found := overprinted(page))} == {}
     assert [number for number, page in enumerate(pages, 1) if not WORD.search(page)] == []  # none is empty
+
+
+def test_no_text_of_the_pdf_is_smaller_than_8_points(rendered: Book) -> None:
+    """Formulas aside, whose indices are smaller."""
+    command = ["pdftohtml", "-xml", "-i", "-zoom", "1", "-stdout", rendered.output / rendered.pdf_name]
+    listed = subprocess.run(command, capture_output=True, text=True).stdout
+    fonts = re.findall(r'<fontspec id="\d+" size="(\d+)" family="([^"]+)"', listed)
+    assert len(fonts) > 5
+    assert [(size, family) for size, family in fonts if int(size) < 8 and "Math" not in family] == []
 
 
 def test_pdf_is_there(rendered: Book) -> None:

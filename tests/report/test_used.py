@@ -19,7 +19,8 @@ def test_equal_arguments_are_worked_on_once() -> None:
     assert doubled(first).a.tolist() == doubled(first.copy()).a.tolist() == [2, 4]
     assert doubled(first, 3).a.tolist() == [3, 6]
     assert calls == [2, 3]
-    doubled(first).loc[:, "a"] = 0  # what a caller does with its result is its own
+    own = doubled(first)
+    own.loc[:, "a"] = 0  # what a caller does with its result is its own
     assert doubled(first).a.tolist() == [2, 4] and calls == [2, 3]
     first.loc[0, "a"] = 5  # a changed frame is another one
     assert doubled(first).a.tolist() == [10, 4] and calls == [2, 3, 2]

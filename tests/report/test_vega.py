@@ -29,8 +29,8 @@ def test_no_tag_hides_in_the_scripts() -> None:
 def test_views_are_lower_in_the_pdf() -> None:
     spec = {"vconcat": [{"height": 100, "width": 560}], "config": {"view": {"continuousHeight": 250}}}
     assert vega.printed(spec) == {
-        "vconcat": [{"height": 72, "width": 560}],
-        "config": {"view": {"continuousHeight": 180}},
+        "vconcat": [{"height": 68, "width": 560}],
+        "config": {"view": {"continuousHeight": 170}},
     }
 
 
