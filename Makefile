@@ -1,5 +1,5 @@
 # Commands for readers: `make report` renders the document, `make test` checks the project in minutes, `make test-all`
-# checks everything. All make .venv by themselves and do nothing twice. `make test-all` builds Horovod (once, about
+# checks everything, `make verify` the stored runs. All make .venv by themselves and do nothing twice. `make test-all` builds Horovod (once, about
 # 5 minutes on 2 cores); `make horovod` only builds it; with GPUs: make horovod TENSORFLOW='tensorflow[and-cuda]'.
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +10,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(C
 ARGS ?=
 TENSORFLOW ?= tensorflow-cpu>=2.18
 
-.PHONY: report measure test test-all check horovod clean
+# What the user set for pip elsewhere would install past the environment, or make it fail.
+export PIP_USER := 0
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN PYTHONHOME PYTHONPATH
+# pip must not install twice at a time into one environment.
+.NOTPARALLEL:
+
+.PHONY: report measure test test-all check verify manifest horovod clean
 
 # RESULTS=DIR (or DIR:DIR2) shows your own results beside the committed ones, PRICE= what an hour of a device costs (USD).
 report: $(VENV)/report.installed
@@ -32,6 +38,14 @@ check: $(VENV)/test.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The stored runs: schema, hashes, provenance, ledger, plausibility, logs against rows; exit 1 names each that fails.
+verify: $(VENV)/report.installed
+	$(BIN)/python tools/verify_results.py $(ARGS)
+
+# Lists the hashes of all results anew, after new runs.
+manifest: $(VENV)/report.installed
+	$(BIN)/python tools/verify_results.py --manifest
+
 # Always looks again: what is installed may have changed since, and the wheel is kept by the versions that it is for.
 horovod: $(VENV)/distributed.installed $(VENV)/tensorflow.installed
 	$(BIN)/python tools/build_horovod.py
@@ -40,8 +54,10 @@ horovod: $(VENV)/distributed.installed $(VENV)/tensorflow.installed
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv module is missing; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || \
-	  { rm -rf $(VENV); echo "Python's venv module is missing; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	  { rm -rf $(VENV); echo "$(PYTHON) could not make $(VENV); the reason is above" >&2; exit 2; }
 
 $(VENV)/%.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[$*]'

@@ -6,11 +6,14 @@ clip(y − L//2, 0, n) to clip(y + L//2, 0, n), columns alike. An odd length the
 
 from __future__ import annotations
 
+import functools
+
 import sympy as sp
 
 n, h, c = sp.symbols("n h c", integer=True, positive=True)  # side in pixels, half-length L//2, centre
 
 
+@functools.cache
 def expected_length() -> sp.Expr:
     """Expected number of masked pixels along one axis of n pixels, 2h − h²/n, for h ≤ n.
 

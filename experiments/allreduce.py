@@ -24,12 +24,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
+# Before PyTorch: this package takes out of the environment what would pin threads.
+from experiments.cli import UsageError, check_at_least, check_positive, exit_status, path
+
+# isort: split
 import pandas as pd
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from experiments.cli import UsageError, check_at_least, check_positive, exit_status
 from experiments.machine import supervision
 from experiments.machine.cores import core_sets
 from experiments.machine.device_names import cpu_name
@@ -61,7 +64,7 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--oversubscribe", action="store_true", help="let Gloo's learners share cores where there are few")
     p.add_argument("--gbit", type=float, help="Gloo on two hosts, each sending at most so many Gbit/s; needs root")
     p.add_argument("--repeat", type=int, default=1, help="which repetition this is; each is stored (default 1)")
-    p.add_argument("--results", type=Path, default=RESULTS, help="where results go (default results/)")
+    p.add_argument("--results", type=path, default=RESULTS, help="where results go (default results/)")
     return p
 
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, NoReturn
+
+import experiments
+
+# A help text has characters that not every terminal knows.
+if isinstance(sys.stdout, TextIOWrapper):
+    sys.stdout.reconfigure(errors="replace")
 
 
 class UsageError(ValueError):
@@ -41,6 +51,14 @@ class Placed:
         """All settings by name."""
         rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "job"}
         return asdict(self.job) | rest
+
+
+def path(text: str) -> Path:
+    """A reader of files and folders. A shell leaves the ~ of --results=~/here as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
 def listed(*choices: str) -> Callable[[str], list[Any]]:
@@ -85,6 +103,42 @@ def check_positive(options: object, *names: str) -> None:
                 raise UsageError(f"--{name.replace('_', '-')} must be positive and finite, not {value:g}")
 
 
+class Terminated(SystemExit):
+    """A signal ends the script."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
+class WatchedOutput:
+    """Standard output that remembers why it failed, lest a full disk that it goes to be taken for the results'."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.problem: OSError | None = None
+
+    def _try(self, what: Callable[[], Any]) -> Any:
+        try:
+            return what()
+        except OSError as error:
+            self.problem = error
+            # What is still in the buffer goes nowhere, or the interpreter's end would fail of it again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._inner.fileno())
+            raise
+
+    def write(self, text: str) -> Any:
+        """As a file's."""
+        return self._try(lambda: self._inner.write(text))
+
+    def flush(self) -> None:
+        """As a file's."""
+        self._try(self._inner.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 def exit_status(
     script: str,
     work: Callable[[], int],
@@ -95,22 +149,35 @@ def exit_status(
 
     The line ends with `interrupted` after Ctrl-C, and with `unwritten` where a file or folder could not be used.
 
-    SIGTERM and SIGHUP unwind `work` like Ctrl-C; the process exits with 128 and their number.
+    SIGTERM and SIGHUP unwind `work` like Ctrl-C, with such a line; the process exits with 128 and their number.
     """
 
     def terminated(number: int, frame: object) -> None:
-        sys.exit(128 + number)
+        raise Terminated(number)
 
     def say(what: object) -> None:
         print(f"{script}: {' '.join(str(what).split())}", file=sys.stderr)
 
+    if experiments.UNPINNED:
+        say(f"taken out of the environment, as it pins threads: {', '.join(experiments.UNPINNED)}")
+        experiments.UNPINNED.clear()  # said once, where a script calls this more than once
+    output: Any = WatchedOutput(sys.stdout)
     before = {number: signal.signal(number, terminated) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        return work()
+        with contextlib.redirect_stdout(output):
+            status = work()
+            output.flush()
+        return status
+    except Terminated as error:
+        say(f"ended by {signal.Signals(error.number).name}; {interrupted}")
+        raise
     except UsageError as error:
         say(error)
         return 2
     except OSError as error:
+        if output.problem is not None:
+            say(f"standard output: {output.problem}; what was written before is kept")
+            return 1
         say(f"{error}; {unwritten}")
         return 2
     except RunError as error:

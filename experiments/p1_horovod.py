@@ -134,7 +134,7 @@ def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], 
         device=reports[0]["device"],
         device_count=c.learners,
         started=started,
-        code=Code(code.commit, code.dirty, code.sources | reports[0]["sources"]),
+        code=code.and_sources(reports[0]["sources"]),
         versions=reports[0]["versions"],
     )
     parquet.write(rows, origin, log="\n".join(done.log[-supervision.LOG_LINES :]) + "\n", results=a.results)

@@ -20,7 +20,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments.cli import UsageError, check_at_least, exit_status
+from experiments.cli import UsageError, check_at_least, exit_status, path
 from experiments.machine.device_names import device_name
 from experiments.p2 import fashion_mnist, worker_job
 from experiments.p2.join_timeout import JoinTimeout
@@ -44,9 +44,9 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--jit-compile", action="store_true", help="compile the gradients with XLA")
     p.add_argument("--network", choices=["resnet50", "tiny"], default="resnet50", help="tiny: next to no computation")
     p.add_argument("--data", choices=["fashion", "synthetic"], default="fashion")
-    p.add_argument("--data-dir", type=Path, help="folder with Fashion-MNIST (default: the one that DLPERF_DATA names)")
+    p.add_argument("--data-dir", type=path, help="folder with Fashion-MNIST (default: the one that DLPERF_DATA names)")
     p.add_argument("--write", action="store_true", help="store the windows")
-    p.add_argument("--results", type=Path, default=RESULTS, help="where --write stores (default results/)")
+    p.add_argument("--results", type=path, default=RESULTS, help="where --write stores (default results/)")
     return p
 
 

@@ -194,7 +194,7 @@ def finish(c: Config, results: Path, done: Finished, rows: pd.DataFrame, started
         device=device_name(c.job.device),
         device_count=c.job.learners,
         started=started,
-        code=Code(code.commit, code.dirty, code.sources | first["sources"]),
+        code=code.and_sources(first["sources"]),
         versions=first["versions"],
     )
     return parquet.write(rows, origin, log="\n".join(done.log[-supervision.LOG_LINES :]) + "\n", results=results)

@@ -22,6 +22,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
+# Before PyTorch: this package takes out of the environment what would pin threads.
+from experiments.cli import exit_status, path
+
+# isort: split
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -29,7 +33,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from derivations import alexnet, cifar_resnet, inception, receptive_field, vgg
 from derivations.layers import Layer, totals
-from experiments.cli import exit_status
 from experiments.p3.torch_nets import NETS
 from experiments.store import parquet
 from experiments.store.files import RESULTS
@@ -230,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--max-layers", type=int, default=6, metavar="N", help="deepest stack (default 6)")
     parser.add_argument("--kernels", type=int, nargs="+", default=[1, 3, 5, 7], metavar="F", help="filter sizes")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results store")
+    parser.add_argument("--results", type=path, default=RESULTS, help="folder of the results store")
     args = parser.parse_args(argv)
     if args.max_layers < 1 or min(args.kernels) < 1:
         parser.error("--max-layers and --kernels must be at least 1")

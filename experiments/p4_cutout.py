@@ -20,12 +20,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
+# Before PyTorch: this package takes out of the environment what would pin threads.
+from experiments.cli import RunError, UsageError, check_positive, exit_status, path
+
+# isort: split
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.cli import RunError, UsageError, check_positive, exit_status
 from experiments.p4 import augment, cifar10, datasets
 from experiments.p4.checkpoint import Progress, load_checkpoint, save_checkpoint
 from experiments.p4.training import (
@@ -63,9 +66,9 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--engine", choices=("auto", "fused", "plain"), default="auto", help="auto: fused on a GPU")
     p.add_argument("--depth", type=int, default=44, help="6n+2 layers (default 44)")
     p.add_argument("--data", choices=("cifar10", "synthetic"), default="cifar10")
-    p.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
-    p.add_argument("--results", type=Path, default=RESULTS, help="where results go (default results/)")
-    p.add_argument("--checkpoints", type=Path, default=ROOT / "checkpoints", help="where checkpoints go")
+    p.add_argument("--data-dir", type=path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
+    p.add_argument("--results", type=path, default=RESULTS, help="where results go (default results/)")
+    p.add_argument("--checkpoints", type=path, help="where checkpoints go (default: checkpoints/, or in --results)")
     p.add_argument("--resume", action="store_true", help="continue from this run's checkpoint, if there is one")
     p.add_argument("--minutes", type=float, help="stop with a checkpoint at the first epoch's end after this long")
     return p
@@ -170,7 +173,8 @@ def run(c: Config, a: argparse.Namespace) -> Path | None:
     engine_class(c)  # imported now, so that its source is among the code's
     code = Code.now()
     name = run_id(c.slug, vars(c))
-    path, checkpoint = parquet.path_of(EXPERIMENT, name, a.results), a.checkpoints / f"{name}.ckpt"
+    folder = a.checkpoints or (ROOT if a.results == RESULTS else a.results) / "checkpoints"
+    path, checkpoint = parquet.path_of(EXPERIMENT, name, a.results), folder / f"{name}.ckpt"
     progress, state = Progress(datetime.now(UTC).isoformat(), [], []), dict[str, Tensor]()
     if a.resume and checkpoint.exists():
         progress, state = load_checkpoint(checkpoint, c)

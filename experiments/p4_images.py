@@ -18,13 +18,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
+# Before PyTorch: this package takes out of the environment what would pin threads.
+from experiments.cli import UsageError, exit_status, path
+
+# isort: split
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
 
-from experiments.cli import UsageError, exit_status
 from experiments.machine.device_names import cpu_name
 from experiments.p4 import augment, cifar10, datasets
 from experiments.store import parquet
@@ -98,8 +101,8 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--draws", type=int, default=4, help="cutouts of each image (default 4)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--data", choices=("cifar10", "synthetic"), default="cifar10")
-    p.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
-    p.add_argument("--results", type=Path, default=RESULTS, help="where results go (default results/)")
+    p.add_argument("--data-dir", type=path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
+    p.add_argument("--results", type=path, default=RESULTS, help="where results go (default results/)")
     return p
 
 

@@ -25,13 +25,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
+# Before PyTorch: this package takes out of the environment what would pin threads.
+from experiments.cli import RunError, UsageError, exit_status
+
+# isort: split
 import pandas as pd
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from derivations import roofline
-from experiments.cli import RunError, UsageError, exit_status
 from experiments.p4 import augment, cifar10, cuda_kernels, datasets, each_m, training
 from experiments.p4.device_speed import bandwidth, now
 

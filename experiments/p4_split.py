@@ -28,12 +28,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
+# Before PyTorch: this package takes out of the environment what would pin threads.
+from experiments.cli import RunError, UsageError, check_at_least, exit_status, path
+
+# isort: split
 import pandas as pd
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from experiments.cli import RunError, UsageError, check_at_least, exit_status
 from experiments.machine import nvidia, supervision, sweep
 from experiments.machine.device_names import device_name
 from experiments.machine.processes import Processes
@@ -84,13 +87,13 @@ def arguments() -> argparse.ArgumentParser:
     p.add_argument("--precision", choices=("auto", *DTYPES), default="auto", help="auto: bf16 on GPUs")
     p.add_argument("--device", default="auto", help="auto | cpu | cuda (default auto)")
     p.add_argument("--data", choices=("cifar10", "synthetic"), default="cifar10")
-    p.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
+    p.add_argument("--data-dir", type=path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--repeat", type=int, default=1, help="which repetition; each has its own results")
     p.add_argument("--skip-finished", action="store_true", help="do nothing where the results are there")
-    p.add_argument("--results", type=Path, default=RESULTS, help="folder for results")
+    p.add_argument("--results", type=path, default=RESULTS, help="folder for results")
     p.add_argument("--rank", type=int, help=argparse.SUPPRESS)  # this process is a learner
-    p.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # where learners meet, and learner 0 reports
+    p.add_argument("--folder", type=path, help=argparse.SUPPRESS)  # where learners meet, and learner 0 reports
     return p
 
 

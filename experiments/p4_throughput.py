@@ -30,11 +30,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
+# Before PyTorch: this package takes out of the environment what would pin threads.
+from experiments.cli import UsageError, check_at_least, check_positive, exit_status
+
+# isort: split
 import pandas as pd
 import torch
 
 from derivations import roofline
-from experiments.cli import UsageError, check_at_least, check_positive, exit_status
 from experiments.p4 import augment, cifar10, conventional_loop, datasets, each_m, training
 from experiments.p4.compiled_engine import CompiledEngine
 from experiments.p4.device_speed import bandwidth, now

@@ -22,7 +22,7 @@ import pandas as pd
 import scipy
 
 from experiments import cli
-from experiments.cli import UsageError, exit_status
+from experiments.cli import UsageError, exit_status, path
 from experiments.scaling.ahead import ahead, measured_gpus
 from experiments.store import parquet
 from experiments.store.files import RESULTS
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         "--learners", type=cli.listed(), default=[4, 8], metavar="N,…", help="numbers of GPUs (default 4,8)"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results store")
+    parser.add_argument("--results", type=path, default=RESULTS, help="folder of the results store")
     a = parser.parse_args(argv)
 
     def work() -> int:

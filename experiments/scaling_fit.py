@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 import pandas as pd
 import scipy
 
-from experiments.cli import UsageError, exit_status
+from experiments.cli import UsageError, exit_status, path
 from experiments.scaling import published
 from experiments.scaling.fit import LEVEL
 from experiments.scaling.predictions import EXPERIMENT, by_link, predictions
@@ -92,12 +92,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when done, 2 for bad input."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--references", type=Path, default=published.SOURCE, metavar="CSV", help="published series to fit"
+        "--references", type=path, default=published.SOURCE, metavar="CSV", help="published series to fit"
     )
     parser.add_argument("--level", type=float, default=LEVEL, help="coverage of the intervals (default %(default)s)")
     parser.add_argument("--draws", type=int, default=2000, help="bootstrap draws (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results store")
+    parser.add_argument("--results", type=path, default=RESULTS, help="folder of the results store")
     a = parser.parse_args(argv)
 
     def work() -> int:

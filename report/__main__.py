@@ -6,13 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-from experiments.cli import UsageError
-from report import yours
-from report.engine import Book, BookError, render
+from experiments.cli import exit_status, path
+from report import output, surroundings, yours
+from report.engine import Book, expected, render
+from report.sources import BookError
 
+UNTOUCHED = "the book is as it was"
 QUARTO = (1, 10)  # the first version that renders a book to html and typst
 
 
@@ -25,19 +28,25 @@ def quarto_version() -> tuple[int, ...]:
 
 
 def run_quarto(book: Book, formats: list[str]) -> int:
-    command = ["quarto", "render", str(book.root), "--output-dir", str(book.output)]
-    if len(set(formats)) == 1:
-        command += ["--to", {"html": "html", "pdf": "typst"}[formats[0]]]
-    path = os.pathsep.join(filter(None, [str(book.root), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"QUARTO_PYTHON": sys.executable, "PYTHONPATH": path}
-    return subprocess.run(command, env=environment).returncode
+    """Quarto's rendering, in a folder of its own, as Quarto empties its output; the exit status."""
+    output.check(book.output, expected(book, formats))
+    with tempfile.TemporaryDirectory(prefix=".book-", suffix=".tmp", dir=book.root) as folder:
+        command = ["quarto", "render", str(book.root), "--output-dir", f"{folder}/book"]
+        if len(set(formats)) == 1:
+            command += ["--to", {"html": "html", "pdf": "typst"}[formats[0]]]
+        version = f"Quarto {'.'.join(map(str, quarto_version()))}"
+        own = {"QUARTO_PYTHON": sys.executable, "PYTHONPATH": str(book.root), "DLPERF_ENGINE": version}
+        status = subprocess.run(command, env=surroundings.for_quarto() | own).returncode
+        if status == 0:
+            output.put(Path(folder) / "book", book.output, formats, book.pdf_name)
+        return status
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m report", description=__doc__)
     parser.add_argument("--engine", choices=["auto", "quarto", "embedded"], default="auto")
     parser.add_argument("--to", default="html,pdf", help="html, pdf or both (default: %(default)s)")
-    parser.add_argument("--output-dir", type=Path, help="where to write (default: _quarto.yml's output-dir)")
+    parser.add_argument("--output-dir", type=path, help="where to write (default: _quarto.yml's output-dir)")
     options = parser.parse_args(arguments)
     formats = options.to.split(",")
     if unknown := set(formats) - {"html", "pdf"}:
@@ -50,29 +59,29 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Quarto 1.10 or newer is needed, but {found} on PATH; {remedy}", file=sys.stderr)
         if options.engine == "quarto":
             return 2
-    try:
-        named = yours.folders(Path.cwd())
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        return 2
-    if named:  # the chapters run in the project's root
-        os.environ[yours.FOLDERS] = os.pathsep.join(str(folder.resolve()) for folder in named)
     start = time.perf_counter()
-    try:
-        book = Book.read(Path(__file__).resolve().parents[1], options.output_dir)
-        if version >= QUARTO:
-            if code := run_quarto(book, formats):
-                return code
-        else:
-            render(book, formats)
-    except BookError as error:
-        print(error, file=sys.stderr)
-        return error.code
-    for name, path in (("html", book.output / "index.html"), ("pdf", book.output / book.pdf_name)):
-        if name in formats:
-            print(f"{name.upper():5}{path}")
-    print(f"{time.perf_counter() - start:.1f} s with {'quarto' if version >= QUARTO else 'the embedded engine'}")
-    return 0
+
+    def work() -> int:
+        named = yours.folders(Path.cwd())
+        if named:  # the chapters run in the project's root
+            os.environ[yours.FOLDERS] = os.pathsep.join(str(folder.resolve()) for folder in named)
+        try:
+            book = Book.read(Path(__file__).resolve().parents[1], options.output_dir)
+            if version >= QUARTO:
+                if code := run_quarto(book, formats):
+                    return code
+            else:
+                render(book, formats)
+        except BookError as error:
+            print(error, file=sys.stderr)
+            return error.code
+        for name, file in (("html", book.output / "index.html"), ("pdf", book.output / book.pdf_name)):
+            if name in formats:
+                print(f"{name.upper():5}{file}")
+        print(f"{time.perf_counter() - start:.1f} s with {'quarto' if version >= QUARTO else 'the embedded engine'}")
+        return 0
+
+    return exit_status("report", work, UNTOUCHED, UNTOUCHED)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import pandas as pd
 from experiments.store.epochs import counted
 from report.commands import command
 from report.estimates import Estimate, estimate, exactly
-from report.used import selects
+from report.used import remembered, selects
 
 # Every column of an epoch frame plays one of these parts.
 WHERE = ["allocation", "device"]
@@ -125,6 +125,7 @@ def series(jobs: pd.DataFrame, axis: str | Sequence[str] = "learners") -> Iterat
 
 
 @selects
+@remembered
 def main(jobs: pd.DataFrame, axis: str | Sequence[str] = "learners") -> pd.DataFrame:
     """Of series that differ only in where they ran, the host's settings included, the one to show: most values of the
     axis, then most runs, then the latest. The others' jobs are left out; they are never pooled with it."""

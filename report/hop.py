@@ -16,11 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 import pandas as pd
 import yaml
 
 from experiments.store.files import ROOT
+from report import literal
 
 ROWS = "report/rows"  # from the book's root
 PROVENANCE = "report/provenance.html"
@@ -47,12 +47,12 @@ def write(name: str, text: str) -> None:
 
 
 def drawn(made: Any, arguments: Sequence[Any] = ()) -> pd.DataFrame | None:
-    """The rows that a chart draws or a Markdown table has; of a picture those that it was made from. A chart of several
-    data sets has their number in the column `data`. None where a chart makes its data in the browser."""
+    """The rows that a chart's specification draws or a Markdown table has; of a picture those that it was made from. A
+    chart of several data sets has their number in the column `data`. None where it makes its data in the browser."""
     if isinstance(made, str):
         return _table(made)
-    if isinstance(made, alt.TopLevelMixin):
-        frames = [pd.DataFrame(rows) for rows in made.to_dict().get("datasets", {}).values()]
+    if isinstance(made, dict):
+        frames = [pd.DataFrame(rows) for rows in made.get("datasets", {}).values()]
         if len(frames) > 1:
             frames = [frame.assign(data=number) for number, frame in enumerate(frames, 1)]
         return pd.concat(frames, ignore_index=True) if frames else None
@@ -111,7 +111,7 @@ class Page:
         parts = [_code(function)]
         rows, name = drawn(made, arguments), f"{ROWS}/{label(function, arguments)}.csv"
         if rows is not None:
-            write(name, rows.to_csv(index=False))
+            write(name, literal.csv(rows))
             parts.append(f'<a href="{self.root}{name}">rows</a>')
         parts += [_runs(runs, self.root)] if runs else []
         return f'<div class="hop">{" · ".join(parts)}</div>'

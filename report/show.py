@@ -6,12 +6,14 @@ Every function displays its output itself, so it works anywhere in a cell. Chapt
 from __future__ import annotations
 
 import base64
-import hashlib
+import html
+import inspect
 import json
 import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -19,7 +21,7 @@ import pandas as pd
 import vl_convert
 from IPython.display import display
 
-from report import hop, yours
+from report import hop, vega, yours
 from report.answers import Answer, Missing
 
 # Okabe and Ito (2008), told apart with any common colour vision; black stays for reference lines.
@@ -29,8 +31,6 @@ ORDERED = "viridis"
 MEASURED_POINT: dict[str, Any] = {"filled": True, "size": 60}
 PROJECTED_POINT: dict[str, Any] = {"filled": False, "size": 60, "strokeDash": [2, 2]}
 PROJECTED_LINE: dict[str, Any] = {"strokeDash": [6, 4]}
-
-LOWER = 0.72  # a view's height in the PDF
 
 CONFIG: dict[str, Any] = {
     "background": "white",
@@ -46,34 +46,6 @@ CONFIG: dict[str, Any] = {
     "line": {"color": CATEGORIES[0]},
     "point": {"color": CATEGORIES[0]},
 }
-
-# A view takes its column's width, a phone's 350 pixels as well as a desk's 700, and keeps its font size. Vega-Lite
-# fits a single view with its axes; for views above each other it can't, so their axes get 76 pixels.
-_EMBED = """<div id="{id}" class="vega-chart" style="width:100%;max-width:700px"></div>
-<script>
-(() => {{
-  const spec = {spec};
-  const draw = () => {{
-    const target = document.getElementById("{id}");
-    const width = Math.max(target.clientWidth, 240);
-    const fit = (view, pixels) => {{
-      if (view.width > 0) view.width = pixels;
-      (view.vconcat || []).forEach((inner) => fit(inner, pixels));
-    }};
-    const stacked = "vconcat" in spec;
-    fit(spec, stacked ? width - 76 : width);
-    spec.config.view.continuousWidth = spec.config.view.discreteWidth = stacked ? width - 76 : width;
-    if (!("vconcat" in spec || "hconcat" in spec || "concat" in spec || "facet" in spec || "repeat" in spec))
-      spec.autosize = {{type: "fit-x", contains: "padding"}};
-    vegaEmbed(target, spec, {{actions: false, renderer: "svg"}}).then(() => {{
-      const drawing = target.querySelector("svg");
-      drawing.style.maxWidth = "100%";
-      drawing.style.height = "auto";
-    }});
-  }};
-  document.readyState === "complete" ? draw() : addEventListener("load", draw);
-}})();
-</script>"""
 
 _FENCE = "`" * 8  # longer than any run of backticks in what it encloses
 _bundle_shown = False
@@ -93,70 +65,64 @@ def setup(root: str = "../") -> None:
 # ---- charts --------------------------------------------------------------------------------------------------------
 
 
-def vega_script() -> str:
-    """The script element with Vega, Vega-Lite and Vega-Embed, for pages that work with no network.
-
-    Its strings are escaped: neither an HTML parser nor Quarto's search for tables in raw HTML may find tags in it.
-    """
-    bundle = re.sub(r"<(table|script|!--)", r"\\x3c\1", vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-    bundle = re.sub(r"</(table|script)", r"<\\/\1", bundle)
-    return f"<script>(() => {{{bundle}}})();</script>"
-
-
 def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """The chart's Vega-Lite specification in this document's look."""
     return chart.to_dict() | {"config": json.loads(json.dumps(CONFIG))}
 
 
-def printed(spec: Any) -> Any:
-    """The specification for the PDF: a sheet has less room than a screen, so views are lower."""
-    if isinstance(spec, list):
-        return [printed(part) for part in spec]
-    if not isinstance(spec, dict):
-        return spec
-    lower = ("height", "continuousHeight")
-    return {k: round(LOWER * v) if k in lower and isinstance(v, int) else printed(v) for k, v in spec.items()}
-
-
-def chart_html(spec: dict[str, Any]) -> str:
-    """The element and script that draw a specification once `vegaEmbed` is there."""
-    text = json.dumps(spec, ensure_ascii=False).replace("<", "\\u003c")
-    return _EMBED.format(id=f"vis-{hashlib.sha256(text.encode()).hexdigest()[:12]}", spec=text)
-
-
-def chart(chart: alt.TopLevelMixin, under: str = "") -> None:
-    """Display an Altair chart: interactive in HTML, as SVG in the PDF. `under`: HTML to put under it.
+def chart(chart: alt.TopLevelMixin, under: str = "", what: str = "") -> None:
+    """Display an Altair chart: interactive in HTML, as SVG in the PDF. `under`: HTML to put under it; `what`: a
+    sentence that its alternative text begins with.
 
     Lay several views out above each other, not side by side: they must fit a phone.
     """
+    _chart(specification(chart), under, what)
+
+
+def _chart(spec: dict[str, Any], under: str, what: str) -> None:
+    alt_text = vega.described(spec, what)
+    spec = spec | {"description": alt_text}
+    _image(lambda: _script() + vega.drawing(spec), vl_convert.vegalite_to_svg(vega.printed(spec)), alt_text, under)
+
+
+def _script() -> str:
+    """The Vega bundle, before the first chart of a page of Quarto's; the embedded engine's pages link to it."""
     global _bundle_shown
-    spec = specification(chart)
-    html = chart_html(spec)
-    if "QUARTO_EXECUTE_INFO" in os.environ and not _bundle_shown:
-        html, _bundle_shown = f"{vega_script()}\n{html}", True
-    _image(html + under, vl_convert.vegalite_to_svg(printed(spec)))
+    if _bundle_shown or "QUARTO_EXECUTE_INFO" not in os.environ:
+        return ""
+    _bundle_shown = True
+    return f"{vega.script()}\n"
 
 
-def picture(png: bytes, under: str = "") -> None:
-    """Display a PNG image, with HTML under it."""
+def picture(png: bytes, under: str = "", what: str = "") -> None:
+    """Display a PNG image, with HTML under it and an alternative text."""
     data = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     width, height = (int.from_bytes(png[start : start + 4]) for start in (16, 20))  # as each PNG begins
     size = f'width="{width}" height="{height}"'
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" {size}><image href="{data}" {size}/></svg>'
-    _image(f'<img src="{data}" {size} alt="">{under}', svg)
+    _image(lambda: f'<img src="{data}" {size} alt="{html.escape(what)}">', svg, what, under)
 
 
-def _image(html: str, svg: str) -> None:
-    """Display what pages show as HTML and the PDF as SVG."""
+def _image(page: Callable[[], str], svg: str, what: str, under: str) -> None:
+    """Display what pages show as HTML and the PDF as SVG. Without JavaScript a page shows the SVG, too."""
     if os.environ.get("DLPERF_ENGINE") == "embedded":
-        display({"text/html": html, "image/svg+xml": svg}, raw=True)
+        display({"text/html": page() + under, "image/svg+xml": svg}, metadata={"alt": what}, raw=True)
     elif "QUARTO_EXECUTE_INFO" in os.environ:
-        # Not as text/html: Quarto adds require.js and jQuery from a CDN to pages with such an output. Each format
-        # takes its own raw block, so the kernel need not know which one is being made.
-        image = f'#image(bytes({json.dumps(svg, ensure_ascii=False)}), format: "svg", width: 100%)'
-        markdown(f"{raw('html', html)}\n\n{raw('typst', image)}")
+        # Not as text/html: Quarto adds require.js and jQuery from a CDN to pages with such an output.
+        if _format() == "typst":
+            quoted, words = (json.dumps(text, ensure_ascii=False) for text in (svg, what))
+            return markdown(raw("typst", f'#image(bytes({quoted}), format: "svg", width: 100%, alt: {words})'))
+        shown = page()
+        source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+        markdown(raw("html", shown + vega.without_script(source, what) * ("<script" in shown) + under))
     else:
         display({"image/svg+xml": svg}, raw=True)
+
+
+def _format() -> str:
+    """The format that Quarto is making: html or typst. It runs the chapters once for each."""
+    information = json.loads(Path(os.environ["QUARTO_EXECUTE_INFO"]).read_text(encoding="utf-8"))
+    return information["format"]["identifier"]["target-format"]
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------
@@ -284,17 +250,21 @@ def result(function: Callable[..., Any], *arguments: Any) -> None:
     """Display what a function of `report.figures` makes of its arguments: a chart, a text or table, a PNG, an answer,
     or what is missing. On the web, the function, the rows and the runs stand under a figure or table (`report.hop`).
     What it makes of a reader's own results comes first (`report.yours`)."""
+    what = " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
     for whose, made, runs in yours.made(function, arguments):
         if isinstance(made, Missing):
             missing(f"{whose}: {made.what}" if whose else made.what, made.command)
         elif isinstance(made, Answer):
             markdown(made.markdown(whose))
         else:
-            under = _page.line(function, arguments, made, runs)
-            if isinstance(made, str):
-                markdown(made + (f"\n\n{raw('html', under)}" if under else ""))
+            spec = specification(made) if isinstance(made, alt.TopLevelMixin) else None
+            under = _page.line(function, arguments, made if spec is None else spec, runs)
+            if spec is not None:
+                _chart(spec, under, what)
+            elif isinstance(made, bytes):
+                picture(made, under, what)
             else:
-                picture(made, under) if isinstance(made, bytes) else chart(made, under)
+                markdown(made + (f"\n\n{raw('html', under)}" if under else ""))
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def fixed_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 def counts(*values: int) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "net": "AlexNet",
+            "net": [f"net {k}" for k in range(len(values))],
             "quantity": "parameters",
             "counter": "torch",
             "value": list(values),

@@ -48,7 +48,8 @@ CHECK = """
     assert ledger.changes() and allocation.windows()
     assert len(prices.load()) and len(published.load())
     assert "conv_forward" in cuda_kernels.SOURCE.read_text()
-    for name in ("filter.lua", "widths.lua", "page.html", "style.css", "book.typ"):
+    shipped = "numbering.lua formats.lua widths.lua page.html scroll.html book.css style.css book.typ"
+    for name in shipped.split():
         assert list(Path(report.__file__).parent.rglob(name)), name
     print("all there")
 """

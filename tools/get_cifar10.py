@@ -14,16 +14,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments.cli import exit_status
+from experiments.cli import exit_status, path
 from experiments.p4 import cifar10_archives, datasets
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Say what a data folder holds and whether it is right, or download it. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Check CIFAR-10 data, or download them.")
-    parser.add_argument("--data-dir", type=Path, help="folder with the data (default: the one that DLPERF_DATA names)")
+    parser.add_argument("--data-dir", type=path, help="folder with the data (default: the one that DLPERF_DATA names)")
     parser.add_argument("--data", choices=["cifar10", "synthetic"], default="cifar10", help="default: cifar10")
-    parser.add_argument("--download", type=Path, metavar="DIR", help="fetch the official python archive into DIR first")
+    parser.add_argument("--download", type=path, metavar="DIR", help="fetch the official python archive into DIR first")
     options = parser.parse_args(arguments)
 
     def work() -> int:

@@ -12,15 +12,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments.cli import exit_status
+from experiments.cli import exit_status, path
 from experiments.p2 import fashion_mnist
 
 
 def main(argv: list[str] | None = None) -> int:
     """Say what a data folder holds and whether it is right, or download it; 2 if it is wrong."""
     p = argparse.ArgumentParser(description="Check Fashion-MNIST data, or download them.")
-    p.add_argument("--data-dir", type=Path, help="folder with the data (default: the one that DLPERF_DATA names)")
-    p.add_argument("--download", type=Path, metavar="DIR", help="fetch the files into DIR first")
+    p.add_argument("--data-dir", type=path, help="folder with the data (default: the one that DLPERF_DATA names)")
+    p.add_argument("--download", type=path, metavar="DIR", help="fetch the files into DIR first")
     a = p.parse_args(argv)
 
     def work() -> int:

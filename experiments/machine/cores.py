@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from experiments.cli import UsageError
+from experiments.machine import cpu_quota
 
 CPUS = Path("/sys/devices/system/cpu")
 
@@ -37,11 +38,12 @@ def core_sets(
     """`threads` logical CPUs for each of `learners` learners, disjoint, physical cores first.
 
     With `oversubscribe` CPUs are dealt out again from the start where there are too few. Raises UsageError when there
-    are too few without it, or for numbers below 1.
+    are too few without it, or less CPU time than theirs, or for numbers below 1. `ranks`: of another machine than this.
     """
     for name, value in (("learners", learners), ("threads", threads)):
         if value < 1:
             raise UsageError(f"--{name} must be at least 1, not {value}")
+    quota = cpu_quota.cores() if ranks is None else None
     ranks = siblings() if ranks is None else ranks
     order = sorted(ranks, key=lambda cpu: (ranks[cpu], cpu))
     wanted = learners * threads
@@ -52,4 +54,9 @@ def core_sets(
                 "use fewer, or --oversubscribe"
             )
         order *= -(-wanted // len(order))
+    if quota is not None and wanted > quota and not oversubscribe:
+        raise UsageError(
+            f"{learners} learners of {threads} threads need {wanted} cores, this container's CPU quota is {quota:g}; "
+            "use fewer, raise the quota, or --oversubscribe"
+        )
     return [tuple(order[i : i + threads]) for i in range(0, wanted, threads)]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from experiments.cli import RunError
-from experiments.machine import stalls
+from experiments.machine import settings, stalls
 from experiments.machine.job_clock import STARTED
 
 LINGER = 15.0  # s from SIGTERM to SIGKILL; horovodrun takes up to 5 to end what it started
@@ -54,10 +54,11 @@ class Processes:
     def start(self, argv: Sequence[str], environment: dict[str, str]) -> None:
         """Start one, in a session of its own, so that Ctrl-C reaches only this process, which then ends the others."""
         self._began = self._began or (time.time(), time.perf_counter())
-        started = {STARTED: repr(self._began[0])}
+        here = settings.without_proxies(os.environ)
+        own = {STARTED: repr(self._began[0]), stalls.MARK: self._mark, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
             [*self._leash, *argv],
-            env=os.environ | started | environment | {stalls.MARK: self._mark, "PYTHONUNBUFFERED": "1"},
+            env=here | environment | own,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

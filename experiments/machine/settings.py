@@ -1,8 +1,10 @@
 """What the host's environment and configuration files do to a run: cleared, or recorded with it.
 
 One list for every script. Cleared is what would give a process a place in another job, or pin its threads elsewhere
-than the project pins them. Recorded is all else that Horovod, TensorFlow, XLA, Keras, PyTorch, Triton, NCCL, Gloo, MPI,
-OpenMP, MKL, OpenBLAS, CUDA, or the allocator read; of that, what can change a number is part of the run's identity.
+than the project pins them: the latter by importing `experiments`, before any library has read it. Between the processes
+of a job there is no proxy. Recorded is all else that Horovod, TensorFlow, XLA, Keras, PyTorch, Triton, NCCL, Gloo, MPI,
+OpenMP, MKL, OpenBLAS, oneDNN, CUDA, or the allocator read; of that, what can change a number is part of the run's
+identity.
 """
 
 from __future__ import annotations
@@ -14,19 +16,22 @@ from pathlib import Path
 
 READ = re.compile(
     r"(?!TF_(CLI|VAR)_|TF_(LOG|LOG_PATH|INPUT|WORKSPACE|DATA_DIR|PLUGIN_CACHE_DIR)$)"  # Terraform's
-    r"(HOROVOD|TF|XLA|KERAS|TORCH|TORCHINDUCTOR|PYTORCH|TRITON|NCCL|GLOO|GRPC|OMPI|PMIX|PRTE|MPICH|I_MPI|UCX|OMP|GOMP|KMP"
-    r"|MKL|OPENBLAS|BLIS|NUMEXPR|CUDA|CUDNN|CUBLAS|NVIDIA|MALLOC|TCMALLOC|MIMALLOC)_|(LD_PRELOAD|GLIBC_TUNABLES)$"
+    r"(HOROVOD|TF|XLA|KERAS|TORCH|TORCHINDUCTOR|TORCHDYNAMO|PYTORCH|ATEN|TRITON|NCCL|GLOO|GRPC|OMPI|PMIX|PRTE|MPICH|I_MPI"
+    r"|UCX|OMP|GOMP|KMP|MKL|OPENBLAS|GOTO|BLIS|NUMEXPR|ONEDNN|DNNL|TBB|CUDA|CUDNN|CUBLAS|CUBLASLT|NVIDIA|MALLOC|TCMALLOC"
+    r"|MIMALLOC|JEMALLOC)_|(LD_PRELOAD|LD_LIBRARY_PATH|GLIBC_TUNABLES|MALLOC_CONF)$"
 )
+PINS = re.compile(r"(OMP_PROC_BIND|OMP_PLACES|GOMP_CPU_AFFINITY|KMP_AFFINITY|KMP_HW_SUBSET|KMP_TOPOLOGY_METHOD)$")
 CLEARED = re.compile(
     r"HOROVOD_(RANK|SIZE|LOCAL_RANK|LOCAL_SIZE|CROSS_RANK|CROSS_SIZE|HOSTNAME|CONTROLLER|CPU_OPERATIONS|GLOO_\w+|ELASTIC)$"
     r"|OMPI_COMM_WORLD_\w+$|PMIX?_(RANK|SIZE|FD|ID)$|(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT)$"
-    r"|(OMP_PROC_BIND|OMP_PLACES|GOMP_CPU_AFFINITY|KMP_AFFINITY)$"
+    rf"|{PINS.pattern}"
 )
+PROXY = re.compile(r"(grpc|https?|all)_proxy$", re.IGNORECASE)
 # Recorded, but no part of the identity: where a job runs, and what is printed or kept on disk.
 NO_NUMBERS = re.compile(
     r"(CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|NVIDIA_VISIBLE_DEVICES|NVIDIA_DRIVER_CAPABILITIES|NVIDIA_REQUIRE_\w+"
     r"|NVIDIA_PRODUCT_NAME|(CUDA|CUDNN|NCCL)_(HOME|PATH|ROOT|VERSION)|NV_\w+|\w+_VERSION|TF_CONFIG"
-    r"|TF_CPP_\w+|\w+_CACHE_(DIR|PATH|MAXSIZE)|HOROVOD_(LOG_\w+|TIMELINE)|NCCL_DEBUG\w*|OMPI_ALLOW_\w+)$"
+    r"|LD_LIBRARY_PATH|TF_CPP_\w+|\w+_CACHE_(DIR|PATH|MAXSIZE)|HOROVOD_(LOG_\w+|TIMELINE)|NCCL_DEBUG\w*|OMPI_ALLOW_\w+)$"
 )
 FILES = (
     "~/.keras/keras.json",
@@ -40,12 +45,17 @@ FILES = (
 )
 
 
-def clear() -> list[str]:
+def clear(which: re.Pattern[str] = CLEARED) -> list[str]:
     """Remove from this process's environment what is to be cleared; the names, for the user to know."""
-    names = sorted(name for name in os.environ if CLEARED.match(name))
+    names = sorted(name for name in os.environ if which.match(name))
     for name in names:
         del os.environ[name]
     return names
+
+
+def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment whose process reaches the others of its job directly: gRPC would ask a proxy for this machine."""
+    return {name: value for name, value in environment.items() if not PROXY.match(name)}
 
 
 def recorded() -> dict[str, str]:

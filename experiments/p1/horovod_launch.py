@@ -15,6 +15,7 @@ import re
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata, util
 from pathlib import Path
@@ -83,8 +84,17 @@ def parse_hosts(text: str, learners: int) -> dict[str, int]:
 
 
 def is_own(host: str) -> bool:
-    """Whether a host's name means this machine."""
-    return host in {"localhost", "127.0.0.1", socket.gethostname()}
+    """Whether a host's name or address means this machine: sockets can be bound to its own addresses alone."""
+    if host in {"localhost", "127.0.0.1", socket.gethostname()}:
+        return True
+    try:
+        for family, kind, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
+            with socket.socket(family, kind) as probe:
+                probe.bind(address)
+                return True
+    except OSError:  # another's address, or no host's
+        pass
+    return False
 
 
 def check_reachable(slots: dict[str, int], launcher: str) -> None:
@@ -132,14 +142,19 @@ def _rendezvous(slots: dict[str, int], learners: int, hosts: Hosts | None) -> It
     """A rendezvous server for the learners; gives the variables by which they find it."""
     from horovod.runner.common.util.hosts import get_host_assignments
     from horovod.runner.common.util.hosts import parse_hosts as parse
-    from horovod.runner.http.http_server import RendezvousServer
+    from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
-    server = RendezvousServer()
     others = [] if hosts else [host for host in slots if not is_own(host)]
-    if hosts:
-        port, address = hosts.inside("host1", server.start), hosts.addresses["host1"]
-    else:
-        port, address = server.start(), address_towards(others[0]) if others else "127.0.0.1"
+    address = hosts.addresses["host1"] if hosts else address_towards(others[0]) if others else "127.0.0.1"
+
+    def start() -> RendezvousHTTPServer:
+        """Horovod's own start listens on all addresses, and the server takes writes from anybody."""
+        made = RendezvousHTTPServer((address, 0), RendezvousHandler, 0)
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        return made
+
+    server = hosts.inside("host1", start) if hosts else start()
+    port = server.server_address[1]
     server.init(get_host_assignments(parse(spec(slots)), learners, learners))
     interface = INTERFACE if hosts else None if others else "lo"
     try:
@@ -152,7 +167,8 @@ def _rendezvous(slots: dict[str, int], learners: int, hosts: Hosts | None) -> It
             **({"HOROVOD_GLOO_IFACE": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}),
         }
     finally:
-        server.stop()
+        server.shutdown()
+        server.server_close()
 
 
 def spec(slots: dict[str, int]) -> str:
@@ -185,7 +201,9 @@ def _command(launcher: str, hosts: str, learners: int, argv: Sequence[str], envi
         ]
     if launcher == "slurm":
         return ["srun", f"--ntasks={learners}", "--distribution=block", "--kill-on-bad-exit=1", "--label", *argv]
-    return [sys.executable, "-m", "horovod.runner.launch", "--gloo", "-np", str(learners), "-H", hosts, *argv]
+    local = all(is_own(part.partition(":")[0]) for part in hosts.split(","))
+    horovodrun = [str(Path(__file__).with_name("local_horovodrun.py"))] if local else ["-m", "horovod.runner.launch"]
+    return [sys.executable, *horovodrun, "--gloo", "-np", str(learners), "-H", hosts, *argv]
 
 
 class Finished(NamedTuple):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from experiments import cli
-from experiments.cli import Placed, UsageError
+from experiments.cli import Placed, UsageError, path
 from experiments.machine import cores, nvidia, stalls, sweep
 from experiments.p1 import frameworks, horovod_launch
 from experiments.store.files import RESULTS
@@ -90,8 +89,8 @@ def arguments(description: str | None) -> cli.Parser:
         metavar="S",
         help="end a job whose learner on this machine has been stopped (SIGSTOP) for so long (default %(default)g s)",
     )
-    p.add_argument("--results", type=Path, default=RESULTS, help="folder for results")
-    p.add_argument("--report", type=Path, help=argparse.SUPPRESS)  # this process is a learner; rank 0 reports there
+    p.add_argument("--results", type=path, default=RESULTS, help="folder for results")
+    p.add_argument("--report", type=path, help=argparse.SUPPRESS)  # this process is a learner; rank 0 reports there
     p.add_argument("--pin", choices=["rank", "local"], default="local", help=argparse.SUPPRESS)
     return p
 

@@ -5,6 +5,7 @@ The files may be compressed by gzip or not; the hash is of what they hold, as di
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -146,12 +147,16 @@ def synthetic(seed: int = 0, train: int = 2_000, test: int = 400) -> Fashion:
 
 
 def download(folder: Path, url: str = URL) -> None:
-    """Fetch the four files into `folder`; a file gets its name when its content is right. Raises DataError."""
+    """Fetch the four files into `folder`; a file gets its name when its content is right.
+
+    Files that are there and right are left alone, broken ones are replaced. Raises DataError.
+    """
     for name, (file, _, _) in FILES.items():
         target = folder / f"{file}.gz"
         if target.is_file():
-            _read(folder, name)
-            continue
+            with contextlib.suppress(DataError):
+                _read(folder, name)
+                continue
         try:
             with urllib.request.urlopen(f"{url}{file}.gz", timeout=60) as response:
                 content = response.read()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from experiments import cli
-from experiments.cli import Placed, UsageError
+from experiments.cli import Placed, UsageError, path
 from experiments.machine import stalls, sweep
 from experiments.p2 import fashion_mnist, worker_job
 from experiments.store.files import RESULTS
@@ -77,7 +78,7 @@ def arguments(description: str | None) -> cli.Parser:
     p.add_argument("--steps-per-epoch", type=int, help="fewer than all images make, for timing (default: all)")
     p.add_argument("--evaluate", action=argparse.BooleanOptionalAction, default=True, help="test after every epoch")
     p.add_argument("--data", choices=["fashion", "synthetic"], default="fashion")
-    p.add_argument("--data-dir", type=Path, help="folder with Fashion-MNIST (default: the one that DLPERF_DATA names)")
+    p.add_argument("--data-dir", type=path, help="folder with Fashion-MNIST (default: the one that DLPERF_DATA names)")
     p.add_argument("--threads", type=int, default=1, help="cores that a CPU learner gets (default 1)")
     p.add_argument("--oversubscribe", action="store_true", help="let learners share cores or GPUs")
     p.add_argument("--precision", choices=["float32", "mixed_bfloat16"], default="float32")
@@ -102,10 +103,17 @@ def arguments(description: str | None) -> cli.Parser:
     p.add_argument(
         "--skip-finished", action="store_true", help="do nothing where the results are there; several jobs do so"
     )
-    p.add_argument("--results", type=Path, default=RESULTS, help="folder for results")
+    p.add_argument("--results", type=path, default=RESULTS, help="folder for results")
     p.add_argument("--job", help=argparse.SUPPRESS)  # what a worker that was started here does, in JSON
-    p.add_argument("--report", type=Path, help=argparse.SUPPRESS)  # where worker 0 writes its report
+    p.add_argument("--report", type=path, help=argparse.SUPPRESS)  # where worker 0 writes its report
     return p
+
+
+# tf.distribute gives its servers no other address.
+OPEN_PORTS = (
+    "TensorFlow's workers listen on all addresses and trust who connects; on a network that others use, "
+    "run them behind a firewall or on emulated hosts (--hosts 2, as root)"
+)
 
 
 def check(a: argparse.Namespace) -> None:
@@ -202,4 +210,8 @@ def series(a: argparse.Namespace) -> list[Config]:
             for learners in sizes(a, distribution)
         ]
 
-    return sweep.alternating(variants, a.repeats, a.repeat)
+    jobs = sweep.alternating(variants, a.repeats, a.repeat)
+    elsewhere = "TF_CONFIG" in os.environ or a.launcher == "slurm"
+    if any(c.job.workers > 1 and c.hosts == 1 for c in jobs) and not elsewhere:
+        print(f"warning: {OPEN_PORTS}", file=sys.stderr)
+    return jobs

@@ -7,6 +7,7 @@ is the official file by its published hash.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -208,13 +209,14 @@ def _one_line(error: BaseException) -> str:
 def download(folder: Path, url: str = URL, spec: Spec = CIFAR10) -> Path:
     """Fetch the official python archive into `folder`, check its arrays and only then give it its name.
 
-    An archive that is already there and right is left alone. Raises DataError.
+    An archive that is already there and right is left alone, a broken one is replaced. Raises DataError.
     """
     container = next(c for c in CONTAINERS if c.archive == Path(url).name)
     target = folder / Path(url).name
     if target.is_file():
-        assemble(container, read_archive(target, container), target, spec)
-        return target
+        with contextlib.suppress(DataError):
+            assemble(container, read_archive(target, container), target, spec)
+            return target
     content = io.BytesIO()
     try:
         with urllib.request.urlopen(url, timeout=60) as response:

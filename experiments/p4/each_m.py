@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from experiments.cli import UsageError
+from experiments.cli import UsageError, path
 from experiments.p4 import training
 from experiments.store import parquet
 from experiments.store.files import RESULTS, check_writable
@@ -28,9 +28,9 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--M", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     p.add_argument("--batch-size", type=int, default=64, help="distinct samples in a batch, B (default 64)")
     p.add_argument("--data", choices=("cifar10", "synthetic"), default="cifar10")
-    p.add_argument("--data-dir", type=Path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
+    p.add_argument("--data-dir", type=path, help="folder with CIFAR-10 (default: the variable DLPERF_DATA)")
     p.add_argument("--write", action="store_true", help="store the rows of each M when they are done")
-    p.add_argument("--results", type=Path, default=RESULTS, help="where --write stores (default results/)")
+    p.add_argument("--results", type=path, default=RESULTS, help="where --write stores (default results/)")
 
 
 def configs(a: Namespace, precision: str, engine: str, device: str) -> list[training.Config]:

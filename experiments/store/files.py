@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import secrets
 import tempfile
 from collections.abc import Mapping
 from glob import escape
@@ -18,18 +21,26 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write whole files, all or none: temporary files, fsync, and only then renames, fsync of the folders."""
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    """Write whole files, all or none: temporary files, fsync, and only then renames, fsync of the folders.
+
+    Temporary files have random names, as writers in several containers may share a folder and a process number, and
+    are new ones: a link that someone has put there is not followed. An OSError names the file that was to be written.
+    """
+    temporary: dict[Path, Path] = {}
     try:
         for path, data in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(path)
-            with temporary[path].open("wb") as f:
+            name = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
+            with name.open("xb") as f:  # O_CREAT | O_EXCL
+                temporary[path] = name
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
         for path in files:
             temporary[path].replace(path)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
         for left in temporary.values():
             left.unlink(missing_ok=True)
@@ -41,15 +52,29 @@ def write_together(files: Mapping[Path, bytes]) -> None:
             os.close(folder)
 
 
+def _host() -> str:
+    """This boot and namespace of processes, in which alone a process number means anything."""
+    with contextlib.suppress(OSError):
+        boot, processes = Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")
+        return hashlib.sha256(f"{boot}{processes}".encode()).hexdigest()[:8]
+    return "unknown"
+
+
+HOST = _host()
+
+
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of writers of this path that were killed."""
-    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
-        writer = left.name.split(".")[-2]
-        if writer.isdecimal() and not _alive(int(writer)):
+    """Remove the temporary files of writers of this path on this host that were killed; others' stay."""
+    if HOST == "unknown":
+        return
+    for left in path.parent.glob(f".{escape(path.name)}.{HOST}.*.*.tmp"):
+        writer = left.name.split(".")[-3]
+        if writer.isdecimal() and not alive(int(writer)):
             left.unlink(missing_ok=True)
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether a process of this host runs."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -23,9 +23,9 @@ NO_NUMBERS = frozenset(
     f"experiments/{name}.py"
     for name in (
         *("cli", "store/files", "store/ledger", "store/parquet", "store/provenance", "store/schemas"),
-        "store/timelines",
-        *("machine/allocation", "machine/device_names", "machine/processes", "machine/settings", "machine/stalls"),
-        *("machine/supervision", "machine/sweep", "p1/horovod_options", "p2/strategy_options"),
+        *("store/bounds", "store/checksums", "store/evidence", "store/logs", "store/plausible", "store/timelines"),
+        *("machine/allocation", "machine/cpu_quota", "machine/device_names", "machine/processes", "machine/settings"),
+        *("machine/stalls", "machine/supervision", "machine/sweep", "p1/horovod_options", "p2/strategy_options"),
         *("store", "usage"),
     )
 )
@@ -47,8 +47,8 @@ class LedgerError(UsageError):
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes; empty where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    """SHA-256 of a source's text with Unix line ends, whatever git made of them; empty where there is none."""
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() if path.is_file() else ""
 
 
 @functools.cache

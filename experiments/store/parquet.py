@@ -1,12 +1,13 @@
 """The results store: one tidy parquet file a run.
 
 `results/<experiment>/<run-id>.parquet` holds the measurement rows; the file's metadata holds the run's
-`Provenance`; `<run-id>.log` beside it holds the raw log. Files are written whole or not at all.
+`Provenance` and digests of both; `<run-id>.log` beside it holds the raw log. Files are written whole or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,11 +21,27 @@ from pydantic import ValidationError
 
 from experiments.cli import UsageError
 from experiments.machine import settings
-from experiments.store import schemas
+from experiments.store import bounds, checksums, schemas
 from experiments.store.files import RESULTS, write_together
 from experiments.store.provenance import Provenance
 
 METADATA_KEY = b"dlperf"
+DIGESTS_KEY = b"dlperf-sha256"  # of the provenance and of the rows
+
+# What `read` adds to the schema's columns; `environment`: the settings of the host that can change a number, as JSON.
+ORIGIN = [
+    "run_id",
+    "kind",
+    "seed",
+    "allocation",
+    "device",
+    "device_count",
+    "host_cpu",
+    "host_cores",
+    "started",
+    "ended",
+    "environment",
+]
 
 
 class SchemaError(UsageError):
@@ -62,12 +79,21 @@ def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, re
         _check_nulls(table)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise SchemaError(f"{path}: rows do not fit the schema: {error}") from error
-    table = table.replace_schema_metadata({METADATA_KEY: origin.model_dump_json().encode()})
+    if problem := bounds.first_problem(table, origin.experiment):
+        raise SchemaError(f"{path}: row {problem[0] + 1}: {problem[1]}; nothing was written")
+    metadata = origin.model_dump_json().encode()
+    digests = {"provenance": checksums.of_bytes(metadata), "rows": checksums.of_rows(table)}
+    table = table.replace_schema_metadata({METADATA_KEY: metadata, DIGESTS_KEY: json.dumps(digests).encode()})
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     files = {path: buffer.getvalue().to_pybytes()}
     write_together(files if log is None else files | {path.with_suffix(".log"): log.encode()})
     return path
+
+
+def _files(results: Path, experiment: str = "*") -> list[Path]:
+    """The stored runs' files, in order. What begins with a dot is no run: file managers and macOS leave such behind."""
+    return sorted(path for path in results.glob(f"{experiment}/*.parquet") if not path.name.startswith("."))
 
 
 def _schema(experiment: str, path: Path, version: int | None = None) -> pa.Schema:
@@ -87,41 +113,79 @@ def _check_nulls(table: pa.Table) -> None:
             raise ValueError(f"column '{field.name}' has empty values")
 
 
-def _open(path: Path) -> tuple[pq.ParquetFile, Run]:
-    """A file whose footer was read and validated, and its run; SchemaError names the file."""
+@dataclass(frozen=True)
+class _Opened:
+    """A file whose footer was read and validated; `digest` of its rows, where it has one."""
+
+    run: Run
+    file: pq.ParquetFile
+    digest: str | None
+
+    def rows(self) -> pa.Table:
+        """Its rows. Raises SchemaError, which names it."""
+        path = self.run.path
+        try:
+            table = self.file.read()
+            _check_nulls(table)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise _unreadable(path, error) from error
+        except ValueError as error:
+            raise SchemaError(f"{path}: {error}") from error
+        if self.digest is not None and checksums.of_rows(table) != self.digest:
+            raise _damaged(path, "rows are not what was written")
+        if problem := bounds.first_problem(table, path.parent.name):
+            raise SchemaError(f"{path}: row {problem[0] + 1}: {problem[1]}; run it again")
+        return table
+
+    def frame(self) -> pd.DataFrame:
+        """Its rows with their provenance, ORIGIN. Raises SchemaError."""
+        origin = self.run.provenance
+        outside = json.dumps(settings.identity(origin.settings), sort_keys=True)
+        derived = {"allocation": origin.where, "environment": outside}
+        known = {name: derived[name] if name in derived else getattr(origin, name) for name in ORIGIN}
+        return self.rows().to_pandas().assign(**known)
+
+
+def _unreadable(path: Path, error: object) -> SchemaError:
+    return SchemaError(f"{path}: cannot be read ({error}); remove it or run the experiment again")
+
+
+def _damaged(path: Path, what: str) -> SchemaError:
+    return SchemaError(f"{path}: is damaged, its {what}; restore it or run the experiment again")
+
+
+def _open(path: Path) -> _Opened:
+    """A file and its run, by its footer. Raises SchemaError, which names it."""
     _schema(path.parent.name, path)  # an unknown experiment is the first thing to say
     try:
-        file = pq.ParquetFile(path)
-        origin = Provenance.model_validate_json((file.schema_arrow.metadata or {})[METADATA_KEY])
+        content = path.read_bytes()
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        metadata = file.schema_arrow.metadata or {}
+        origin = Provenance.model_validate_json(metadata[METADATA_KEY])
+        digests = json.loads(metadata[DIGESTS_KEY]) if DIGESTS_KEY in metadata else {}
+        kept, of_rows = (digests["provenance"], digests["rows"]) if digests else (None, None)
     except KeyError:
         raise SchemaError(f"{path}: has no provenance; remove it or run the experiment again") from None
-    except (pa.ArrowException, OSError, UnicodeDecodeError, ValidationError) as error:
-        raise SchemaError(f"{path}: cannot be read ({error}); remove it or run the experiment again") from error
+    except (pa.ArrowException, OSError, ValueError, TypeError, ValidationError) as error:
+        raise _unreadable(path, error) from error
+    if kept is not None and checksums.of_bytes(metadata[METADATA_KEY]) != kept:
+        raise _damaged(path, "provenance is not what was written")
+    listed = checksums.manifest(path.parents[1]).get(f"{path.parent.name}/{path.name}")
+    if kept is None and listed not in (None, checksums.of_bytes(content)):
+        raise _damaged(path, f"SHA-256 is not the one in {checksums.MANIFEST} (after a new run: make manifest)")
     if not file.schema_arrow.equals(_schema(path.parent.name, path, origin.schema_version)):
         raise SchemaError(f"{path}: columns or types break the schema of '{path.parent.name}'; run it again")
     if (origin.experiment, origin.run_id) != (path.parent.name, path.stem):
         raise SchemaError(f"{path}: its provenance names another run, {origin.experiment}/{origin.run_id}")
     if not file.metadata.num_rows:
         raise SchemaError(f"{path}: has no rows")
-    return file, Run(path, origin, file.metadata.num_rows)
-
-
-def _rows(path: Path, file: pq.ParquetFile) -> pa.Table:
-    """The rows of an open file; SchemaError names it."""
-    try:
-        table = file.read()
-        _check_nulls(table)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise SchemaError(f"{path}: cannot be read ({error}); remove it or run the experiment again") from error
-    except ValueError as error:
-        raise SchemaError(f"{path}: {error}") from error
-    return table
+    return _Opened(Run(path, origin, file.metadata.num_rows), file, of_rows)
 
 
 def origins(experiment: str, results: Path = RESULTS) -> list[Provenance]:
     """The provenance of an experiment's runs, from the files' footers alone; files that can't be read are left out."""
     found = []
-    for path in sorted((results / experiment).glob("*.parquet")):
+    for path in _files(results, experiment):
         with contextlib.suppress(KeyError, pa.ArrowException, OSError, UnicodeDecodeError, ValidationError):
             found.append(Provenance.model_validate_json((pq.read_schema(path).metadata or {})[METADATA_KEY]))
     return found
@@ -129,9 +193,7 @@ def origins(experiment: str, results: Path = RESULTS) -> list[Provenance]:
 
 def run(path: Path) -> Run:
     """The stored run of one file, by its footer. Raises SchemaError on a bad one, or none."""
-    file, found = _open(path)
-    file.close()
-    return found
+    return _open(path).run
 
 
 def finished(path: Path, config: Mapping[str, Any]) -> bool:
@@ -148,23 +210,7 @@ def finished(path: Path, config: Mapping[str, Any]) -> bool:
 
 def runs(results: Path = RESULTS) -> list[Run]:
     """All stored runs, by their files' footers, ordered by experiment and run id. Raises SchemaError on a bad one."""
-    return [run(path) for path in sorted(results.glob("*/*.parquet"))]
-
-
-# What `read` adds to the schema's columns; `environment`: the settings of the host that can change a number, as JSON.
-ORIGIN = [
-    "run_id",
-    "kind",
-    "seed",
-    "allocation",
-    "device",
-    "device_count",
-    "host_cpu",
-    "host_cores",
-    "started",
-    "ended",
-    "environment",
-]
+    return [run(path) for path in _files(results)]
 
 
 def read(experiment: str, results: Path = RESULTS, version: int | None = None) -> pd.DataFrame:
@@ -175,15 +221,24 @@ def read(experiment: str, results: Path = RESULTS, version: int | None = None) -
     """
     wanted = _schema(experiment, results / experiment, version)
     frames = []
-    for path in sorted((results / experiment).glob("*.parquet")):
-        file, found = _open(path)
-        origin = found.provenance
-        if file.schema_arrow.equals(wanted):
-            outside = json.dumps(settings.identity(origin.settings), sort_keys=True)
-            derived = {"allocation": origin.where, "environment": outside}
-            known = {name: derived[name] if name in derived else getattr(origin, name) for name in ORIGIN}
-            frames.append(_rows(path, file).to_pandas().assign(**known))
-        file.close()
+    for path in _files(results, experiment):
+        status = path.stat()
+        schema, frame = _whole(path, (status.st_mtime_ns, status.st_size))
+        if schema.equals(wanted):
+            frames.append(frame)
     if frames:
         return pd.concat(frames, ignore_index=True)
     return wanted.empty_table().to_pandas().reindex(columns=[*wanted.names, *ORIGIN])
+
+
+@functools.cache
+def _whole(path: Path, written: tuple[int, int]) -> tuple[pa.Schema, pd.DataFrame]:
+    """A file's schema, and its rows with their provenance; read once as long as it stays as it was `written`."""
+    opened = _open(path)
+    return opened.file.schema_arrow, opened.frame()
+
+
+def read_run(path: Path) -> tuple[Run, pd.DataFrame]:
+    """One stored run and its rows, as `read` gives them. Raises SchemaError."""
+    opened = _open(path)
+    return opened.run, opened.frame()

@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from experiments.cli import UsageError
-from experiments.machine import allocation, settings
+from experiments.machine import allocation, cpu_quota, settings
 from experiments.machine.device_names import cpu_name
 from experiments.store import ledger, schemas
 from experiments.store.files import ROOT
@@ -28,9 +28,15 @@ from experiments.store.ledger import NO_NUMBERS, file_hash
 
 GPU_LIBRARY = re.compile(r"lib(cublas|cudart|cudnn|nccl)\.so\.")
 
+# What git tells its hooks, in which it would look at that repository and that index only.
+OF_A_HOOK = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE"}
+
 
 class CommitError(UsageError, RuntimeError):
     """The code's commit can't be told; a RuntimeError as well, which is what earlier scripts expect."""
+
+
+NAME = r"^[\w.+-]+$"  # of what becomes a file, a folder or an anchor
 
 
 class Provenance(BaseModel):
@@ -38,8 +44,8 @@ class Provenance(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    experiment: str
-    run_id: str
+    experiment: str = Field(pattern=NAME)
+    run_id: str = Field(pattern=NAME)
     kind: Literal["measured", "projected"]
     config: dict[str, Any]
     seed: int | None
@@ -57,7 +63,11 @@ class Provenance(BaseModel):
     device_count: int = Field(ge=1)
     versions: dict[str, str]
     schema_version: int = Field(1, ge=1)  # of the rows; files that don't say have the first
-    allocation: str = ""  # one host, one boot, one go; earlier runs don't know theirs (`where`)
+    allocation: str = Field(
+        "", pattern=r"^[\w.-]*$"
+    )  # one host, one boot, one go; earlier runs don't know theirs (`where`)
+    cpu_quota: float | None = None  # cores' worth of time that control groups grant; None: all, or an earlier run
+    throttled_periods: int | None = None  # in which the quota was used up, during the run; None: an earlier run
     settings: dict[str, str] = {}  # of the environment and of configuration files that libraries read
 
     @property
@@ -103,15 +113,26 @@ def git_state() -> tuple[str, bool]:
             raise CommitError(f"DLPERF_COMMIT must be a commit of 40 hex digits, then maybe -dirty, not {given!r}")
         return given.removesuffix("-dirty"), given.endswith("-dirty")
 
+    plain = {name: value for name, value in os.environ.items() if name not in OF_A_HOOK} | {"LC_ALL": "C"}
+
     def git(*args: str) -> str:
-        return subprocess.run(["git", *args], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(["git", *args], cwd=ROOT, env=plain, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
 
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ".", ":!results"))
     except (OSError, subprocess.CalledProcessError) as error:
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
         raise CommitError(
-            "cannot tell the git commit: run inside a git checkout, or set DLPERF_COMMIT=<commit>[-dirty]"
+            f"unknown git commit ({_reason(said)}); correct that, or set DLPERF_COMMIT=<commit>[-dirty]"
         ) from error
+
+
+def _reason(said: str) -> str:
+    """Git's own reason, and the command that it recommends, on one line."""
+    lines = [line.strip().removeprefix("fatal: ") for line in said.splitlines()]
+    command = next((line for line in lines if line.startswith("git config --global --add safe.directory")), "")
+    return ": ".join(filter(None, [next(filter(None, lines), "no reason given"), command]))
 
 
 @dataclass(frozen=True)
@@ -121,11 +142,16 @@ class Code:
     commit: str
     dirty: bool
     sources: dict[str, str]  # path from the project root -> SHA-256 of its text
+    throttled: int = 0  # the control groups' throttled periods by then
 
     @classmethod
     def now(cls) -> Code:
         """The code as it is; import what the run needs before. Raises CommitError as `git_state` does."""
-        return cls(*git_state(), loaded_sources())
+        return cls(*git_state(), loaded_sources(), cpu_quota.throttled())
+
+    def and_sources(self, others: Mapping[str, str]) -> Code:
+        """This code and what other processes of the job have loaded."""
+        return replace(self, sources=self.sources | dict(others))
 
 
 def library_versions(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -205,5 +231,7 @@ def provenance(
         versions=library_versions(versions),
         schema_version=schemas.version(experiment) if experiment in schemas.SCHEMAS else 1,
         allocation=allocation.current(),
+        cpu_quota=cpu_quota.cores(),
+        throttled_periods=cpu_quota.throttled() - code.throttled,
         settings=settings.recorded(),
     )

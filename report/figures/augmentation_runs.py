@@ -18,7 +18,7 @@ from experiments.store.provenance import Provenance
 from report import show
 from report.comparisons import pooled
 from report.estimates import Estimate, estimate
-from report.used import selects
+from report.used import remembered, selects
 
 EXPERIMENT = "p4_cutout"
 SCRIPT = f"python experiments/{EXPERIMENT}.py"
@@ -54,6 +54,7 @@ COLUMNS = [
 ]
 
 
+@remembered
 def finished(epochs: pd.DataFrame) -> pd.DataFrame:
     """A row for each run: its setting, and
 

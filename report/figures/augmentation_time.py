@@ -94,12 +94,19 @@ def _scaled(runs: pd.DataFrame) -> pd.DataFrame:
 def text_p4_drop(epochs: pd.DataFrame) -> str:
     """What the error does in the one epoch in which the learning rate falls."""
     shown = series(finished(epochs))
-    falls = []
+    falls: dict[int, tuple[float, float]] = {}
     for m, own in by_m(shown[shown.first_drop.notna()]).items():
         error, drop = curves(epochs, own).set_index("epoch").error, own.first_drop.min()
-        falls.append(f"from {error[drop - 1]:.2f} to {error[drop]:.2f} % with M = {m}")
+        falls[int(m)] = error[drop - 1], error[drop]
+    if not falls:
+        return ""
+    ends = [
+        f"from {falls[m][0]:.2f} to {falls[m][1]:.2f} % with M = {m}" for m in dict.fromkeys((min(falls), max(falls)))
+    ]
+    points = sorted(before - after for before, after in falls.values())
+    by = f" by {points[0]:.2f} to {points[-1]:.2f} points, whatever M is" if len(points) > 1 else ""
     first = numbers(shown.first_drop.dropna())
-    return f"In epoch {first}, when the learning rate falls, the error goes {show.listing(falls)}." if falls else ""
+    return f"In epoch {first}, when the learning rate falls, the error falls{by}: {show.listing(ends)}."
 
 
 def clock_text(epochs: pd.DataFrame) -> str:

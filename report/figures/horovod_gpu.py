@@ -53,8 +53,13 @@ def tbl_p1_gpu(runs: pd.DataFrame) -> str | Missing:
             waits = f"{100 * on.wait_share.median():.1f} %" if on.wait_share.notna().any() else "–"
             steps = [f"{1e3 * side.step_seconds.median():.1f}" if len(side) else "–" for side in (on, off)]
             lines.append((jobs.series.iloc[0], n, *steps, adds, waits, f"{len(on)}, {len(off)}"))
+    if not lines:
+        return Missing("GPU learners", ON_GPUS)
     headers = ["Series", "N", "With (ms)", "Without (ms)", "Horovod adds", "Waits", "Runs"]
-    return show.table_text(show.once(lines), headers, "lrrrrrr") if lines else Missing("GPU learners", ON_GPUS)
+    if all(waits == "–" for *_, waits, _ in lines):  # earlier runs did not record it
+        headers.remove("Waits")
+        lines = [(*line, runs_of_both) for *line, _, runs_of_both in lines]
+    return show.table_text(show.once(lines), headers, "l" + "r" * (len(headers) - 1))
 
 
 def text_p1_gpu(runs: pd.DataFrame, sums: pd.DataFrame) -> str | Missing:

@@ -26,7 +26,6 @@ APART = {
     "batch_size": "B\u00a0=\u00a0{}",
     "image_size": "{}\u00a0px",
     "threads": "{} threads",
-    "launcher": "{}",
     "model": "{}",
 }
 SIZE, HALF = {"width": 560, "height": 200}, {"width": 560, "height": 160}
@@ -72,10 +71,15 @@ def named(jobs: pd.DataFrame) -> pd.DataFrame:
 
 @selects
 def shown(runs: pd.DataFrame) -> pd.DataFrame:
-    """The series of the figures: learners of one host that average; of runs that differ in where they ran alone, those
-    of the allocation with most sizes and runs. A single size is no series."""
+    """The series of the figures: learners of one host that average; of runs that differ in where they ran or in what
+    started them alone, those of the allocation and launcher with most sizes and runs. A single size is no series."""
     found = comparisons.main(runs[runs.allreduce.astype(bool) & (runs.hosts == 1)])
-    return found[found.groupby("series").learners.transform("nunique") > 1] if len(found) else found
+    if found.empty:
+        return found
+    where = ["series", "allocation", "launcher"]
+    rank = found.groupby(where, as_index=False).agg(sizes=("learners", "nunique"), jobs=("run_id", "nunique"))
+    best = rank.sort_values(["sizes", "jobs"], ascending=False).drop_duplicates("series")
+    return found.merge(best[best.sizes > 1][where], on=where)
 
 
 def headline(runs: pd.DataFrame, kind: str) -> pd.DataFrame:

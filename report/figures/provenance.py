@@ -11,8 +11,10 @@ from datetime import datetime
 import pandas as pd
 
 from experiments.machine.device_names import short_name
+from experiments.store import evidence
 from experiments.store.parquet import Run
-from report import show
+from experiments.store.provenance import Provenance
+from report import literal, show, surroundings
 
 STATES = ["current", "same numbers", "stale"]
 
@@ -70,6 +72,20 @@ def tbl_provenance(runs: list[Known]) -> str:
     return show.table_text(show.once(rows), headers, "lllrll")
 
 
+def tbl_provenance_checks(found: evidence.Verdict) -> str:
+    """Each check of the stored runs: of how many it could say something, and how many failed."""
+    failed = {check: {run for run, of, _ in found.problems if of == check} for check in evidence.CHECKS}
+    rows = [(check, what, found.checked[check], len(failed[check])) for check, what in evidence.CHECKS.items()]
+    return show.table_text(rows, ["Check", "What must hold", "Runs", "Failed"], "llrr")
+
+
+def text_provenance_checks(found: evidence.Verdict) -> str:
+    """What failed, and what no check can know."""
+    wrong = [f"- {literal.code(run)}, {check}: {literal.text(what)}" for run, check, what in found.problems]
+    failures = f"{counted(len(wrong), 'problem')}:\n\n" + "\n".join(wrong) if wrong else "No run fails."
+    return f"{failures}\n\nWhat no check here can know:\n\n" + "\n".join(f"- {what}" for what in evidence.UNKNOWABLE)
+
+
 def _devices(members: Iterable[Known]) -> str:
     most: dict[str, int] = {}
     for one in members:
@@ -104,7 +120,7 @@ def csv(runs: list[Known]) -> str:
         row["allocation"] = one.run.provenance.where
         row |= {"state": one.status, "changed": list(one.changes), "rows": one.run.rows}
         rows.append({name: json.dumps(v) if isinstance(v, dict | list) else v for name, v in row.items()})
-    return pd.DataFrame(rows).to_csv(index=False)
+    return literal.csv(pd.DataFrame(rows))
 
 
 def text_provenance_runs(runs: list[Known]) -> str:
@@ -112,21 +128,23 @@ def text_provenance_runs(runs: list[Known]) -> str:
     groups = defaultdict(list)
     for number, one in enumerate(runs, start=1):
         o = one.run.provenance
-        key = (o.experiment, o.host_kind, o.host_cpu, o.host_cores, o.device, o.device_count, o.where)
+        key = (o.experiment, o.host_kind, o.host_cpu, _cores(o), o.device, o.device_count, o.where)
         settings = tuple(o.settings.items())
         groups[*key, settings, tuple(sorted(o.versions.items())), o.source_hash].append((number, one))
     blocks = []
     for members in groups.values():
         o, now = members[0][1].run.provenance, members[0][1].changes
-        noted = [f"`{path}`" + (f" ({'; '.join(reasons)})" if reasons else "") for path, reasons in now.items()]
+        noted = [literal.code(path) + (f" ({'; '.join(reasons)})" if reasons else "") for path, reasons in now.items()]
         since = f"changed since: {', '.join(noted)}" if now else "unchanged since"
+        host = literal.text(f"{o.host_kind}, {o.host_cpu}")
+        versions = literal.text(", ".join(f"{name} {version}" for name, version in sorted(o.versions.items())))
         lines = [
             f"**{o.experiment}: {counted(len(members), 'run')}**\n",
-            f"- Host: {o.host_kind}, {o.host_cpu}, {counted(o.host_cores, 'core')}; allocation {o.where or 'unknown'}",
-            f"- Device: {o.device_count} × {o.device}",
-            f"- Versions: {', '.join(f'{name} {version}' for name, version in sorted(o.versions.items()))}",
-            *([f"- Settings: {', '.join(f'`{k}={v}`' for k, v in o.settings.items())}"] if o.settings else []),
-            f"- Sources: hash `{o.source_hash[:12]}`, {since}",
+            f"- Host: {host}, {_cores(o)}; allocation {o.where or 'unknown'}",
+            f"- Device: {o.device_count} × {literal.text(o.device)}",
+            f"- Versions: {versions}",
+            *([f"- Settings: {', '.join(literal.code(f'{k}={v}') for k, v in o.settings.items())}"] * bool(o.settings)),
+            f"- Sources: hash {literal.code(o.source_hash[:12])}, {since}",
             "- Runs:",
             *(_line(number, one.run) for number, one in members),
         ]
@@ -134,8 +152,22 @@ def text_provenance_runs(runs: list[Known]) -> str:
     return "\n\n".join(blocks) or "There are no runs."
 
 
+def text_provenance_rendering() -> str:
+    """What rendered this very document."""
+    return f"This document was rendered by {surroundings.versions()}."
+
+
+def _cores(o: Provenance) -> str:
+    """A host's cores; where control groups granted less, how many cores' time, and how often a run had to wait."""
+    if o.cpu_quota is None:
+        return counted(o.host_cores, "core")
+    waited = counted(o.throttled_periods or 0, "period")
+    return f"{counted(o.host_cores, 'core')} with a quota of {o.cpu_quota:g} (used up in {waited})"
+
+
 def _line(number: int, run: Run) -> str:
     o = run.provenance
     end = f"{o.ended:%H:%M}" if o.started.date() == o.ended.date() else f"{o.ended:%Y-%m-%d %H:%M}"
     when = f"{o.started:%Y-%m-%d %H:%M} – {end} UTC"
-    return f"    - []{{#run-{o.run_id}}}{number}: `{o.run_id}`, {counted(run.rows, 'row')}, {when}, by `{o.command}`"
+    what = f"`{o.run_id}`, {counted(run.rows, 'row')}, {when}, by {literal.code(o.command)}"
+    return f"    - []{{#run-{o.run_id}}}{number}: {what}"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from report import show
 from report.comparisons import spread
-from report.figures.strategy_runs import AXIS, LEARNERS, LOADS, k80, over, records
+from report.figures.strategy_runs import AXIS, LEARNERS, LOADS, k80, over
 
 WIDTH = 560
 K80_PANEL = "K80, 224 px: projected from published runs"
@@ -118,8 +118,11 @@ def titles(points: pd.DataFrame) -> list[str]:
     """A panel's title for each point: its series, and which of its learners are on several hosts."""
     title = {}
     for name, own in points.groupby("series"):
-        far = own[own.hosts > 1].drop_duplicates("learners")
-        apart = "".join(f"; {job.learners} on {over(job)}" for job in records(far))
+        apart = ""
+        for learners, jobs in own[own.hosts > 1].groupby("learners"):
+            all_there = set(own.scaling[own.learners == learners]) == set(jobs.scaling)
+            which = "" if all_there else f"{show.listing(sorted(set(jobs.scaling)))}, "
+            apart += f"; {which}{learners} on {over(jobs.iloc[0])}"
         title[name] = "\n".join(textwrap.wrap(f"{name}{apart}", 52))
     return [title[name] for name in points.series]
 

@@ -16,7 +16,7 @@ from experiments.store.files import RESULTS
 from report import comparisons, show
 from report.answers import Missing
 from report.estimates import ENOUGH, Estimate, word
-from report.used import selects
+from report.used import remembered, selects
 
 EXPERIMENT = "p2_strategy"
 SCRIPT = f"python experiments/{EXPERIMENT}.py"
@@ -128,6 +128,7 @@ def in_both(jobs: pd.DataFrame) -> pd.DataFrame:
 
 
 @selects
+@remembered
 def shown(jobs: pd.DataFrame) -> pd.DataFrame:
     """The homework's jobs that form series of at least two sizes, weak and strong scaling each from one allocation
     (`comparisons.main`)."""
@@ -188,6 +189,7 @@ def ten_epochs(jobs: pd.DataFrame) -> pd.DataFrame:
 
 
 @selects
+@remembered
 def timed(jobs: pd.DataFrame) -> pd.DataFrame:
     """The jobs that run times come from: of each series of `shown` those of ten whole epochs in the allocation that has
     most sizes of them, which may be another one; else those from whose steps ten epochs are projected."""

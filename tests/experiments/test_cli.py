@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from argparse import ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
-from experiments.cli import RunError, UsageError, check_at_least, check_positive, exit_status, listed
+from experiments.cli import RunError, UsageError, check_at_least, check_positive, exit_status, listed, path
 from experiments.store import parquet
 from experiments.store.files import ROOT
 from experiments.store.provenance import CommitError
@@ -57,14 +60,16 @@ def test_a_terminated_script_cleans_up(number: signal.Signals) -> None:
                 time.sleep(30)
             finally:
                 print("cleaned")
-        raise SystemExit(exit_status("me", work))
+        raise SystemExit(exit_status("me", work, "--resume goes on"))
     """
     lines = "\n".join(line[8:] for line in script.splitlines())
-    process = subprocess.Popen([sys.executable, "-c", lines], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", lines], cwd=ROOT, text=True, **pipes)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     began = time.monotonic()
     os.kill(process.pid, number)
-    assert process.communicate(timeout=20)[0] == "cleaned\n"
+    how = f"me: ended by {number.name}; --resume goes on\n"
+    assert process.communicate(timeout=20) == ("cleaned\n", how)
     assert process.returncode == 128 + number and time.monotonic() - began < 10
 
 
@@ -93,3 +98,34 @@ def test_options_have_bounds() -> None:
         check_positive(options, "some_seconds", "minutes")
     with pytest.raises(UsageError, match=r"--some-seconds must be at least 1, not 0\.5"):
         check_at_least(1, options, "some_seconds")
+
+
+def python(code: str, stdout: int | IO[str] = subprocess.PIPE, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run some code in the project's root, with these variables beside the environment's."""
+    run = [sys.executable, "-c", code]
+    return subprocess.run(
+        run, cwd=ROOT, env=os.environ | settings, stdout=stdout, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+
+
+@pytest.mark.parametrize("how", ["print('here')", "print('here', flush=True)"])
+def test_a_full_standard_output_is_told_as_such(how: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = python(
+            f"from experiments.cli import exit_status\nraise SystemExit(exit_status('me', lambda: {how} or 0))", full
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(r"me: standard output: \[Errno 28\] No space left on device; .* kept\n", done.stderr)
+
+
+def test_help_is_printed_on_any_terminal() -> None:
+    code = "from experiments.cli import Parser\nParser('me', '2 × 2 – √4').parse_args(['--help'])"
+    done = python(code, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "2 ? 2 ? ?4" in done.stdout
+
+
+def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert path("~/res") == tmp_path / "res" and path("a/~") == Path("a/~")
+    with pytest.raises(ArgumentTypeError, match="~nobody-here"):
+        path("~nobody-here/res")

@@ -72,7 +72,7 @@ def test_runs_are_found_in_whatever_holds_their_rows() -> None:
 def test_the_line_has_code_rows_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLPERF_BOOK", str(tmp_path))
     monkeypatch.setattr(hop, "repository", lambda: None)
-    line = hop.Page("../").line(fig_rates, (RUNS,), fig_rates(RUNS), ["b", "c"])
+    line = hop.Page("../").line(fig_rates, (RUNS,), fig_rates(RUNS).to_dict(), ["b", "c"])
     number = inspect.getsourcelines(fig_rates)[1]
     assert f'<span title="fig_rates">code: tests/report/test_hop.py:{number}</span>' in line
     assert '<a href="../report/rows/fig-rates.csv">rows</a>' in line
@@ -86,7 +86,7 @@ def test_the_line_has_code_rows_and_runs(tmp_path: Path, monkeypatch: pytest.Mon
         ("2", "4", "30.0"),
     ]
     monkeypatch.setattr(hop, "repository", lambda: "https://example.org/dlperf/blob/main")
-    line = hop.Page("").line(fig_rates, (RUNS,), fig_rates(RUNS), ["b"])
+    line = hop.Page("").line(fig_rates, (RUNS,), fig_rates(RUNS).to_dict(), ["b"])
     assert f'<a href="https://example.org/dlperf/blob/main/tests/report/test_hop.py#L{number}"' in line
     assert '<a href="report/rows/fig-rates.csv">' in line and "<summary>1 run</summary>" in line
 
@@ -96,7 +96,7 @@ def test_outside_of_a_rendering_and_under_text_there_is_no_line(
 ) -> None:
     monkeypatch.delenv("DLPERF_BOOK", raising=False)
     monkeypatch.delenv("QUARTO_EXECUTE_INFO", raising=False)
-    assert hop.Page().line(fig_rates, (RUNS,), fig_rates(RUNS), ["b"]) == ""
+    assert hop.Page().line(fig_rates, (RUNS,), fig_rates(RUNS).to_dict(), ["b"]) == ""
     monkeypatch.setenv("DLPERF_BOOK", str(tmp_path))
     assert hop.Page().line(several, (RUNS,), "text", ["b"]) == "" and list(tmp_path.iterdir()) == []
 

@@ -29,7 +29,14 @@ HEADINGS = {
     "p3-architectures.qmd": ["sec-p3-alexnet", "sec-p3-vgg", "sec-p3-field", "sec-p3-inception", "sec-p3-beyond"],
     "p4-batch-augmentation.qmd": ["sec-p4-cutout", "sec-p4-baseline", "sec-p4-batch", "sec-p4-beyond"],
     "scaling-model.qmd": [
-        *("sec-scaling-link", "sec-scaling-fit", "sec-scaling-k80", "sec-scaling-model", "sec-scaling-beyond"),
+        *(
+            "sec-scaling-link",
+            "sec-scaling-ahead",
+            "sec-scaling-fit",
+            "sec-scaling-k80",
+            "sec-scaling-model",
+            "sec-scaling-beyond",
+        ),
     ],
 }
 PARTS = {

@@ -58,7 +58,7 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 768, 390, 320])
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_page(rendered: Book, browser: Any, chapter: str, width: int) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900})
@@ -85,6 +85,55 @@ def test_page(rendered: Book, browser: Any, chapter: str, width: int) -> None:
         page.locator("header label").click()
         assert page.locator("#chapters").is_visible()
     context.close()
+
+
+def opened(book: Book, browser: Any, chapter: str, **settings: Any) -> Any:
+    """The chapter's page in a context of its own, with no network and its charts drawn."""
+    context = browser.new_context(**settings)
+    context.set_offline(True)
+    page = context.new_page()
+    page.goto((book.output / chapter).with_suffix(".html").as_uri(), wait_until="load")
+    if settings.get("java_script_enabled", True):
+        page.wait_for_function("[...document.querySelectorAll('.vega-chart')].every((e) => e.querySelector('svg'))")
+    return page
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (390, "dark")])
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_page_is_accessible(rendered: Book, browser: Any, chapter: str, width: int, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    page = opened(rendered, browser, chapter, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    page.wait_for_timeout(100)  # for the frames that are opened to be looked at
+    found = axe.Axe().run(page).response["violations"]
+    page.context.close()
+    assert [(one["id"], one["impact"], one["nodes"][0]["html"][:200]) for one in found] == []
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_without_javascript_each_chart_is_a_picture_with_a_text(rendered: Book, browser: Any, chapter: str) -> None:
+    page = opened(rendered, browser, chapter, java_script_enabled=False)
+    pictures = page.locator("noscript img")
+    assert pictures.count() == page.locator(".vega-chart").count()
+    for picture in pictures.all():
+        assert len(str(picture.get_attribute("alt"))) > 20
+        assert (rendered.output / chapter).parent.joinpath(str(picture.get_attribute("src"))).is_file()
+    page.context.close()
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_printing_a_page_loses_no_column(rendered: Book, browser: Any, chapter: str) -> None:
+    a4 = 718  # pixels between margins of 1 cm
+    page = opened(rendered, browser, chapter, viewport={"width": a4, "height": 1000})
+    page.emulate_media(media="print")
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    wide = page.evaluate(
+        """(width) => [...document.querySelectorAll("main table, main pre")]
+          .filter((e) => e.getBoundingClientRect().right > width + 1).map((e) => e.textContent.slice(0, 80))""",
+        a4,
+    )
+    page.context.close()
+    assert wide == []
 
 
 def test_charts_are_interactive(rendered: Book, browser: Any) -> None:
@@ -181,6 +230,42 @@ def test_the_pdf_has_neither_the_line_nor_the_list_of_runs(rendered: Book) -> No
     text = subprocess.run(["pdftotext", rendered.output / rendered.pdf_name, "-"], capture_output=True, text=True)
     assert "Provenance" in text.stdout
     assert "code: report/" not in text.stdout and "All runs as a file" not in text.stdout
+
+
+WORD = re.compile(r'<word xMin="([\d.]+)" yMin="([\d.]+)" xMax="([\d.]+)" yMax="([\d.]+)">([^<]*)</word>')
+
+
+def overprinted(page: str) -> list[tuple[str, str]]:
+    """Words of a page, as `pdftotext -bbox` lists them, that stand on each other: whose boxes share more than a point
+    of width and most of the lower one's height. Signs of mathematics, as braces, have boxes larger than they are."""
+    boxes = [(*map(float, found[:4]), found[4]) for found in WORD.findall(page) if re.search(r"[0-9A-Za-z]", found[4])]
+    boxes.sort()
+    found = []
+    for i, (_, top, right, bottom, word) in enumerate(boxes):
+        for other_left, other_top, other_right, other_bottom, other in boxes[i + 1 :]:
+            if other_left > right - 1:
+                break
+            shared = min(bottom, other_bottom) - max(top, other_top)
+            lower = min(bottom - top, other_bottom - other_top)
+            if min(right, other_right) - other_left > 1 and shared > 0.6 * lower:
+                found.append((word, other))
+    return found
+
+
+def test_words_that_stand_on_each_other_are_found() -> None:
+    word = '<word xMin="{}" yMin="{}" xMax="{}" yMax="{}">{}</word>'
+    beside, on = word.format(30, 10, 50, 20, "beside"), word.format(15, 13, 40, 23, "on")
+    assert overprinted(word.format(10, 10, 30, 20, "first") + beside) == []
+    assert overprinted(word.format(10, 10, 30, 20, "first") + on) == [("first", "on")]  # 7 points of 10 are shared
+    assert overprinted(word.format(10, 10, 30, 20, "first") + word.format(10, 22, 30, 32, "below")) == []
+
+
+def test_no_two_words_of_the_pdf_stand_on_each_other(rendered: Book) -> None:
+    listed = subprocess.run(["pdftotext", "-bbox", rendered.output / rendered.pdf_name, "-"], capture_output=True)
+    pages = listed.stdout.decode().split("<page ")[1:]
+    assert len(pages) > 20
+    assert {number: found for number, page in enumerate(pages, 1) if (found := overprinted(page))} == {}
+    assert [number for number, page in enumerate(pages, 1) if not WORD.search(page)] == []  # none is empty
 
 
 def test_pdf_is_there(rendered: Book) -> None:

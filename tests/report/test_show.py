@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import altair as alt
 import pandas as pd
 import pytest
-import vl_convert
 
-from report import show
+from report import show, vega
 from report.answers import Answer, Missing
 
 # A PNG's beginning: its signature, then a chunk that starts with the width and the height.
@@ -25,7 +27,7 @@ CHART = alt.Chart(pd.DataFrame({"x": [1, 2], "y": [3, 4], "name": ["a</script>",
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """The mimebundles that were displayed, outside of any engine."""
     bundles: list[dict[str, str]] = []
-    monkeypatch.setattr(show, "display", lambda data, raw: bundles.append(data))
+    monkeypatch.setattr(show, "display", lambda data, raw, metadata=None: bundles.append(data | (metadata or {})))
     monkeypatch.delenv("DLPERF_ENGINE", raising=False)
     monkeypatch.delenv("QUARTO_EXECUTE_INFO", raising=False)
     show.setup()
@@ -38,42 +40,51 @@ def test_the_embedded_engine_gets_html_without_the_bundle_and_svg(
     monkeypatch.setenv("DLPERF_ENGINE", "embedded")
     show.chart(CHART)
     (bundle,) = shown
-    assert set(bundle) == {"text/html", "image/svg+xml"}
+    assert set(bundle) == {"text/html", "image/svg+xml", "alt"}
+    assert bundle["alt"] == "y against x: a</script>, <table>."
     assert "vegaEmbed(" in bundle["text/html"] and "window.vegaEmbed=" not in bundle["text/html"]
     assert bundle["image/svg+xml"].startswith("<svg")
 
 
-def test_quarto_gets_raw_blocks_for_each_format_and_never_text_html(
-    shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def quarto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Says which format Quarto makes, as it tells it."""
+
+    def making(target: str) -> None:
+        told = tmp_path / "information.json"
+        told.write_text(json.dumps({"format": {"identifier": {"target-format": target}}}))
+        monkeypatch.setenv("QUARTO_EXECUTE_INFO", str(told))
+
+    return making
+
+
+RAW = re.compile(r"^`{8}\{=(\w+)\}\n.*?\n`{8}$", flags=re.MULTILINE | re.DOTALL)
+
+
+def test_quarto_gets_what_the_format_at_hand_needs_and_never_text_html(
+    shown: list[dict[str, str]], quarto: Callable[[str], None]
 ) -> None:
-    monkeypatch.setenv("QUARTO_EXECUTE_INFO", "anything")
+    quarto("html")
+    show.chart(CHART, what="Two points.")
     show.chart(CHART)
-    show.chart(CHART)
-    assert [set(bundle) for bundle in shown] == [{"text/markdown"}] * 2
-    first, second = (bundle["text/markdown"] for bundle in shown)
+    quarto("typst")
+    show.chart(CHART, what="Two points.")
+    assert [set(bundle) for bundle in shown] == [{"text/markdown"}] * 3
+    first, second, paper = (bundle["text/markdown"] for bundle in shown)
+    assert [RAW.findall(text) for text in (first, second, paper)] == [["html"], ["html"], ["typst"]]
     assert "window.vegaEmbed=" in first and "window.vegaEmbed=" not in second
-    for text in (first, second):
-        kinds = re.findall(r"^`{8}\{=(\w+)\}\n.*?\n`{8}$", text, flags=re.MULTILINE | re.DOTALL)
-        assert kinds == ["html", "typst"]
+    assert '<noscript><img src="data:image/svg+xml;base64,' in first and 'alt="Two points. y against x' in first
+    assert 'alt: "Two points. y against x: a</script>, <table>."' in paper and "vegaEmbed" not in paper
 
 
 def test_setup_starts_a_page_that_needs_the_bundle_again(
-    shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+    shown: list[dict[str, str]], quarto: Callable[[str], None]
 ) -> None:
-    monkeypatch.setenv("QUARTO_EXECUTE_INFO", "anything")
+    quarto("html")
     for _ in range(2):
         show.setup()
         show.chart(CHART)
     assert all("window.vegaEmbed=" in bundle["text/markdown"] for bundle in shown)
-
-
-def test_no_tag_hides_in_the_scripts() -> None:
-    html = show.chart_html(show.specification(CHART))
-    assert html.count("</script") == 1 and "<table" not in html
-    script = show.vega_script()
-    assert script.count("</script") == 1 and script.count("<script") == 1 and "<table" not in script
-    assert "http://" not in script[:200] and "src=" not in script[:200]
-    assert len(script) >= len(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def test_charts_have_one_look_and_a_stable_id() -> None:
@@ -82,16 +93,27 @@ def test_charts_have_one_look_and_a_stable_id() -> None:
     spec["config"]["font"] = "changed"
     assert show.CONFIG["font"] == "sans-serif"
     again = show.specification(CHART)
-    assert show.chart_html(again) == show.chart_html(show.specification(CHART))
-    assert show.chart_html(again) != show.chart_html(spec)
+    assert vega.drawing(again) == vega.drawing(show.specification(CHART))
+    assert vega.drawing(again) != vega.drawing(spec)
 
 
-def test_views_are_lower_in_the_pdf() -> None:
-    spec = {"vconcat": [{"height": 100, "width": 560}], "config": {"view": {"continuousHeight": 250}}}
-    assert show.printed(spec) == {
-        "vconcat": [{"height": 72, "width": 560}],
-        "config": {"view": {"continuousHeight": 180}},
-    }
+def test_a_result_is_described_by_its_function(shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fig_points(made: object) -> object:
+        """Two points, one
+        above the other.
+
+        Not said: what follows.
+        """
+        return made
+
+    monkeypatch.setenv("DLPERF_ENGINE", "embedded")
+    show.result(fig_points, CHART)
+    show.result(fig_points, PNG)
+    assert [bundle["alt"] for bundle in shown] == [
+        "Two points, one above the other. y against x: a</script>, <table>.",
+        "Two points, one above the other.",
+    ]
+    assert 'alt="Two points, one above the other."' in shown[1]["text/html"]
 
 
 def test_picture(shown: list[dict[str, str]]) -> None:

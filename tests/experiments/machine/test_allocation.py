@@ -17,14 +17,14 @@ from experiments.store import parquet
 @pytest.fixture(autouse=True)
 def _token(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(allocation.TOKEN, "a go")
-    device_names.physical_gpus.cache_clear()
+    device_names.driver.cache_clear()
     yield
-    device_names.physical_gpus.cache_clear()
+    device_names.driver.cache_clear()
 
 
 def gpus(folder: Path, monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
     """An nvidia-smi that lists GPUs of these UUIDs, as in a new process."""
-    device_names.physical_gpus.cache_clear()
+    device_names.driver.cache_clear()
     folder.mkdir(exist_ok=True)
     lines = "".join(f"GPU {i}: NVIDIA H100 (UUID: GPU-{uuid})\\n" for i, uuid in enumerate(uuids))
     script = folder / "nvidia-smi"

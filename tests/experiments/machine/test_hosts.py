@@ -222,7 +222,8 @@ def test_a_signal_removes_everything(
     process.send_signal(number)
     _, stderr = process.communicate(timeout=SECONDS)
     assert process.returncode == status
-    assert stderr == ("emulate_hosts: interrupted; the hosts are gone\n" if number == signal.SIGINT else "")
+    how = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    assert stderr == f"emulate_hosts: {how}; the hosts are gone\n"
     assert not processes_in(network) and not list(folder.iterdir()) and outside() == before
 
 

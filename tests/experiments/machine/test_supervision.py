@@ -13,40 +13,71 @@ from experiments.cli import UsageError
 from experiments.machine import device_names, nvidia, supervision
 from experiments.machine.device_names import cpu_name, device_name
 
+THREE = "".join(rf"GPU {i}: Fast GPU (UUID: GPU-{letter})\n" for i, letter in enumerate("abc"))
 
-def fake_driver(folder: Path, listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+
+def fake_driver(folder: Path, listed: str, monkeypatch: pytest.MonkeyPatch, status: int = 0) -> None:
     script = folder / "nvidia-smi"
-    script.write_text(f"#!/bin/sh\n[ $1 = --list-gpus ] && printf '{listed}' || printf 'Fast GPU \\nFast GPU\\n'\n")
+    script.write_text(f"#!/bin/sh\nprintf '{listed}'\nexit {status}\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    device_names.physical_gpus.cache_clear()
+    device_names.driver.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def asked_again() -> Iterator[None]:
     yield
-    device_names.physical_gpus.cache_clear()
+    device_names.driver.cache_clear()
 
 
 def test_gpus_are_the_visible_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    fake_driver(
-        tmp_path, "GPU 0: Fast (UUID: GPU-a)\\nGPU 1: Fast (UUID: GPU-b)\\nGPU 2: Fast (UUID: GPU-c)\\n", monkeypatch
-    )
+    fake_driver(tmp_path, THREE, monkeypatch)
     assert nvidia.gpus() == ["0", "1", "2"] and device_name("gpu") == "Fast GPU"
-    for visible, expected in (("", []), ("2", ["2"]), ("1,2", ["1", "2"]), ("0,1,2,3", ["0", "1", "2"])):
+    cases = {"": "", "2": "2", "1, 2": "1,2", "0,1,2,3": "0,1,2", "-1": "", "1,-1,0": "1", "7,0": "", "GPU-b": "GPU-b"}
+    for visible, expected in cases.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert nvidia.gpus() == expected
+        assert ",".join(nvidia.gpus()) == expected
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     with pytest.raises(UsageError, match="4 learners need as many GPUs, this machine has 3"):
         nvidia.check_gpus(4, oversubscribe=False)
     nvidia.check_gpus(4, oversubscribe=True)
-    fake_driver(tmp_path, "No devices found.", monkeypatch)
+    fake_driver(tmp_path, "No devices found.", monkeypatch, 6)
     assert nvidia.gpus() == []
     with pytest.raises(UsageError, match="this machine has no NVIDIA GPU"):
         nvidia.check_gpus(1, oversubscribe=True)
     (tmp_path / "nvidia-smi").unlink()
-    device_names.physical_gpus.cache_clear()
+    device_names.driver.cache_clear()
     assert nvidia.gpus() == [] and device_name("cpu") == cpu_name()
+
+
+def test_hidden_and_repeated_gpus_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_driver(tmp_path, THREE, monkeypatch)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES='-1' hides this machine's 3 GPUs; unset it"):
+        nvidia.check_gpus(1, oversubscribe=False)
+    for twice in ("1,1", "1,GPU-b"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", twice)
+        with pytest.raises(UsageError, match=f"CUDA_VISIBLE_DEVICES={twice} names GPU 1 twice; name each once"):
+            nvidia.check_gpus(2, oversubscribe=False)
+
+
+def test_the_name_is_that_of_the_visible_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_driver(tmp_path, r"GPU 0: Slow (UUID: GPU-a)\nGPU 1: Fast (UUID: GPU-b)\n", monkeypatch)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b")
+    assert device_name("gpu") == "Fast"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # CUDA's own order puts the faster one first
+    with pytest.raises(UsageError, match=r"GPUs of several models.*CUDA_DEVICE_ORDER=PCI_BUS_ID"):
+        device_name("gpu")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert device_name("gpu") == "Fast"
+
+
+def test_a_broken_driver_gives_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    fake_driver(tmp_path, r"Failed to initialize NVML: Driver/library version mismatch\n", monkeypatch, 18)
+    with pytest.raises(UsageError, match=r"lists no GPUs \(Failed to initialize NVML: .*\); repair it, or use"):
+        nvidia.check_gpus(1, oversubscribe=False)
 
 
 def test_a_script_starts_itself_in_the_same_interpreter() -> None:

@@ -53,10 +53,18 @@ def test_bad_hosts(text: str, message: str) -> None:
         horovod_launch.parse_hosts(text, 4)
 
 
+def test_this_machines_own_address_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(map(horovod_launch.is_own, ("localhost", "127.0.0.1", "127.0.0.2", socket.gethostname())))
+    assert not horovod_launch.is_own("192.0.2.1")  # of no machine: kept for documentation (RFC 5737)
+    assert not horovod_launch.is_own("no-such-host.invalid")
+    with pytest.raises(UsageError, match=r"localhost and 127\.0\.0\.2 are this same machine"):
+        horovod_launch.check_reachable({"localhost": 1, "127.0.0.2": 1}, "none")
+
+
 def test_hosts_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"unknown host no-such-host\.invalid"):
         horovod_launch.check_reachable({"no-such-host.invalid": 1}, "horovodrun")
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
     horovod_launch.check_reachable({"localhost": 1}, "none")
     horovod_launch.check_reachable({socket.gethostname(): 1}, "none")
     with pytest.raises(UsageError, match="on this machine only, not on node2"):
@@ -76,9 +84,9 @@ def test_a_machine_is_named_once() -> None:
 
 @pytest.mark.horovod
 def test_learners_elsewhere_are_told_an_address_that_leads_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.p1.horovod_launch.address_towards", {"node2": "10.1.2.3"}.__getitem__)
+    monkeypatch.setattr("experiments.p1.horovod_launch.address_towards", {"node2": "127.0.0.2"}.__getitem__)
     with horovod_launch._rendezvous({"localhost": 1, "node2": 1}, 2, None) as variables:
-        assert variables["HOROVOD_GLOO_RENDEZVOUS_ADDR"] == "10.1.2.3" and "HOROVOD_GLOO_IFACE" not in variables
+        assert variables["HOROVOD_GLOO_RENDEZVOUS_ADDR"] == "127.0.0.2" and "HOROVOD_GLOO_IFACE" not in variables
     with horovod_launch._rendezvous({"localhost": 2}, 2, None) as variables:
         assert variables["HOROVOD_GLOO_RENDEZVOUS_ADDR"] == "127.0.0.1" and variables["HOROVOD_GLOO_IFACE"] == "lo"
 
@@ -268,3 +276,33 @@ def test_a_learner_without_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UsageError, match="without a rank"):
         horovod_launch.join("localhost:1", 1)
+
+
+def listening(port: int) -> list[str]:
+    """The addresses at which this machine listens at a port, as the kernel writes them: 0100007F is 127.0.0.1."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    ends = [line.split()[1].split(":") for line in lines if line.split()[3] == "0A"]
+    return [address for address, of_port in ends if int(of_port, 16) == port]
+
+
+@pytest.mark.horovod
+def test_the_rendezvous_of_local_learners_listens_on_the_loopback_alone() -> None:
+    with horovod_launch._rendezvous({"localhost": 2}, 2, None) as variables:
+        assert listening(int(variables["HOROVOD_GLOO_RENDEZVOUS_PORT"])) == ["0100007F"]
+    assert listening(int(variables["HOROVOD_GLOO_RENDEZVOUS_PORT"])) == []
+
+
+@pytest.mark.horovod
+def test_horovodruns_rendezvous_listens_on_the_loopback_alone() -> None:
+    said: list[str] = []
+    learner = "import os, time; print('port', os.environ['HOROVOD_GLOO_RENDEZVOUS_PORT'], flush=True); time.sleep(60)"
+    command = horovod_launch._command("horovodrun", "localhost:1", 1, [sys.executable, "-c", learner], {})
+    assert "local_horovodrun.py" in command[1]
+    assert "horovod.runner.launch" in horovod_launch._command("horovodrun", "localhost:1,node2:1", 2, ["true"], {})
+    with processes.Processes(said.append) as started:
+        started.start(command, {"PYTHONPATH": os.environ.get("PYTHONPATH", "")})
+        deadline = time.monotonic() + 60
+        while not (found := [line for line in said if "port " in line]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert found, said
+        assert listening(int(found[0].rpartition("port ")[2])) == ["0100007F"]

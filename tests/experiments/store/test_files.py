@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from experiments.store import parquet
+from experiments.store import files, parquet
 from experiments.store.files import ROOT, check_writable, write_atomically
 from tests.stored_run import counts, origin
 
@@ -113,11 +113,48 @@ def test_the_next_writer_removes_leftovers_of_killed_ones(tmp_path: Path) -> Non
     done = subprocess.Popen(["true"])
     done.wait()  # its process number is now nobody's
     path = tmp_path / "a[1].ckpt"
-    names = [f".{path.name}.{done.pid}.tmp", f".{path.name}.{os.getppid()}.tmp", f".b.ckpt.{done.pid}.tmp"]
-    for name in names:
+    kept = [
+        f".{path.name}.{files.HOST}.{os.getppid()}.0a.tmp",  # of a live writer
+        f".b.ckpt.{files.HOST}.{done.pid}.0a.tmp",  # of another file
+        f".{path.name}.0badc0de.{done.pid}.0a.tmp",  # of another host, where the number may be a live writer's
+    ]
+    for name in [f".{path.name}.{files.HOST}.{done.pid}.0a.tmp", *kept]:
         (tmp_path / name).touch()
     write_atomically(path, b"new")
-    assert set(os.listdir(tmp_path)) == {path.name, *names[1:]}  # a live writer's and another target's stay
+    assert set(os.listdir(tmp_path)) == {path.name, *kept}
+
+
+def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    precious, path = tmp_path / "precious", tmp_path / "run.parquet"
+    precious.write_bytes(b"kept")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "0a")
+    planted = tmp_path / f".{path.name}.{files.HOST}.{os.getpid()}.0a.tmp"
+    planted.symlink_to(precious)
+    with pytest.raises(FileExistsError, match=r"run\.parquet"):
+        write_atomically(path, b"new")
+    assert precious.read_bytes() == b"kept" and planted.is_symlink() and not path.exists()
+
+
+def test_writers_with_one_process_number_do_not_meet(tmp_path: Path) -> None:
+    """As in two containers that share a folder: each writes whole files, and no write fails."""
+    path = tmp_path / "run.parquet"
+    script = f"""
+        import os, sys
+        from pathlib import Path
+        sys.path.insert(0, {str(ROOT)!r})
+        from experiments.store.files import write_atomically
+        os.getpid = lambda: 1
+        for _ in range(100):
+            write_atomically(Path({str(path)!r}), sys.argv[1].encode() * 100_000)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    writers = [subprocess.Popen([*command, letter], stderr=subprocess.PIPE, text=True) for letter in "ab"]
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            content = path.read_bytes()
+            assert len(content) == 100_000 and len(set(content)) == 1
+    assert [writer.communicate()[1] for writer in writers] == ["", ""]
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_a_log_that_cannot_be_written_leaves_the_earlier_run_and_its_log(

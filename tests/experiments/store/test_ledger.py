@@ -31,7 +31,7 @@ def put(root: Path, path: str, text: str) -> str:
 def made_by(source: str, digest: str) -> Provenance:
     """A run that recorded one source."""
     started = datetime(2026, 1, 2, tzinfo=UTC)
-    made = provenance("p3_crosscheck", "a run", {}, seed=0, device="cpu", started=started)
+    made = provenance("p3_crosscheck", "a-run", {}, seed=0, device="cpu", started=started)
     return made.model_copy(update={"sources": {source: digest}})
 
 

@@ -26,7 +26,7 @@ def epochs(dataset: str, run: int = 2) -> pd.DataFrame:
     values: dict[str, Any] = {}
     for field in schemas.SCHEMAS["p4_cutout"]:
         values[field.name] = "x" if field.type == pa.string() else 1 if field.type == pa.int64() else 0.5
-    return pd.DataFrame([values | {"dataset": dataset, "epoch": k + 1} for k in range(run)])
+    return pd.DataFrame([values | {"dataset": dataset, "epochs_planned": run, "epoch": k + 1} for k in range(run)])
 
 
 # ---- round trip ----------------------------------------------------------------------------------------------------
@@ -157,7 +157,10 @@ def stopped(path: Path, match: str) -> None:
 
 
 def rewritten(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    pq.write_table(change(pq.read_table(path)), path)
+    """The file as one from before digests, with a change."""
+    table = pq.read_table(path)
+    metadata = {parquet.METADATA_KEY: table.schema.metadata[parquet.METADATA_KEY]}
+    pq.write_table(change(table.replace_schema_metadata(metadata)), path)
 
 
 def with_origin(table: pa.Table, **changes: Any) -> pa.Table:
@@ -185,18 +188,24 @@ def test_files_of_another_kind(stored: Path) -> None:
     stopped(stored, "cannot be read|no provenance")
 
 
-def test_flipped_bytes_never_end_in_another_error(stored: Path) -> None:
-    """Damage is either found, with the file's name, or leaves a file that reads (no checksums in unused bytes)."""
+def test_no_flipped_bit_reads_as_another_number_or_origin(stored: Path) -> None:
+    """Damage is either found, with the file's name, or was in bytes that say nothing, such as statistics."""
     content = stored.read_bytes()
-    found = 0
-    for position in range(0, len(content), max(1, len(content) // 150)):
-        stored.write_bytes(content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :])
+    rows, run = parquet.read("p3_crosscheck", stored.parents[1]), parquet.run(stored)
+    found, bits = 0, range(0, 8 * len(content), max(1, 8 * len(content) // 600))
+    for bit in bits:
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        stored.write_bytes(damaged)
         try:
-            parquet.read("p3_crosscheck", stored.parents[1])
+            read, known = parquet.read("p3_crosscheck", stored.parents[1]), parquet.run(stored)
         except parquet.SchemaError as error:
             assert str(stored) in str(error)
             found += 1
-    assert found > 20
+        else:
+            pd.testing.assert_frame_equal(read, rows)
+            assert known == run
+    assert found > len(bits) / 2
 
 
 @pytest.mark.parametrize(
@@ -213,6 +222,8 @@ def test_flipped_bytes_never_end_in_another_error(stored: Path) -> None:
         (lambda t: with_origin(t, host_cores=0), "cannot be read"),
         (lambda t: with_origin(t, kind="guessed"), "cannot be read"),
         (lambda t: with_origin(t, more=1), "cannot be read"),
+        (lambda t: with_origin(t, run_id="../x"), "cannot be read"),
+        (lambda t: with_origin(t, allocation="<b>"), "cannot be read"),
         (lambda t: with_origin(t, run_id="another"), "names another run"),
         (lambda t: with_origin(t, experiment="p4_cutout"), "names another run"),
         (lambda t: t.slice(0, 0), "has no rows"),

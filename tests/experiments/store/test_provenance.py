@@ -13,7 +13,7 @@ import pytest
 from experiments.cli import UsageError
 from experiments.store.files import ROOT
 from experiments.store.ledger import file_hash
-from experiments.store.provenance import Provenance, git_state, run_id
+from experiments.store.provenance import Code, Provenance, git_state, provenance, run_id
 from tests.stored_run import COMMIT, STARTED, origin
 
 pytestmark = pytest.mark.usefixtures("fixed_commit")
@@ -96,8 +96,50 @@ def test_no_commit_to_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("DLPERF_COMMIT")
     monkeypatch.setattr("experiments.store.provenance.ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(UsageError, match="DLPERF_COMMIT"):
+    with pytest.raises(UsageError, match=r"unknown git commit \(not a git repository.*\); .* DLPERF_COMMIT=<commit>"):
         git_state()
+
+
+def test_gits_own_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = (
+        "fatal: detected dubious ownership in repository at '/w'\nTo add an exception, call:\n\n\tgit config --global "
+    )
+    said += "--add safe.directory /w\n"
+    git = tmp_path / "git"
+    git.write_text(f"#!/bin/sh\nprintf '%s' \"{said}\" >&2\nexit 128\n")
+    git.chmod(0o755)
+    monkeypatch.delenv("DLPERF_COMMIT")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(UsageError) as caught:
+        git_state()
+    assert str(caught.value) == (
+        "unknown git commit (detected dubious ownership in repository at '/w': git config --global --add "
+        "safe.directory /w); correct that, or set DLPERF_COMMIT=<commit>[-dirty]"
+    )
+
+
+def test_a_hooks_repository_is_not_the_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DLPERF_COMMIT")
+    expected = git_state()[0]
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    assert git_state()[0] == expected
+
+
+def test_line_ends_of_a_checkout_change_no_hash(tmp_path: Path) -> None:
+    for name, content in {"unix": b"a = 1\nb = 2\n", "windows": b"a = 1\r\nb = 2\r\n"}.items():
+        (tmp_path / name).write_bytes(content)
+    assert file_hash(tmp_path / "windows") == file_hash(tmp_path / "unix")
+
+
+def test_quota_and_throttled_periods_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.machine.cpu_quota.cores", lambda: 0.5)
+    monkeypatch.setattr("experiments.machine.cpu_quota.throttled", lambda: 100)
+    code = Code.now()
+    monkeypatch.setattr("experiments.machine.cpu_quota.throttled", lambda: 107)
+    code = code.and_sources({"a": "b"})
+    made = provenance("p3_crosscheck", "x", {}, seed=0, device="cpu", started=STARTED, code=code)
+    assert (made.cpu_quota, made.throttled_periods, made.sources["a"]) == (0.5, 7, "b")
 
 
 def test_sources_that_changed_since_are_told(tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ def test_a_series_is_named_by_what_tells_it_from_others() -> None:
     }
 
 
+def test_of_two_launchers_the_one_with_more_sizes_is_shown() -> None:
+    beside: dict[str, Any] = {"launcher": "none", "allocation": "two"}  # as the jobs beside those on two hosts have it
+    found = horovod_runs.shown(runs(*cores({1: 1.0, 2: 1.0, 4: 1.0}), *cores({2: 1.0, 4: 1.0}, **beside)))
+    assert set(found.series) == {"TensorFlow, CPU"} and set(found.launcher) == {"horovodrun"}
+    assert sorted(found.learners.unique()) == [1, 2, 4]
+
+
 def test_figures_show_one_allocation_a_series_and_no_single_sizes() -> None:
     found = horovod_runs.shown(
         runs(

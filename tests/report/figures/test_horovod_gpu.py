@@ -20,6 +20,12 @@ def test_what_horovod_adds_is_formed_with_and_without_it_in_one_allocation() -> 
     assert rows[1][4].replace("\u00a0", " ").startswith("+20.0 % (+17.6 to +22.4 %)")
 
 
+def test_where_no_wait_was_recorded_no_column_is_empty() -> None:
+    head, *rows = lines(str(horovod_gpu.tbl_p1_gpu(runs(*gpus({1: 1.0}), *gpus({1: 1.0}, allreduce=False)))))
+    assert head == ["Series", "N", "With (ms)", "Without (ms)", "Horovod adds", "Runs"]
+    assert rows[0][5] == "3, 3"
+
+
 def test_a_job_without_its_twin_and_without_waits_has_no_row() -> None:
     found = runs(*gpus({1: 1.0, 2: 1.2}), *gpus({1: 0.99}, allreduce=False))
     _, *rows = lines(str(horovod_gpu.tbl_p1_gpu(found)))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from experiments.store import evidence
 from experiments.store import provenance as origins
 from experiments.store.parquet import Run
 from report.figures import provenance
@@ -78,3 +79,16 @@ def test_a_run_has_an_anchor_and_its_state_is_found_once(runs: list[Run], monkey
     monkeypatch.setattr("experiments.store.provenance.Provenance.changes", lambda _: pytest.fail("looked again"))
     assert "[]{#run-d}" in provenance.text_provenance_runs(found)
     assert provenance.tbl_provenance_runs(found) and provenance.tbl_provenance(found)
+
+
+def test_checks_say_how_many_runs_they_reach_and_what_fails() -> None:
+    found = evidence.Verdict(runs=3)
+    for name in ("a", "b", "c"):
+        found.note(f"p4_cutout/{name}", "log", ["its log says <b>1</b>, its rows 2", "and more"] if name == "b" else [])
+    head, *rows = lines(provenance.tbl_provenance_checks(found))
+    assert head == ["Check", "What must hold", "Runs", "Failed"]
+    assert {row[0]: row[2:] for row in rows}["log"] == ["3", "1"]
+    text = provenance.text_provenance_checks(found)
+    assert text.startswith("2 problems:\n\n- `p4_cutout/b`, log: its log says \\<b\\>1\\<\\/b\\>")
+    assert text.count("\n- ") == 2 + len(evidence.UNKNOWABLE)
+    assert provenance.text_provenance_checks(evidence.Verdict()).startswith("No run fails.")

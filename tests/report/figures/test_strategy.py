@@ -15,7 +15,7 @@ from report.figures import (
     strategy_charts,
     strategy_runs,
 )
-from report.figures.strategy_runs import k80, ordered, shown, ten_epochs
+from report.figures.strategy_runs import homework, k80, ordered, shown, ten_epochs
 from tests.figure_functions import functions
 from tests.frames import H100, NOTHING
 from tests.p1_runs import data, lines, text
@@ -98,6 +98,22 @@ def test_a_figure_shows_one_allocation_of_a_series_and_no_single_sizes() -> None
     assert (found.environment == "{}").all() and (found.base.isin([64, 256])).all()
 
 
+def test_four_learners_of_64_images_are_weak_and_strong_scaling_in_one() -> None:
+    asked = homework(runs(*GPUS, ten(62.5, 4), ten(50.0, 8)))
+    four = asked[asked.learners == 4]
+    assert set(zip(four.scaling, four.base, strict=True)) == {("weak", 64), ("strong", 256)}
+    assert four.run_id.nunique() == 1 and four.shared.all() and not asked.shared[asked.learners != 4].any()
+    assert len(homework(asked)) == len(asked) == 7  # once more adds nothing
+    # 512 images in 62.5 s are 8.192 a second, 6.4 times the 1.28 of one learner in both.
+    assert text(strategy.answer_p2_throughput(runs(*GPUS, ten(62.5, 4)))).count("by 6.40 with") == 2
+
+
+def test_weak_and_strong_scaling_come_each_from_one_allocation() -> None:
+    two: dict[str, Any] = {"allocation": "two", "started": pd.Timestamp("2027-01-02T00:00Z")}
+    found = shown(runs(*GPUS, ten(90.0, **two), ten(95.0, 2, **two), ten(99.0, 8, **two)))
+    assert set(zip(found.scaling, found.allocation, strict=True)) == {("weak", "two"), ("strong", "one")}
+
+
 def test_the_most_telling_series_comes_first() -> None:
     small: dict[str, Any] = {"image_size": 32, "jit_compile": False}
     found = runs(*GPUS, *CORES, ten(1.0, 2, **small), ten(1.0, 4, **small), ten(1.0, 8, **small))
@@ -156,8 +172,8 @@ def test_throughput_in_words() -> None:
         "scaling (1.28 to 2.05 images/s) and by 1.25 with strong scaling (1.28 to 1.6 images/s); the ideal is 2."
     )
     # Cores: 64 and 256 images/s; strong 64 and 128.
-    assert "On CPU cores, going from 1 to 16 learners (2 emulated hosts, 10 Gbit/s)" in text(answer)
-    assert "by 4.00 with weak scaling (64 to 256 images/s) and by 2.00 with strong scaling (64 to 128" in text(answer)
+    assert "On CPU cores, going from 1 to 16 learners multiplies throughput by 4.00 with weak scaling" in text(answer)
+    assert "weak scaling on 2 emulated hosts, 10 Gbit/s (64 to 256 images/s) and by 2.00" in text(answer)
     assert text(answer).endswith("Single runs, too few for a verdict.")
     assert isinstance(answer, Answer) and (answer.part, answer.runs, answer.basis) == ("2.1", 8, "measured")
     assert answer.device == "1 to 2 NVIDIA H200 and 1 to 16 cores of an Intel Xeon"
@@ -188,6 +204,14 @@ def test_throughput_is_drawn_by_series_with_the_k80_beside() -> None:
     assert values[cores, "strong", 16] == pytest.approx(128.0)
     assert values[strategy_charts.K80_PANEL, "weak", 16] == 800.0
     assert {row["basis"] for row in drawn if row["panel"] != strategy_charts.K80_PANEL} == {"measured"}
+
+
+def test_a_panel_says_which_scaling_is_on_several_hosts() -> None:
+    found = runs(core([2.0]), core([8.0], 16), core([8.0], 1, "strong"), core([4.0], 16, "strong", **TWO_HOSTS))
+    titles = {
+        row["panel"].replace("\n", " ") for row in data(strategy.fig_p2_throughput(found)) if row["basis"] == "measured"
+    }
+    assert titles == {"CPU, MultiWorker, 32 px; strong, 16 on 2 emulated hosts, 10 Gbit/s"}
 
 
 # ---- 2.2 -----------------------------------------------------------------------------------------------------------

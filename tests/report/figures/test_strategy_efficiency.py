@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pandas as pd
 import pytest
 
 from report.answers import Answer, Missing
@@ -11,7 +12,7 @@ from report.figures import strategy_charts, strategy_efficiency
 from report.figures.strategy_runs import k80
 from tests.frames import H100
 from tests.p1_runs import data, lines, text
-from tests.p2_runs import BOTH, K80, repeated, runs, ten
+from tests.p2_runs import BOTH, K80, job, repeated, runs, ten
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +55,19 @@ def test_the_table_of_efficiency_flags_what_is_above_ideal() -> None:
     assert head == ["Run on", "N", "t(N) (ms)", "t(N) / t(1)", "t(1) / t(N)", "Interval", "Runs"]
     assert rows[0] == ["H200, 224 px, XLA", "1", "500 (495–505)", "1.00", "100.0 %", "–", "3"]
     assert rows[1][:5] == ["", "2", "400 (396–404)", "0.80", "125.0 %*"] and re.match(r"12\d–12\d %", rows[1][5])
+
+
+def test_every_go_that_has_one_learner_shows_its_increase() -> None:
+    early = pd.Timestamp("2026-12-31T00:00Z")
+    found = runs(
+        *[ten(seconds, n, allocation="first", started=early) for seconds, n in ((100.0, 1), (125.0, 2))],
+        *[job([seconds] * 3, n, repeat=r) for seconds, n in ((2.0, 1), (3.0, 2), (5.0, 4)) for r in (1, 2)],
+        ten(9.0, 2, allocation="without one learner"),
+    )
+    head, *rows = lines(str(strategy_efficiency.tbl_p2_goes(found)))
+    assert head == ["Allocation", "Job", "N", "t(N) / t(1)", "Interval", "Runs"]
+    assert rows == [
+        ["first, 2026-12-31", "10 epochs of all images", "2", "1.25", "–", "1"],
+        ["one, 2027-01-01", "3 epochs of 2 steps", "2", "1.50", "–", "2"],
+        ["", "3 epochs of 2 steps", "4", "2.50", "–", "2"],
+    ]

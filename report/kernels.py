@@ -1,0 +1,46 @@
+"""The kernels that execute chapters: this interpreter's, and gone after Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+
+T = TypeVar("T")
+
+
+class Kernel(AsyncKernelManager):
+    """This interpreter, whatever kernel the user's Jupyter has under its name."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """How a kernel is started."""
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, language="python")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """What the coroutine returns. Ctrl-C cancels it, and is raised when it has ended its kernels.
+
+    Its loop is another thread's: in the main one nbclient takes Ctrl-C for itself, ends one kernel, and waits for it.
+    """
+    with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
+        loop = runner.get_loop()
+        task = loop.create_task(work)
+
+        def stop() -> None:
+            # What nbclient had under way then fails for want of a kernel, which is nobody's concern any more.
+            loop.set_exception_handler(lambda *_: None)
+            task.cancel()
+
+        try:
+            return thread.submit(loop.run_until_complete, task).result()
+        except BaseException:
+            if not task.done():
+                loop.call_soon_threadsafe(stop)
+            raise

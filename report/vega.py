@@ -1,0 +1,122 @@
+"""A chart's specification as HTML, as the PDF's lower views, and as the words that stand in for it."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import vl_convert
+
+LOWER = 0.72  # a view's height in the PDF
+SERIES = 8  # names that an alternative text lists at most
+
+# A view takes its column's width, a phone's 350 pixels as well as a desk's 700, and keeps its font size. Vega-Lite
+# fits a single view with its axes; for views above each other it can't, so their axes get 76 pixels.
+_EMBED = """<div id="{id}" class="vega-chart" style="width:100%;max-width:700px"></div>
+<script>
+(() => {{
+  const spec = {spec};
+  const draw = () => {{
+    const target = document.getElementById("{id}");
+    const width = Math.max(target.clientWidth, 240);
+    const fit = (view, pixels) => {{
+      if (view.width > 0) view.width = pixels;
+      (view.vconcat || []).forEach((inner) => fit(inner, pixels));
+    }};
+    const stacked = "vconcat" in spec;
+    fit(spec, stacked ? width - 76 : width);
+    spec.config.view.continuousWidth = spec.config.view.discreteWidth = stacked ? width - 76 : width;
+    if (!("vconcat" in spec || "hconcat" in spec || "concat" in spec || "facet" in spec || "repeat" in spec))
+      spec.autosize = {{type: "fit-x", contains: "padding"}};
+    vegaEmbed(target, spec, {{actions: false, renderer: "svg"}}).then(() => {{
+      const drawing = target.querySelector("svg");
+      drawing.style.maxWidth = "100%";
+      drawing.style.height = "auto";
+    }});
+  }};
+  document.readyState === "complete" ? draw() : addEventListener("load", draw);
+}})();
+</script>"""
+
+
+def script() -> str:
+    """The script element with Vega, Vega-Lite and Vega-Embed, for pages that work with no network.
+
+    Its strings are escaped: neither an HTML parser nor Quarto's search for tables in raw HTML may find tags in it.
+    """
+    bundle = re.sub(r"<(table|script|!--)", r"\\x3c\1", vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    bundle = re.sub(r"</(table|script)", r"<\\/\1", bundle)
+    return f"<script>(() => {{{bundle}}})();</script>"
+
+
+def drawing(spec: dict[str, Any]) -> str:
+    """The element and script that draw a specification once `vegaEmbed` is there."""
+    text = json.dumps(spec, ensure_ascii=False).replace("<", "\\u003c")
+    return _EMBED.format(id=f"vis-{hashlib.sha256(text.encode()).hexdigest()[:12]}", spec=text)
+
+
+def without_script(source: str, alt: str) -> str:
+    """The picture that a page without JavaScript has for a chart."""
+    return f'<noscript><img src="{source}" alt="{html.escape(alt)}"></noscript>'
+
+
+def printed(spec: Any) -> Any:
+    """The specification for the PDF: a sheet has less room than a screen, so views are lower."""
+    if isinstance(spec, list):
+        return [printed(part) for part in spec]
+    if not isinstance(spec, dict):
+        return spec
+    lower = ("height", "continuousHeight")
+    return {k: round(LOWER * v) if k in lower and isinstance(v, int) else printed(v) for k, v in spec.items()}
+
+
+# ---- alternative text ----------------------------------------------------------------------------------------------
+
+
+def described(spec: dict[str, Any], what: str = "") -> str:
+    """What a chart shows, for who can't see it: `what`, then each view's title, axes and series."""
+    views = [text for view in spec.get("vconcat", [spec]) if (text := _view(view, spec.get("datasets", {})))]
+    return " ".join([what] * bool(what) + [f"{view}." for view in dict.fromkeys(views)])
+
+
+def _view(view: dict[str, Any], datasets: dict[str, Any]) -> str:
+    channels: dict[str, Any] = {}
+    names: list[str] = []
+    for unit in _units(view, view.get("data", {}), {}):
+        for name, channel in unit["encoding"].items():
+            channels.setdefault(name, channel)
+        names += _series(unit["encoding"].get("color", {}), datasets.get(unit["data"].get("name"), []))
+    axes = [title for name in ("y", "x") if (title := _title(channels.get(name, {})))]
+    title = view.get("title", "")
+    title = title.get("text", "") if isinstance(title, dict) else title
+    shown = [" ".join(title) if isinstance(title, list) else title, " against ".join(axes)]
+    names = list(dict.fromkeys(names))
+    if len(names) > 1:
+        shown.append(", ".join(names[:SERIES]) + (f" and {len(names) - SERIES} more" if len(names) > SERIES else ""))
+    return ": ".join(part for part in shown if part)
+
+
+def _units(view: dict[str, Any], data: dict[str, Any], encoding: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The view, or those that are layered in it, with what they inherit."""
+    data, encoding = view.get("data", data), encoding | view.get("encoding", {})
+    if "layer" not in view:
+        yield {"data": data, "encoding": encoding}
+    for inner in view.get("layer", []):
+        yield from _units(inner, data, encoding)
+
+
+def _title(channel: dict[str, Any]) -> str:
+    title = channel.get("title") or channel.get("field") or ""
+    return " ".join(title) if isinstance(title, list) else str(title)
+
+
+def _series(color: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    if color.get("type") not in ("nominal", "ordinal"):
+        return []
+    domain = (color.get("scale") or {}).get("domain")
+    found = domain if isinstance(domain, list) else [row.get(str(color.get("field"))) for row in rows]
+    return [str(name) for name in dict.fromkeys(found) if name is not None]

@@ -1,0 +1,58 @@
+"""A chart as HTML, lower views for the PDF, and the words that stand in for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import vl_convert
+
+from report import vega
+
+POINTS = pd.DataFrame({"x": [1, 2], "y": [3, 4], "name": ["a</script>", "<table>"]})
+
+
+def spec() -> dict[str, Any]:
+    return alt.Chart(POINTS).mark_point().encode(x="x", y="y", color="name").to_dict()
+
+
+def test_no_tag_hides_in_the_scripts() -> None:
+    html = vega.drawing(spec())
+    assert html.count("</script") == 1 and "<table" not in html
+    script = vega.script()
+    assert script.count("</script") == 1 and script.count("<script") == 1 and "<table" not in script
+    assert "http://" not in script[:200] and "src=" not in script[:200]
+    assert len(script) >= len(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def test_views_are_lower_in_the_pdf() -> None:
+    spec = {"vconcat": [{"height": 100, "width": 560}], "config": {"view": {"continuousHeight": 250}}}
+    assert vega.printed(spec) == {
+        "vconcat": [{"height": 72, "width": 560}],
+        "config": {"view": {"continuousHeight": 180}},
+    }
+
+
+def test_a_chart_is_described_by_its_titles_axes_and_series() -> None:
+    base = alt.Chart(POINTS).encode(
+        x=alt.X("x", title="learners"), color=alt.Color("name", scale=alt.Scale(domain=["A", "B"]))
+    )
+    layered = base.mark_rule().encode(y=alt.Y("y", title="images/s")) + base.mark_point().encode(y="y")
+    layered = layered.properties(title="GPUs")
+    plain = alt.Chart(POINTS).mark_bar().encode(x="x", y="y").properties(title=["CPU,", "two lines"])
+    assert vega.described(alt.vconcat(layered, plain).to_dict(), "Throughput.") == (
+        "Throughput. GPUs: images/s against learners: A, B. CPU, two lines: y against x."
+    )
+
+
+def test_a_description_names_series_from_the_rows_and_only_so_many() -> None:
+    many = pd.DataFrame({"x": range(10), "name": [f"s{i}" for i in range(10)]})
+    found = vega.described(alt.Chart(many).mark_point().encode(x="x", color="name:N").to_dict())
+    assert found == "x: s0, s1, s2, s3, s4, s5, s6, s7 and 2 more."
+
+
+def test_a_picture_without_script_has_its_words_escaped() -> None:
+    assert vega.without_script("a.svg", 'a "b" <c>') == (
+        '<noscript><img src="a.svg" alt="a &quot;b&quot; &lt;c&gt;"></noscript>'
+    )
