@@ -24,8 +24,8 @@ __all__ = ["first_epoch", "fixed_commit", "measured", "small", "whole"]
 
 # These start processes that have cores of their own, or measure time.
 MACHINE = (
-    *("machine/", "p1/", "p2/test_worker.py", "p4/test_split_engine.py"),
-    *("test_allreduce.py", "test_p1_horovod.py", "test_p2_input.py", "test_p2_strategy.py"),
+    *("machine/", "p1/", "measure_plan/test_job_runs.py", "p2/test_worker.py", "p4/test_split_engine.py"),
+    *("test_allreduce.py", "test_measure.py", "test_p1_horovod.py", "test_p2_input.py", "test_p2_strategy.py"),
     *("test_p4_split.py", "test_p4_throughput.py"),
 )
 

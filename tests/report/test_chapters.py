@@ -15,11 +15,20 @@ from experiments.store import epochs, evidence, ledger, parquet, schemas
 from experiments.store.files import ROOT
 from experiments.store.provenance import Provenance, provenance, run_id
 from report import literal, show
-from report.figures import horovod_costs, horovod_runs, scaling_runs, strategy_beyond, strategy_runs
+from report.figures import (
+    augmentation_runs,
+    augmentation_speed,
+    horovod_costs,
+    horovod_runs,
+    scaling_runs,
+    strategy_beyond,
+    strategy_runs,
+)
 
 REPORT = Path(show.__file__).parent
-READERS = [epochs.read, evidence.verify, parquet.runs, horovod_runs.load, horovod_costs.load_sums]
-READERS += [strategy_runs.load, strategy_beyond.load_input, scaling_runs.load]
+READERS = [epochs.read, evidence.verify, parquet.runs, horovod_runs.load, horovod_costs.load_sums, strategy_runs.load]
+READERS += [strategy_beyond.load_input, scaling_runs.load, augmentation_runs.load]
+READERS += [augmentation_speed.load_peers, augmentation_speed.load_kernels, augmentation_speed.load_splits]
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -29,7 +38,8 @@ def run(chapter: str, results: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[s
     monkeypatch.setattr(show, "display", lambda data, raw: texts.append(data.get("text/markdown", f"{list(data)}")))
     monkeypatch.setattr(parquet.read, "__defaults__", (results, None))
     for reader in READERS:
-        monkeypatch.setattr(reader, "__defaults__", (results,))
+        others = (reader.__defaults__ or ())[1:]
+        monkeypatch.setattr(reader, "__defaults__", (results, *others))
     monkeypatch.delenv("QUARTO_EXECUTE_INFO", raising=False)
     source = (REPORT / chapter).read_text()
     names: dict[str, Any] = {}

@@ -16,9 +16,7 @@ from report import show, yours
 from report.answers import Answer, Missing
 from report.comparisons import Incomparable
 from report.yours import Both
-from tests.stored_run import counts, fixed_commit, origin
-
-__all__ = ["fixed_commit"]
+from tests.stored_run import counts, origin
 
 MINE, THEIRS = pd.DataFrame({"run_id": ["mine"], "rate": [1]}), pd.DataFrame({"run_id": ["theirs"], "rate": [2]})
 RUNS = Both(THEIRS, {"yours: 2 × RTX 4090": MINE})

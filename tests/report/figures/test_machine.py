@@ -16,9 +16,7 @@ from report.answers import Answer, Missing
 from report.figures import augmentation_runs, horovod_runs, machine, strategy_runs
 from report.yours import Own
 from tests.p1_runs import BOTH, NONE, cores, gpus, lines, runs
-from tests.stored_run import fixed_commit, origin
-
-__all__ = ["fixed_commit"]
+from tests.stored_run import origin
 
 MINE = Own("yours: 2 × RTX 4090", Path("mine"))
 
