@@ -270,7 +270,7 @@ def test_no_two_words_of_the_pdf_stand_on_each_other(rendered: Book) -> None:
 
 def test_no_text_of_the_pdf_is_smaller_than_8_points(rendered: Book) -> None:
     """Formulas aside, whose indices are smaller."""
-    command = ["pdftohtml", "-xml", "-i", "-zoom", "1", "-stdout", rendered.output / rendered.pdf_name]
+    command = ["pdftohtml", "-xml", "-i", "-zoom", "1", "-stdout", str(rendered.output / rendered.pdf_name)]
     listed = subprocess.run(command, capture_output=True, text=True).stdout
     fonts = re.findall(r'<fontspec id="\d+" size="(\d+)" family="([^"]+)"', listed)
     assert len(fonts) > 5
