@@ -18,7 +18,6 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
-import vl_convert
 from IPython.display import display
 
 from report import hop, vega, yours
@@ -82,7 +81,7 @@ def chart(chart: alt.TopLevelMixin, under: str = "", what: str = "") -> None:
 def _chart(spec: dict[str, Any], under: str, what: str) -> None:
     alt_text = vega.described(spec, what)
     spec = spec | {"description": alt_text}
-    _image(lambda: _script() + vega.drawing(spec), vl_convert.vegalite_to_svg(vega.printed(spec)), alt_text, under)
+    _image(lambda: _script() + vega.drawing(spec), vega.svg(spec), alt_text, under)
 
 
 def _script() -> str:

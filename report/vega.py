@@ -11,7 +11,7 @@ from typing import Any
 
 import vl_convert
 
-LOWER = 0.68  # a view's height in the PDF
+LOWER = 0.64  # a view's height in the PDF
 SERIES = 8  # names that an alternative text lists at most
 
 # A view takes its column's width, a phone's 350 pixels as well as a desk's 700, and keeps its font size. Vega-Lite
@@ -72,6 +72,12 @@ def printed(spec: Any) -> Any:
         return spec
     lower = ("height", "continuousHeight")
     return {k: round(LOWER * v) if k in lower and isinstance(v, int) else printed(v) for k, v in spec.items()}
+
+
+def svg(spec: dict[str, Any]) -> str:
+    """The specification's picture, as printed. Labels that Vega hides, for want of room, are left out: who searches or
+    listens to the PDF would find them."""
+    return re.sub(r'<text[^>]* opacity="0"[^>]*>[^<]*</text>', "", vl_convert.vegalite_to_svg(printed(spec)))
 
 
 # ---- alternative text ----------------------------------------------------------------------------------------------

@@ -29,9 +29,16 @@ def test_no_tag_hides_in_the_scripts() -> None:
 def test_views_are_lower_in_the_pdf() -> None:
     spec = {"vconcat": [{"height": 100, "width": 560}], "config": {"view": {"continuousHeight": 250}}}
     assert vega.printed(spec) == {
-        "vconcat": [{"height": 68, "width": 560}],
-        "config": {"view": {"continuousHeight": 170}},
+        "vconcat": [{"height": 64, "width": 560}],
+        "config": {"view": {"continuousHeight": 160}},
     }
+
+
+def test_labels_that_are_hidden_are_not_in_the_picture() -> None:
+    axis = alt.Axis(values=[100, 101, 200], labelOverlap="greedy")
+    many = alt.Chart(pd.DataFrame({"y": [0, 200]})).mark_point().encode(y=alt.Y("y", axis=axis)).properties(height=100)
+    svg = vega.svg(many.to_dict())
+    assert ">100<" in svg and ">200<" in svg and ">101<" not in svg
 
 
 def test_a_chart_is_described_by_its_titles_axes_and_series() -> None:
