@@ -87,7 +87,7 @@ def test_unreadable_options_are_one_line_and_exit_2(
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.machine.nvidia.physical_gpus", lambda: ())
+    monkeypatch.setattr("experiments.machine.nvidia.gpus", lambda: [])
     with pytest.raises(UsageError, match="this machine has no NVIDIA GPU; use --device cpu"):
         survey.survey("gpu", ["false"])
 
