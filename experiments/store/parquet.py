@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from experiments.cli import UsageError
+from experiments.cli import RunError, UsageError
 from experiments.machine import settings
 from experiments.store import bounds, checksums, schemas
 from experiments.store.files import RESULTS, write_together
@@ -65,7 +65,8 @@ def path_of(experiment: str, run: str, results: Path = RESULTS) -> Path:
 def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, results: Path = RESULTS) -> Path:
     """Validate a run's rows and write them with their provenance, replacing an earlier run of the same id.
 
-    Raises SchemaError when the rows do not fit the experiment's schema.
+    Raises SchemaError when the rows do not fit the experiment's schema, and RunError, with the raw rows kept in a file
+    beside, when a value can't be.
     """
     path = path_of(origin.experiment, origin.run_id, results)
     schema = _schema(origin.experiment, path)
@@ -80,7 +81,11 @@ def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, re
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise SchemaError(f"{path}: rows do not fit the schema: {error}") from error
     if problem := bounds.first_problem(table, origin.experiment):
-        raise SchemaError(f"{path}: row {problem[0] + 1}: {problem[1]}; nothing was written")
+        refused = path.with_name(f"{path.stem}.refused.csv")
+        raw = frame.to_csv(index=False).encode()
+        write_together({refused: raw, refused.with_suffix(".log"): (log or "").encode()})
+        found = f"row {problem[0] + 1}: {problem[1]}"
+        raise RunError(f"{path.stem} is impossible: {found}; it was not stored, its raw rows are in {refused}")
     metadata = origin.model_dump_json().encode()
     digests = {"provenance": checksums.of_bytes(metadata), "rows": checksums.of_rows(table)}
     table = table.replace_schema_metadata({METADATA_KEY: metadata, DIGESTS_KEY: json.dumps(digests).encode()})

@@ -192,6 +192,20 @@ def test_a_commit_that_cannot_be_told_is_refused_before_training(
     assert not files(tmp_path)
 
 
+def test_checkpoints_follow_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a checkout that can only be read will do."""
+    seen: list[Path] = []
+
+    def train(c: object, data: object, progress: object, state: object, path: Path, deadline: float) -> bool:
+        seen.append(path)
+        return False
+
+    monkeypatch.setattr(p4_cutout, "train", train)
+    smoke = ["--data", "synthetic", "--epochs", "2", "--depth", "14", "--device", "cpu", "--results"]
+    assert p4_cutout.main([*smoke, str(tmp_path / "try")]) == 0
+    assert [path.parent for path in seen] == [tmp_path / "try" / "checkpoints"]
+
+
 @pytest.mark.parametrize("folder", ["results", "checkpoints"])
 @pytest.mark.parametrize("below", ["", "folder"])
 def test_a_folder_that_cannot_be_written_is_noticed_before_training(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from experiments.cli import RunError
 from experiments.store import bounds, parquet, schemas
 from experiments.store.provenance import provenance
 
@@ -88,10 +89,12 @@ def test_impossible_rows(experiment: str, change: dict[str, Any], message: str, 
     good = rows(experiment)
     wrong = good.assign(**{name: [value, *good[name][1:]] for name, value in change.items()})
     origin = provenance(experiment, "x", {}, seed=0, device="cpu", started=datetime.now(UTC))
-    with pytest.raises(parquet.SchemaError) as written:
-        parquet.write(wrong, origin, results=tmp_path)
-    assert message in str(written.value) and "x.parquet" in str(written.value)
-    assert not list(tmp_path.rglob("*.parquet"))
+    kept = tmp_path / experiment / "x.refused.csv"
+    with pytest.raises(RunError) as written:
+        parquet.write(wrong, origin, log="raw", results=tmp_path)
+    assert message in str(written.value) and f"its raw rows are in {kept}" in str(written.value)
+    assert len(pd.read_csv(kept)) == len(wrong) and kept.with_suffix(".log").read_text() == "raw"
+    assert parquet.runs(tmp_path) == []
     path = tmp_path / experiment / "x.parquet"
     path.parent.mkdir()
     columns = [pa.array(wrong[field.name].tolist(), field.type) for field in schemas.of(experiment)]

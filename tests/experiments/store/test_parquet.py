@@ -281,3 +281,10 @@ def test_committed_cutout_runs_are_of_real_data() -> None:
     for _, run in frame.groupby("run_id"):
         assert run["epoch"].tolist() == list(range(1, len(run) + 1))
         assert run["val_error"].between(0, 1).all()
+
+
+def test_a_file_that_begins_with_a_dot_is_no_run(tmp_path: Path) -> None:
+    path = parquet.write(counts(1), origin(), results=tmp_path)
+    (path.parent / f"._{path.name}").write_bytes(b"a file manager's")
+    assert [run.path for run in parquet.runs(tmp_path)] == [path]
+    assert len(parquet.read("p3_crosscheck", tmp_path)) == 1 and len(parquet.origins("p3_crosscheck", tmp_path)) == 1
