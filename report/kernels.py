@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from jupyter_client.kernelspec import KernelSpec
@@ -29,18 +29,27 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
     Its loop is another thread's: in the main one nbclient takes Ctrl-C for itself, ends one kernel, and waits for it.
     """
-    with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
-        loop = runner.get_loop()
-        task = loop.create_task(work)
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
 
-        def stop() -> None:
-            # What nbclient had under way then fails for want of a kernel, which is nobody's concern any more.
-            loop.set_exception_handler(lambda *_: None)
-            task.cancel()
+    def begin() -> T:
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            task = loop.create_task(work)
+            begun.set_result((loop, task))
+            return loop.run_until_complete(task)
 
+    with ThreadPoolExecutor(1) as thread:
+        result = thread.submit(begin)
         try:
-            return thread.submit(loop.run_until_complete, task).result()
+            return result.result()
         except BaseException:
+            loop, task = begun.result()
+
+            def stop() -> None:
+                # What nbclient had under way then fails for want of a kernel, which is nobody's concern any more.
+                loop.set_exception_handler(lambda *_: None)
+                task.cancel()
+
             if not task.done():
                 loop.call_soon_threadsafe(stop)
             raise

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments.store import parquet
 from report import show
 from report.answers import Answer, Missing
 from report.comparisons import Incomparable
@@ -126,14 +125,12 @@ def test_errors_of_other_devices_codes_or_settings_are_never_pooled() -> None:
 
 
 def test_other_data_and_networks_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet.read, "__defaults__", (tmp_path, None))
-    monkeypatch.setattr(parquet.runs, "__defaults__", (tmp_path,))
     write(tmp_path, monkeypatch, dataset="synthetic")
     write(tmp_path, monkeypatch, depth=14)
     write(tmp_path, monkeypatch, batch_size=32, seed=1)
-    assert augmentation.load().empty
+    assert augmentation.load(tmp_path).empty
     origin = write(tmp_path, monkeypatch)
-    found = augmentation.load()
+    found = augmentation.load(tmp_path)
     assert set(found.run_id) == {origin.run_id} and set(found.code) == {"today's"}
 
 

@@ -121,7 +121,13 @@ def stored(n: int, allreduce: bool, of_steps: list[list[float]]) -> pd.DataFrame
         field.name: "x" if field.type == pa.string() else 1 if field.type == pa.int64() else None
         for field in schemas.SCHEMAS["p1_horovod"]
     }
-    job = filled | {"framework": "tensorflow", "device_kind": "cpu", "precision": "float32", "batch_size": 16}
+    job = filled | {
+        "host": 0,
+        "framework": "tensorflow",
+        "device_kind": "cpu",
+        "precision": "float32",
+        "batch_size": 16,
+    }
     job |= {"learners": n, "allreduce": allreduce, "compiled": False, "effective_batch": 16 * n if allreduce else 16}
     rows = []
     for rank in range(n):
