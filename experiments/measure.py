@@ -52,7 +52,7 @@ def arguments() -> cli.Parser:
     p.add_argument("--budget", type=duration, metavar="TIME", help="90s, 30m, 2h (default 30m on GPUs, 8m on cores)")
     p.add_argument("--device", choices=["cpu", "gpu"], help="what a learner is (default: a GPU where there is one)")
     p.add_argument("--repeats", type=int, default=3, help="repetitions of a job at most (default 3)")
-    p.add_argument("--results", type=Path, default=FOLDER, help="folder for results (default my-results)")
+    p.add_argument("--results", type=cli.path, default=FOLDER, help="folder for results (default my-results)")
     p.add_argument("--probe", choices=["cpu", "gpu"], help=argparse.SUPPRESS)  # measure this machine's speed
     return p
 

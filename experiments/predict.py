@@ -37,7 +37,7 @@ def gbit(text: str) -> float:
 def arguments() -> cli.Parser:
     """The command line."""
     p = cli.Parser(EXPERIMENT, __doc__)
-    p.add_argument("--from", dest="folder", type=Path, default=RESULTS, help="folder of results (default results/)")
+    p.add_argument("--from", dest="folder", type=cli.path, default=RESULTS, help="folder of results (default results/)")
     p.add_argument("--learners", type=cli.listed(), default=[2, 4, 8, 16], metavar="N,…", help="default 2,4,8,16")
     p.add_argument("--link", type=gbit, metavar="SPEED", help="100gbit: a network (default: the measured all-reduce)")
     p.add_argument("--price", type=float, metavar="USD", help="of an hour of one learner's device")

@@ -14,14 +14,15 @@ from report.answers import Answer, Missing
 from report.estimates import word
 from report.figures.horovod_runs import rate_text
 from report.figures.scaling_runs import FIT, batch, interval, loss_per_doubling, signed
-from report.figures.strategy_runs import BASES, EPOCHS, IMAGES, duration, k80
+from report.figures.strategy_k80 import k80
+from report.figures.strategy_runs import BASES, EPOCHS, IMAGES, duration
 
 NONE = Missing("The projection for the K80", FIT)
 WIDTH = 560
 
 
 def jobs(rows: pd.DataFrame) -> pd.DataFrame:
-    """The homework's jobs: those of `strategy_runs.k80`, with efficiency relative to one learner of the same job."""
+    """The homework's jobs: those of `strategy_k80.k80`, with efficiency relative to one learner of the same job."""
     found = k80(rows)
     alone = found.groupby("scaling").rate.transform("first")
     return found.assign(efficiency=found.rate / found.learners / alone)

@@ -11,7 +11,8 @@ import pandas as pd
 
 from report import show
 from report.comparisons import spread
-from report.figures.strategy_runs import AXIS, LEARNERS, LOADS, k80, over
+from report.figures.strategy_k80 import k80
+from report.figures.strategy_runs import AXIS, LEARNERS, LOADS, over
 
 WIDTH = 560
 K80_PANEL = "K80, 224 px: projected from published runs"

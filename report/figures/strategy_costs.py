@@ -13,6 +13,7 @@ from report.answers import Answer, Missing
 from report.comparisons import ratio
 from report.figures.strategy import preferred
 from report.figures.strategy_charts import COLUMNS, of_k80, panels, points_of, sorted_like
+from report.figures.strategy_k80 import k80
 from report.figures.strategy_runs import (
     BASES,
     LEARNERS,
@@ -24,7 +25,6 @@ from report.figures.strategy_runs import (
     each,
     ends,
     first,
-    k80,
     like,
     note,
     on_gpus,

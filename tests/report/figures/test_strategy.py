@@ -15,7 +15,8 @@ from report.figures import (
     strategy_charts,
     strategy_runs,
 )
-from report.figures.strategy_runs import homework, k80, ordered, shown, ten_epochs
+from report.figures.strategy_k80 import k80
+from report.figures.strategy_runs import homework, ordered, shown, ten_epochs
 from tests.figure_functions import functions
 from tests.frames import H100, NOTHING
 from tests.p1_runs import data, lines, text

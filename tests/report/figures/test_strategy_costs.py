@@ -7,7 +7,7 @@ import pytest
 
 from report.answers import Answer, Missing
 from report.figures import strategy_charts, strategy_costs
-from report.figures.strategy_runs import k80
+from report.figures.strategy_k80 import k80
 from tests.p1_runs import data, lines, text
 from tests.p2_runs import BOTH, CORES, K80, job, runs, ten
 
