@@ -53,6 +53,7 @@ async def _execute(root: Path, build: Path, chapters: dict[str, Parts]) -> dict[
                 timeout=CELL_TIMEOUT,
             )
             client.kernel_manager_class = kernels.Kernel
+            client.create_kernel_manager().connection_file = str(build / f"kernel-{number}.json")
             name = waiting[-1]
             try:
                 with said.open("w") as log:

@@ -25,7 +25,7 @@ import pandas as pd
 
 from experiments.cli import Parser, exit_status
 from experiments.store import checksums, parquet
-from experiments.store.files import RESULTS, ROOT, write_atomically
+from experiments.store.files import HOST, RESULTS, ROOT, write_atomically
 
 # Writes generations 0, 1, 2, … of a file and prints each that is whole.
 WRITER = """
@@ -46,7 +46,7 @@ from report.engine import Book, render
 render(Book.read(Path(sys.argv[2])), ["html"])
 """
 BOOK = "project: {type: book, output-dir: _book}\nbook: {title: T, author: A, chapters: [index.qmd]}\n"
-CHAPTER = "# T\n\n```{python}\nimport os, time\nprint(os.environ['FAULT'])\ntime.sleep(0.5)\n```\n"
+CHAPTER = "# T\n\n```{{python}}\nimport time\nprint('{mark}')\ntime.sleep(0.5)\n```\n"
 
 
 def kill_writers(folder: Path, kills: int, rng: random.Random) -> Iterator[str]:
@@ -76,12 +76,15 @@ def kill_writers(folder: Path, kills: int, rng: random.Random) -> Iterator[str]:
 def kill_renderers(folder: Path, kills: int, rng: random.Random) -> Iterator[str]:
     """Kill the renderer at random moments; the book stays, kernels end, leftovers go with the next render."""
     (folder / "_quarto.yml").write_text(BOOK)
-    (folder / "index.qmd").write_text(CHAPTER)
+    (folder / "tmp").mkdir()
     command = [sys.executable, "-c", RENDERER, str(ROOT), str(folder)]
     page = folder / "_book" / "index.html"
     for number in range(kills + 2):
-        mark = f"fault-{os.getpid()}-{number}"
-        renderer = subprocess.Popen(command, env=os.environ | {"FAULT": mark}, stderr=subprocess.PIPE, text=True)
+        mark = f"fault-{number}"
+        (folder / "index.qmd").write_text(CHAPTER.format(mark=mark))
+        own = os.environ | {"TMPDIR": str(folder / "tmp")}
+        pipe = subprocess.PIPE
+        renderer = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=pipe, text=True)
         if number in (0, kills + 1):  # to the end
             if renderer.communicate()[1] or mark not in page.read_text():
                 yield "a render that nobody killed failed"
@@ -92,11 +95,12 @@ def kill_renderers(folder: Path, kills: int, rng: random.Random) -> Iterator[str
         if not page.is_file() or "fault-" not in page.read_text():
             yield "the earlier book is gone"
         deadline = time.monotonic() + 15  # ipykernel looks for its parent every second
-        while (orphans := list(_with(mark))) and time.monotonic() < deadline:
+        while (orphans := list(_with(f"book-{HOST}-{renderer.pid}-"))) and time.monotonic() < deadline:
             time.sleep(0.2)
         if orphans:
             yield f"kernels are left: {orphans}"
-    if left := sorted(set(os.listdir(folder)) - {"_quarto.yml", "index.qmd", "_book"}):
+    kept = {"_quarto.yml", "index.qmd", "_book", "tmp"}
+    if left := sorted({*set(os.listdir(folder)) - kept, *os.listdir(folder / "tmp")}):
         yield f"left behind: {', '.join(left)}"
 
 
@@ -105,7 +109,7 @@ def _with(mark: str) -> Iterator[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
-                if f"FAULT={mark}\0".encode() in (entry / "environ").read_bytes():
+                if mark.encode() in (entry / "environ").read_bytes():
                     yield int(entry.name)
             except OSError:  # it has ended, or is another user's
                 continue

@@ -23,9 +23,9 @@ def command(script: str, *arguments: str) -> list[str]:
 
 def first_line(error: BaseException) -> str:
     """What is wrong, of a message that TensorFlow may spread over many lines below headings and an indented stack."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
     heading = ("Graph execution error:", "Detected at node", "Detected unsupported operations")
-    told = [line for line in lines if not line.startswith((*heading, " ", "\t")) and not ROOTS.fullmatch(line)]
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(heading)]
+    told = [line for line in lines if not line.startswith((" ", "\t")) and not ROOTS.fullmatch(line)]
     return next(iter(told or lines), "no reason given").strip()
 
 

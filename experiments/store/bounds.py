@@ -32,6 +32,7 @@ FROM_ONE = frozenset({
     "image_size", "iterations", "launches", "learners", "length", "parameters", "per_learner_batch", "repeat",
     "side", "steps", "steps_per_execution", "threads", "turn", "window", "workers"
 })  # fmt: skip
+FROM_ZERO = {("p4_throughput", "workers")}  # a DataLoader without workers loads by itself
 RATES = frozenset({"images_per_second", "algorithm_bandwidth", "bus_bandwidth", "copy_bandwidth"})
 # A column's value, and the column that it stays below.
 BELOW = {"rank": "learners", "worker": "workers", "host": "hosts"}
@@ -63,7 +64,8 @@ def _problems(table: pa.Table, experiment: str) -> Iterator[Problem]:
         elif pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
             if pa.types.is_floating(field.type):
                 yield from where(pc.invert(pc.is_finite(values)), "is not a finite number", name)
-            least = SIGNED.get(name, float(name in FROM_ONE))
+            from_one = name in FROM_ONE and (experiment, name) not in FROM_ZERO
+            least = SIGNED.get(name, float(from_one))
             yield from where(pc.less(values, least), f"must be at least {least:g}", name)
             if name in RATES:
                 yield from where(pc.equal(values, 0.0), "no rate is zero", name)
