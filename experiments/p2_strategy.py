@@ -48,6 +48,11 @@ from experiments.store.files import check_writable
 from experiments.store.provenance import Code, provenance, timed_id
 
 FIRST_PORT = 29500  # of workers on emulated hosts, where every port is free
+# tf.distribute gives its servers no other address.
+OPEN_PORTS = (
+    "TensorFlow's workers listen on all addresses and trust who connects; on a network that others use, "
+    "run them behind a firewall or on emulated hosts (--hosts 2, as root)"
+)
 LINGER = 1.0  # s until workers are killed; TensorFlow catches SIGTERM and goes on, and workers leave nothing behind
 
 
@@ -271,11 +276,14 @@ def main(argv: list[str] | None = None) -> int:
             say(f"{EXPERIMENT}: removed from the environment: {', '.join(cleared)}")
         if a.launcher == "slurm" or "TF_CONFIG" in os.environ:
             return run_assigned(a, given, say)
-        configs = series(a)
-        several = a.sweep or len(configs) > 1
+        asked = series(a)
+        several = a.sweep or len(asked) > 1
+        configs = sweep.fitting(asked, check_devices)
+        if any(c.job.workers > 1 and c.hosts == 1 for c in configs):
+            say(f"warning: {OPEN_PORTS}")
         return sweep.run_all(
             EXPERIMENT,
-            sweep.fitting(configs, check_devices),
+            configs,
             a.results,
             lambda c: run(c, a, given, say),
             skip_finished=several or a.skip_finished,

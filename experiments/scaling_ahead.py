@@ -19,14 +19,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 import pandas as pd
-import scipy
 
 from experiments import cli
 from experiments.cli import UsageError, exit_status, path
+from experiments.scaling import projection
 from experiments.scaling.ahead import ahead, measured_gpus
-from experiments.store import parquet
 from experiments.store.files import RESULTS
-from experiments.store.provenance import Code, provenance, run_id
+from experiments.store.provenance import Code
 
 EXPERIMENT = "scaling_ahead"
 
@@ -38,24 +37,10 @@ def run(numbers: list[int], seed: int, results: Path) -> Path:
     rows = pd.DataFrame(ahead(points, numbers, seed=seed))
     if rows.empty or not (rows.role == "projected").any():
         raise UsageError(f"{results} has no series of 1 GPU and another number of them below {max(numbers)}")
-    rows = rows.astype({"learners": "int64", "freedom": "Int64"})
     config: dict[str, Any] = {"learners": numbers, "seed": seed, "measured_runs": runs}
-    name = run_id("ahead-" + "-".join(map(str, numbers)), config)
-    origin = provenance(
-        EXPERIMENT,
-        name,
-        config,
-        seed=seed,
-        device="cpu",
-        started=started,
-        code=code,
-        kind="projected",
-        versions={"scipy": scipy.__version__},
-    )
-    shown = ["series", "role", "learners", "per_learner_batch", "observed", "predicted", "low", "high"]
-    log = rows[shown].to_string(index=False) + "\n"
-    print(log, end="")
-    return parquet.write(rows, origin, log=log, results=results)
+    label = "ahead-" + "-".join(map(str, numbers))
+    shown = ["series", "role", *projection.SHOWN]
+    return projection.write(EXPERIMENT, label, rows, shown, config, started, code, results)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -31,16 +31,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 import pandas as pd
-import scipy
 
 from experiments.cli import UsageError, exit_status, path
-from experiments.scaling import published
+from experiments.scaling import projection, published
 from experiments.scaling.fit import LEVEL
 from experiments.scaling.predictions import EXPERIMENT, by_link, predictions
 from experiments.scaling.series import measured
 from experiments.store import parquet
 from experiments.store.files import RESULTS
-from experiments.store.provenance import Code, provenance, run_id
+from experiments.store.provenance import Code
 
 
 def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
@@ -58,27 +57,11 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
     frame_rows = pd.DataFrame(predictions(frame, extra, level, draws, seed) + linked)
     if frame_rows.empty:
         raise UsageError(f"{path}: nothing can be predicted; a series needs 1 learner and two larger numbers of them")
-    frame_rows = frame_rows.astype({"learners": "int64", "freedom": "Int64"})
     settings = {"references": path.name, "level": level, "draws": draws, "seed": seed}
-    # What was fitted is part of the configuration, and so of the id.
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     config: dict[str, Any] = settings | {"references_sha256": digest, "measured_runs": sorted({*runs, *link_runs})}
-    name = run_id(path.stem, config)
-    origin = provenance(
-        EXPERIMENT,
-        name,
-        config,
-        seed=seed,
-        device="cpu",
-        started=started,
-        code=code,
-        kind="projected",
-        versions={"scipy": scipy.__version__},
-    )
-    shown = ["series", "method", "role", "learners", "per_learner_batch", "observed", "predicted", "low", "high"]
-    log = frame_rows[[*shown, "error"]].to_string(index=False) + "\n"
-    print(log, end="")
-    written = parquet.write(frame_rows, origin, log=log, results=results)
+    shown = ["series", "method", "role", *projection.SHOWN, "error"]
+    written = projection.write(EXPERIMENT, path.stem, frame_rows, shown, config, started, code, results)
     for old in set(written.parent.glob("*.parquet")) - {written}:
         earlier = parquet.run(old).provenance.config
         if {key: earlier.get(key) for key in settings} == settings:

@@ -20,7 +20,7 @@ import typst
 import vl_convert
 import yaml
 
-from experiments.store.files import HOST, alive
+from experiments.store.files import HOST, abandoned
 from report import output, sources, surroundings, vega
 from report.chapter import Cell, parse
 from report.execution import PARALLEL, execute
@@ -222,9 +222,8 @@ def render(book: Book, formats: list[str]) -> None:
     output.check(book.output, expected(book, formats))
     texts = {name: sources.read(book.root, name) for name in book.chapters}
     chapters = {name: parse(name, source) for name, source in texts.items()}
-    for left in Path(tempfile.gettempdir()).glob(f"book-{HOST}-*"):  # of renders that were killed
-        if not alive(int(left.name.split("-")[2])):
-            shutil.rmtree(left, ignore_errors=True)
+    for left in abandoned(Path(tempfile.gettempdir()).glob(f"book-{HOST}-*"), "-"):  # of renders that were killed
+        shutil.rmtree(left, ignore_errors=True)
     own = f"book-{HOST}-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=own, ignore_cleanup_errors=True) as folder:
         build = Path(folder)

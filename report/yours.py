@@ -19,13 +19,13 @@ from experiments.cli import UsageError
 from experiments.machine.device_names import short_name
 from experiments.store import parquet
 from experiments.store.files import ROOT
-from experiments.store.provenance import Provenance
 from report.answers import Missing
 from report.comparisons import Incomparable
 from report.used import Watch
 
 FOLDERS = "DLPERF_RESULTS"
 COMMITTED = "committed machines"
+MEASURE = "python experiments/measure.py"
 
 
 class Own(NamedTuple):
@@ -57,9 +57,9 @@ def folders(root: Path = ROOT) -> list[Path]:
     for text in filter(None, os.environ.get(FOLDERS, "").split(os.pathsep)):
         folder = root / text
         if not folder.is_dir():
-            raise UsageError(f"{FOLDERS}: {folder} is no folder; make results with: python experiments/measure.py")
-        if not any(folder.glob("*/*.parquet")):
-            raise UsageError(f"{FOLDERS}: {folder} has no results; make some with: python experiments/measure.py")
+            raise UsageError(f"{FOLDERS}: {folder} is no folder; make results with: {MEASURE}")
+        if not parquet.files(folder):
+            raise UsageError(f"{FOLDERS}: {folder} has no results; make some with: {MEASURE}")
         found.append(folder)
     return found
 
@@ -73,15 +73,9 @@ def own() -> list[Own]:
     ]
 
 
-def origins(folder: Path) -> list[Provenance]:
-    """The provenance of a folder's runs."""
-    experiments = sorted({path.parent.name for path in folder.glob("*/*.parquet")})
-    return [origin for experiment in experiments for origin in parquet.origins(experiment, folder)]
-
-
 def _devices(folder: Path) -> str:
     """2 × RTX 4090, or 2 × Intel Xeon core: the device of most learners, GPUs before cores."""
-    runs = origins(folder)
+    runs = parquet.origins(results=folder)
     gpus = [run for run in runs if run.device != run.host_cpu and run.device != "cpu"]
     largest = max(gpus or runs, key=lambda run: run.device_count)
     name = short_name(largest.device).removeprefix("NVIDIA ").removeprefix("GeForce ")
@@ -110,10 +104,7 @@ def made(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Made]
     for name in given[0].own:
         part = tuple(a.own[name] if isinstance(a, Both) else a for a in arguments)
         name = f"{name}, synthetic images" if _synthetic(part) else name
-        try:
-            found.append(_make(name, function, part))
-        except Incomparable as error:  # a reader's first runs are seldom a whole series
-            found.append(Made(name, Missing(str(error), error.command or "python experiments/measure.py"), []))
+        found.append(_make(name, tried(function), part))
     found.append(_make(COMMITTED, function, committed))
     if function.__name__.startswith("answer_"):
         return found
@@ -121,6 +112,18 @@ def made(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Made]
     if len(whole) < 2 or not all(isinstance(one.what, str | alt.TopLevelMixin) for one in whole):
         return [(whole or found)[-1]._replace(whose="")]
     return [Made("", _joined(whole), sorted({run for one in whole for run in one.runs}))]
+
+
+def tried(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function for a reader's runs, which are seldom a whole series at first: what it can't compare is missing."""
+
+    def found(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Incomparable as error:
+            return Missing(str(error), error.command or MEASURE)
+
+    return found
 
 
 def _synthetic(arguments: tuple[Any, ...]) -> bool:
@@ -145,7 +148,7 @@ def _joined(parts: list[Made]) -> Any:
 
 def other_version(folder: Path) -> str | None:
     """One line about runs that other sources made than the project's now; None without any."""
-    found = origins(folder)
+    found = parquet.origins(results=folder)
     stale = [run for run in found if run.stale()]
     if not stale:
         return None

@@ -119,7 +119,7 @@ def flip_bits(folder: Path, bits: int, rng: random.Random) -> Iterator[str]:
     """Flip a bit in a random results file; reading refuses the file, or reads what it was."""
     shutil.copytree(RESULTS, folder, dirs_exist_ok=True)
     checksums.write_manifest(folder)
-    paths = sorted(folder.glob("*/*.parquet"))
+    paths = parquet.files(folder)
     refused = 0
     for _ in range(bits):
         path = rng.choice(paths)

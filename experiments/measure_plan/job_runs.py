@@ -65,10 +65,9 @@ def stored(results: Path) -> dict[tuple[str, ...], Provenance]:
     """The runs of this go in the folder, by their command; stale ones are as good as none."""
     here = allocation.current()
     found = {}
-    for folder in sorted(path.name for path in results.iterdir() if path.is_dir()):
-        for origin in parquet.origins(folder, results):
-            if origin.where == here and not origin.stale():
-                found[_plain(shlex.split(origin.command))] = origin
+    for origin in parquet.origins(results=results):
+        if origin.where == here and not origin.stale():
+            found[_plain(shlex.split(origin.command))] = origin
     return found
 
 
@@ -80,7 +79,7 @@ def key(job: Job) -> tuple[str, ...]:
 def others(results: Path) -> str | None:
     """One line about runs in the folder that this version, or this go, can't go on with; None without any."""
     here = allocation.current()
-    origins = [o for path in results.iterdir() if path.is_dir() for o in parquet.origins(path.name, results)]
+    origins = parquet.origins(results=results)
     stale = {origin.git_commit[:7] for origin in origins if origin.stale()}
     if stale:
         return f"{results}: runs of another version ({', '.join(sorted(stale))}) are measured again"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
-import os
-import sys
 from dataclasses import dataclass
 
 from experiments import cli
 from experiments.cli import Placed, UsageError, path
 from experiments.machine import stalls, sweep
-from experiments.p2 import fashion_mnist, placement, worker_job
+from experiments.p2 import fashion_mnist, worker_job
 from experiments.store.files import RESULTS
 
 EXPERIMENT = "p2_strategy"
@@ -110,13 +107,6 @@ def arguments(description: str | None) -> cli.Parser:
     return p
 
 
-# tf.distribute gives its servers no other address.
-OPEN_PORTS = (
-    "TensorFlow's workers listen on all addresses and trust who connects; on a network that others use, "
-    "run them behind a firewall or on emulated hosts (--hosts 2, as root)"
-)
-
-
 def check(a: argparse.Namespace) -> None:
     """Raise UsageError for what is wrong with any job of the command line."""
     names = ["base", "effective_batch", "epochs", "threads", "steps_per_execution", "hosts", "repeat", "repeats"]
@@ -211,15 +201,4 @@ def series(a: argparse.Namespace) -> list[Config]:
             for learners in sizes(a, distribution)
         ]
 
-    jobs = sweep.alternating(variants, a.repeats, a.repeat)
-    if a.launcher != "slurm" and "TF_CONFIG" not in os.environ and any(map(_opens_ports, jobs)):
-        print(f"warning: {OPEN_PORTS}", file=sys.stderr)
-    return jobs
-
-
-def _opens_ports(c: Config) -> bool:
-    """Whether the job can run here, and its workers listen on the network that this machine is on."""
-    with contextlib.suppress(UsageError):
-        placement.devices(c.job, c.job.workers, c.oversubscribe)
-        return c.job.workers > 1 and c.hosts == 1
-    return False
+    return sweep.alternating(variants, a.repeats, a.repeat)

@@ -11,7 +11,15 @@ import pandas as pd
 from experiments.scaling import published
 from experiments.scaling.fit import LEVEL, PREDICTS, Fit, fit
 from experiments.scaling.predictions import arrays, row
-from experiments.scaling.series import Row, as_points, horovod_epochs, one_allocation, records, strategy_epochs
+from experiments.scaling.series import (
+    Row,
+    as_points,
+    horovod_epochs,
+    one_allocation,
+    records,
+    strategy_epochs,
+    without_scaling,
+)
 
 
 def measured_gpus(results: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -27,8 +35,7 @@ def measured_gpus(results: Path) -> tuple[pd.DataFrame, list[str]]:
         if rows.empty:
             continue
         names = rows.series
-        joint = names.str.replace(", weak,", ",").str.replace(", strong,", ",")
-        chosen = one_allocation(rows.assign(series=joint, scaled=names))
+        chosen = one_allocation(rows.assign(series=without_scaling(names), scaled=names))
         setting = chosen.drop_duplicates("scaled").set_index("scaled").series
         points = as_points(chosen.assign(series=chosen.scaled), batch, size)
         frames.append(points.assign(setting=points.series.map(setting)))

@@ -1,11 +1,11 @@
-"""A link's latency and speed from timed all-reduces."""
+"""A link's latency and speed from timed all-reduces, and what a ring over such a link takes."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from derivations.scaling import alpha, beta, n, p, ring
+from derivations.scaling import BACKWARD, alpha, beta, n, p, ring
 
 
 def fit_link(sizes: ArrayLike, seconds: ArrayLike, learners: int) -> tuple[float, float]:
@@ -30,3 +30,13 @@ def fit_link(sizes: ArrayLike, seconds: ArrayLike, learners: int) -> tuple[float
         latency, transfer = wanted[0] / normal[0, 0], 0.0
     messages, share = (float(ring().coeff(symbol).subs({p: learners, n: 1})) for symbol in (alpha, beta))
     return float(latency / messages), float(transfer / share)
+
+
+def ring_seconds(learners: int, size: float, latency: float, transfer: float) -> float:
+    """Seconds of a ring's all-reduce of `size` bytes over links of α = latency (s) and β = transfer (s/byte)."""
+    return float(ring().subs({p: learners, n: size, alpha: latency, beta: transfer}))
+
+
+def exposed_seconds(communication: float, step: float, hidden: bool) -> float:
+    """Seconds of communication that a step shows: all of it, or what its backward pass, if that hides it, can't."""
+    return max(0.0, communication - (float(BACKWARD) * step if hidden else 0.0))

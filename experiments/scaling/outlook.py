@@ -15,11 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from derivations import scaling
 from experiments.cli import UsageError
 from experiments.machine.device_names import short_name
 from experiments.scaling import prices, published
-from experiments.scaling.link import fit_link
+from experiments.scaling.link import exposed_seconds, fit_link, ring_seconds
 from experiments.scaling.series import (
     as_points,
     horovod_epochs,
@@ -44,8 +43,7 @@ class Link:
 
     def seconds(self, learners: int, size: float) -> float:
         """Of a ring's all-reduce of so many bytes."""
-        given = {scaling.p: learners, scaling.n: size, scaling.alpha: self.alpha, scaling.beta: self.beta}
-        return float(scaling.ring().subs(given))
+        return ring_seconds(learners, size, self.alpha, self.beta)
 
 
 @dataclass(frozen=True)
@@ -124,8 +122,7 @@ def given_link(gbit: float) -> Link:
 def rate(one: float, batch: float, learners: int, communication: float, hidden: bool) -> float:
     """Images/s of so many learners, each as fast as one that does `one` images/s alone."""
     step = batch / one
-    exposed = max(0.0, communication - float(scaling.BACKWARD) * step) if hidden else communication
-    return learners * batch / (step + (exposed if learners > 1 else 0.0))
+    return learners * batch / (step + (exposed_seconds(communication, step, hidden) if learners > 1 else 0.0))
 
 
 def project(

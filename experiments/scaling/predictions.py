@@ -14,7 +14,7 @@ from derivations import scaling
 from experiments.machine.device_names import short_name
 from experiments.scaling import published
 from experiments.scaling.fit import GROWTH, LEVEL, PREDICTS, Array, Fit, fit
-from experiments.scaling.link import fit_link
+from experiments.scaling.link import exposed_seconds, fit_link, ring_seconds
 from experiments.scaling.series import Row, as_points, horovod_epochs, records, throughputs
 from experiments.store import parquet, schemas
 
@@ -165,13 +165,12 @@ def linked(several: Any, rate: float, windows: pd.DataFrame) -> list[Row]:
     windows = windows[windows.learners == between]
     seconds = windows.groupby("bytes").seconds.median()
     alpha, beta = fit_link(seconds.index, seconds, between)
-    link = {scaling.p: several.learners, scaling.n: several.gradient_bytes, scaling.alpha: alpha, scaling.beta: beta}
-    communication = float(scaling.ring().subs(link))
+    communication = ring_seconds(several.learners, several.gradient_bytes, alpha, beta)
     batch = several.per_learner_batch
     step = batch / rate
     made = []
-    for hiding, hidden in (("nothing hidden", 0.0), ("backward pass hides", float(scaling.BACKWARD) * step)):
-        exposed = max(0.0, communication - hidden)
+    for hiding, hidden in (("nothing hidden", False), ("backward pass hides", True)):
+        exposed = exposed_seconds(communication, step, hidden)
         more: Row = {"compute_seconds": step / batch, "exposed_seconds": exposed / batch}
         name = short_name(windows.device.iloc[0])
         more |= {"fit_points": f"1, and NCCL's all-reduce between {between} of {name}"}

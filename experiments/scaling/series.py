@@ -83,6 +83,11 @@ def strategy_epochs(results: Path) -> pd.DataFrame:
     return rows.assign(series=names)
 
 
+def without_scaling(names: pd.Series) -> pd.Series:
+    """Names of series of Problem 2 without weak or strong: what they have in common."""
+    return names.str.replace(r", (weak|strong),", ",", regex=True)
+
+
 def measured(results: Path) -> tuple[pd.DataFrame, list[str]]:
     """The points that Problems 1 and 2 have measured, and the ids of their runs; empty where there are none."""
     frames, runs = [], []

@@ -61,7 +61,7 @@ def verify(results: Path = RESULTS, *, root: Path = ROOT) -> Verdict:
     listed, files = checksums.manifest(results), checksums.list_files(results)
     for name in sorted(listed.keys() - files.keys()):
         verdict.problems.append((name, "hashes", "is listed in the manifest and not there"))
-    for path in sorted(results.glob("*/*.parquet")):
+    for path in parquet.files(results):
         verdict.runs += 1
         name = f"{path.parent.name}/{path.stem}"
         verdict.note(name, "hashes", _hashes(path, listed, files))

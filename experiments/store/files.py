@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from glob import escape
 from pathlib import Path
 
@@ -65,16 +65,20 @@ HOST = _host()
 
 def _remove_leftovers(path: Path) -> None:
     """Remove the temporary files of writers of this path on this host that were killed; others' stay."""
-    if HOST == "unknown":
-        return
-    for left in path.parent.glob(f".{escape(path.name)}.{HOST}.*.*.tmp"):
-        writer = left.name.split(".")[-3]
-        if writer.isdecimal() and not alive(int(writer)):
-            left.unlink(missing_ok=True)
+    for left in abandoned(path.parent.glob(f".{escape(path.name)}.{HOST}.*.*.tmp"), "."):
+        left.unlink(missing_ok=True)
 
 
-def alive(process: int) -> bool:
-    """Whether a process of this host runs."""
+def abandoned(found: Iterable[Path], separator: str) -> Iterator[Path]:
+    """Those of this host's temporary files and folders whose process is gone: its number follows HOST in the name."""
+    for path in found if HOST != "unknown" else ():
+        words = path.name.split(separator)
+        writer = words[len(words) - words[::-1].index(HOST)]
+        if writer.isdecimal() and not _alive(int(writer)):
+            yield path
+
+
+def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -32,26 +32,8 @@ def _lines(text: str, keys: str, rows: Callable[[pd.DataFrame], pd.DataFrame], s
 def _first(rows: pd.DataFrame, experiment: str) -> pd.DataFrame:
     """Epochs of the first learner or worker, which is the one that prints."""
     rows = rows[rows[epochs.MEMBER[experiment]] == 0]
-    if "phase" not in rows:
-        return rows.rename(columns={"train_loss": "loss"})
-    step, train = epochs.STEP[experiment], rows[rows.phase == "train"].assign(ended_at=rows.began + rows.seconds)
-    per_call = train.steps_per_execution if "steps_per_execution" in train else 1
-    found = (
-        train.assign(per_call=per_call)
-        .groupby(["run_id", "epoch"], as_index=False)
-        .agg(
-            began=("began", "min"),
-            ended_at=("ended_at", "max"),
-            images=("images", "sum"),
-            steps=(step, "size"),
-            per_call=("per_call", "first"),
-            loss=("loss", "last" if experiment == "p1_horovod" else "mean"),
-            epochs_planned=("epochs_planned", "first"),
-            effective_batch=("effective_batch", "first"),
-        )
-    )
-    seconds = found.ended_at - found.began
-    return found.assign(seconds=seconds, steps=found.steps * found.per_call, images_per_second=found.images / seconds)
+    found = epochs.derive(rows, experiment) if "phase" in rows else rows
+    return found.rename(columns={"train_loss": "loss"})
 
 
 def _p2(rows: pd.DataFrame) -> pd.DataFrame:

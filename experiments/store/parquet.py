@@ -91,12 +91,12 @@ def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, re
     table = table.replace_schema_metadata({METADATA_KEY: metadata, DIGESTS_KEY: json.dumps(digests).encode()})
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    files = {path: buffer.getvalue().to_pybytes()}
-    write_together(files if log is None else files | {path.with_suffix(".log"): log.encode()})
+    made = {path: buffer.getvalue().to_pybytes()}
+    write_together(made if log is None else made | {path.with_suffix(".log"): log.encode()})
     return path
 
 
-def _files(results: Path, experiment: str = "*") -> list[Path]:
+def files(results: Path, experiment: str = "*") -> list[Path]:
     """The stored runs' files, in order. What begins with a dot is no run: file managers and macOS leave such behind."""
     return sorted(path for path in results.glob(f"{experiment}/*.parquet") if not path.name.startswith("."))
 
@@ -187,10 +187,11 @@ def _open(path: Path) -> _Opened:
     return _Opened(Run(path, origin, file.metadata.num_rows), file, of_rows)
 
 
-def origins(experiment: str, results: Path = RESULTS) -> list[Provenance]:
-    """The provenance of an experiment's runs, from the files' footers alone; files that can't be read are left out."""
+def origins(experiment: str = "*", results: Path = RESULTS) -> list[Provenance]:
+    """The provenance of an experiment's runs, or of all, from the files' footers alone; files that can't be read are
+    left out."""
     found = []
-    for path in _files(results, experiment):
+    for path in files(results, experiment):
         with contextlib.suppress(KeyError, pa.ArrowException, OSError, UnicodeDecodeError, ValidationError):
             found.append(Provenance.model_validate_json((pq.read_schema(path).metadata or {})[METADATA_KEY]))
     return found
@@ -215,7 +216,7 @@ def finished(path: Path, config: Mapping[str, Any]) -> bool:
 
 def runs(results: Path = RESULTS) -> list[Run]:
     """All stored runs, by their files' footers, ordered by experiment and run id. Raises SchemaError on a bad one."""
-    return [run(path) for path in _files(results)]
+    return [run(path) for path in files(results)]
 
 
 def read(experiment: str, results: Path = RESULTS, version: int | None = None) -> pd.DataFrame:
@@ -226,9 +227,8 @@ def read(experiment: str, results: Path = RESULTS, version: int | None = None) -
     """
     wanted = _schema(experiment, results / experiment, version)
     frames = []
-    for path in _files(results, experiment):
-        status = path.stat()
-        schema, frame = _whole(path, (status.st_mtime_ns, status.st_size))
+    for path in files(results, experiment):
+        _, schema, frame = _whole(path)
         if schema.equals(wanted):
             frames.append(frame)
     if frames:
@@ -236,14 +236,19 @@ def read(experiment: str, results: Path = RESULTS, version: int | None = None) -
     return wanted.empty_table().to_pandas().reindex(columns=[*wanted.names, *ORIGIN])
 
 
-@functools.cache
-def _whole(path: Path, written: tuple[int, int]) -> tuple[pa.Schema, pd.DataFrame]:
-    """A file's schema, and its rows with their provenance; read once as long as it stays as it was `written`."""
-    opened = _open(path)
-    return opened.file.schema_arrow, opened.frame()
-
-
 def read_run(path: Path) -> tuple[Run, pd.DataFrame]:
     """One stored run and its rows, as `read` gives them. Raises SchemaError."""
+    found, _, frame = _whole(path)
+    return found, frame.copy()
+
+
+def _whole(path: Path) -> tuple[Run, pa.Schema, pd.DataFrame]:
+    """A file's run, schema, and rows with their provenance; read once as long as it stays as it is."""
+    status = path.stat()
+    return _read_once(path, (status.st_mtime_ns, status.st_size))
+
+
+@functools.cache
+def _read_once(path: Path, written: tuple[int, int]) -> tuple[Run, pa.Schema, pd.DataFrame]:
     opened = _open(path)
-    return opened.run, opened.frame()
+    return opened.run, opened.file.schema_arrow, opened.frame()

@@ -7,8 +7,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from derivations import scaling
 from experiments.machine.device_names import short_name
+from experiments.scaling.link import ring_seconds
 from report import show
 from report.answers import Answer, Missing
 from report.comparisons import Incomparable, length, ratio, series, spread
@@ -109,8 +109,7 @@ def tbl_p1_hosts(runs: pd.DataFrame) -> str | Missing:
 
 def _least(job: pd.Series, gbit: float) -> float:
     """Seconds that a ring's busiest link needs for a step's gradients at that speed, without latency."""
-    terms = {scaling.p: int(job.learners), scaling.n: int(job.gradient_bytes), scaling.alpha: 0}
-    return float(scaling.ring().subs(terms | {scaling.beta: 8 / (gbit * 1e9)}))
+    return ring_seconds(int(job.learners), int(job.gradient_bytes), 0, 8 / (gbit * 1e9))
 
 
 def fig_p1_link(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:

@@ -18,7 +18,7 @@ from experiments.store import parquet
 from experiments.store.files import RESULTS
 from report import show, yours
 from report.answers import Answer, Missing
-from report.comparisons import Incomparable, relative, series
+from report.comparisons import relative, series
 from report.figures import (
     augmentation,
     augmentation_runs,
@@ -34,9 +34,8 @@ from report.figures import (
     strategy_runs,
 )
 from report.figures.horovod_runs import LEARNERS, SIZE, rate_text
-from report.yours import Own
+from report.yours import MEASURE, Own
 
-MEASURE = "python experiments/measure.py"
 PRICE = "DLPERF_PRICE"  # USD an hour of one learner's device, for the projection
 NUMBERS = [2, 4, 8, 16]
 OF_HOROVOD = (
@@ -72,7 +71,7 @@ def pieces(own: Own) -> list[Any]:
 
 def text_machine_runs(own: Own) -> str:
     """How many runs the folder has, of which version and allocations."""
-    found = yours.origins(own.folder)
+    found = parquet.origins(results=own.folder)
     where = len({run.where for run in found})
     first, last = min(run.started for run in found), max(run.ended for run in found)
     text = f"{len(found)} runs from {where} allocation{'s' * (where > 1)}, {first:%Y-%m-%d %H:%M} to {last:%H:%M} UTC."
@@ -83,7 +82,7 @@ def text_machine_runs(own: Own) -> str:
 
 def tbl_machine_runs(own: Own) -> str:
     """The folder's runs by experiment, with the longest and all of their time."""
-    found = yours.origins(own.folder)
+    found = parquet.origins(results=own.folder)
     rows = []
     for experiment, count in sorted(Counter(run.experiment for run in found).items()):
         spans = [(run.ended - run.started).total_seconds() for run in found if run.experiment == experiment]
@@ -99,10 +98,7 @@ def answers(own: Own) -> dict[str, Answer | Missing]:
     parts = ["1.1", "1.2", "1.3", "1.4", "2.1", "2.2", "2.3", "2.4", "2.5", "2.6", "4.2", "4.3"]
     found: dict[str, Answer | Missing] = {}
     for part, answer, frame in zip(parts, [*OF_HOROVOD, *OF_STRATEGY, *OF_AUGMENTATION], frames, strict=True):
-        try:
-            found[part] = answer(frame)
-        except Incomparable as error:
-            found[part] = Missing(str(error), error.command or MEASURE)
+        found[part] = yours.tried(answer)(frame)
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.scaling.series import strategy_epochs
+from experiments.scaling.series import strategy_epochs, without_scaling
 from experiments.store import parquet
 from experiments.store.files import RESULTS
 from report import comparisons, show
@@ -35,19 +35,14 @@ def load(results: Path = RESULTS) -> pd.DataFrame:
     scaling = ahead.series.str.extract(r", (weak|strong),", expand=False)
     speeds = {name: ahead[column] / ahead.alone for name, column in
               (("speed_up", "predicted"), ("least", "low"), ("most", "high"))}  # fmt: skip
-    return ahead.assign(scaling=scaling, setting=_setting(ahead.series), **speeds)
-
-
-def _setting(series: pd.Series) -> pd.Series:
-    """A series' name without weak or strong."""
-    return series.str.replace(r", (weak|strong),", ",", regex=True)
+    return ahead.assign(scaling=scaling, setting=without_scaling(ahead.series), **speeds)
 
 
 def load_jobs(results: Path = RESULTS) -> pd.DataFrame:
     """Problem 2's jobs, of which each may test a prediction: its `setting` is the prediction's."""
     names = strategy_epochs(results).drop_duplicates("run_id").set_index("run_id").series
     jobs = homework(strategy_runs.load(results))
-    return jobs.assign(setting=_setting(jobs.run_id.map(names)))
+    return jobs.assign(setting=without_scaling(jobs.run_id.map(names)))
 
 
 @selects

@@ -10,7 +10,7 @@ import pandas as pd
 
 from derivations import scaling
 from experiments.machine.device_names import short_name
-from experiments.scaling.link import fit_link
+from experiments.scaling.link import fit_link, ring_seconds
 from experiments.scaling.series import records
 from report import show
 from report.answers import Answer, Missing
@@ -99,8 +99,7 @@ class Link:
 
     def fitted(self, size: float) -> float:
         """The ring's time for so many bytes (s)."""
-        given = {scaling.p: self.learners, scaling.n: size, scaling.alpha: self.alpha, scaling.beta: self.beta}
-        return float(scaling.ring().subs(given))
+        return ring_seconds(self.learners, size, self.alpha, self.beta)
 
     def bus(self, size: float, seconds: float) -> float:
         """What each link of a ring carries, 2(p−1)/p of the vector, over the time (byte/s)."""

@@ -98,7 +98,7 @@ def test_a_run_is_known_by_its_command_wherever_its_folder_is(monkeypatch: pytes
                sources={"experiments/allreduce.py": "0" * 64}),
     ]  # fmt: skip
     (tmp_path / "allreduce").mkdir()
-    monkeypatch.setattr(job_runs.parquet, "origins", lambda experiment, results: runs)
+    monkeypatch.setattr(job_runs.parquet, "origins", lambda results: runs)
     assert list(job_runs.stored(tmp_path)) == [job_runs.key(job("one"))]
     assert job_runs.others(tmp_path) == f"{tmp_path}: runs of another version (0000000) are measured again"
     runs.pop()

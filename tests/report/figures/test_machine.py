@@ -108,6 +108,6 @@ def test_a_price_is_a_positive_number(monkeypatch: pytest.MonkeyPatch, text: str
 @pytest.mark.usefixtures("fixed_commit")
 def test_the_folder_is_described_by_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     made = origin({"dataset": "synthetic"}, allocation="mine")
-    monkeypatch.setattr(yours, "origins", lambda folder: [made, made])
+    monkeypatch.setattr(machine.parquet, "origins", lambda results: [made, made])
     text = machine.text_machine_runs(MINE)
     assert text.startswith("2 runs from 1 allocation, 2026-01-02 03:04 to ") and "are synthetic" in text
