@@ -91,9 +91,10 @@ class Provenance(BaseModel):
 def loaded_sources() -> dict[str, str]:
     """Hashes of the project's own sources that this process runs: what could have changed the numbers.
 
-    Those are its loaded modules and any file that a module names as its SOURCE, such as kernels in another language.
+    Those are its loaded modules and any file that a module names as its SOURCE or HEADER, such as kernels in another
+    language.
     """
-    named = [getattr(m, name, None) for m in list(sys.modules.values()) for name in ("__file__", "SOURCE")]
+    named = [getattr(m, name, None) for m in list(sys.modules.values()) for name in ("__file__", "SOURCE", "HEADER")]
     files = {Path(f).resolve() for f in named if isinstance(f, str | Path)}
     own = [f for f in files if f.is_relative_to(ROOT) and f.name != "__init__.py"]
     kept = [f for f in own if f.relative_to(ROOT).parts[0] in {"experiments", "derivations"}]
