@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -16,12 +17,12 @@ from experiments.p4 import datasets
 from experiments.p4.synthetic import synthetic
 from experiments.store import parquet
 
-SMALL = synthetic(seed=0, train=96, test=40)
+SMALL = synthetic(seed=0, train=48, test=24)
 needs_gpu = pytest.mark.skipif(
     not torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") != "0",
     reason="needs a GPU and: TRITON_INTERPRET=0 python -m pytest -m gpu",
 )
-STEPS = 6  # of an epoch: 96 samples in batches of 16
+STEPS = 3  # of an epoch: 48 samples in batches of 16
 
 
 @pytest.fixture
@@ -78,10 +79,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
 
 @pytest.fixture(scope="module")
 def first_epoch(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
-    """The checkpoint of a run's first epoch; to be read only."""
+    """The checkpoint of the first epoch of a run with M = 2; to be read only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load", lambda data_dir, dataset: SMALL)
-        return checkpoint(tmp_path_factory.mktemp("first_epoch"))
+        return checkpoint(tmp_path_factory.mktemp("first_epoch"), "--M", "2")
+
+
+def begun(first_epoch: Path, where: Path) -> Path:
+    """A copy of the first epoch's checkpoint, to go on from with M = 2."""
+    (where / "checkpoints").mkdir(parents=True)
+    return Path(shutil.copy(first_epoch, where / "checkpoints"))
 
 
 def no_space(_: int) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from experiments.cli import RunError
 
 SOURCE = Path(__file__).with_name("cuda_kernels.cu")
+HEADER = SOURCE.with_name("cuda_tiles.cuh")
 POINTER, FLOAT, INT = ctypes.c_void_p, ctypes.c_float, ctypes.c_int
 
 
@@ -35,7 +36,7 @@ def library() -> ctypes.CDLL:
     if compiler is None:
         raise KernelError("nvcc, CUDA's compiler, is not installed")
     architecture = "sm_{}{}".format(*torch.cuda.get_device_capability())
-    name = hashlib.sha256(SOURCE.read_bytes() + architecture.encode()).hexdigest()[:16]
+    name = hashlib.sha256(SOURCE.read_bytes() + HEADER.read_bytes() + architecture.encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dlperf"
     cache.mkdir(parents=True, exist_ok=True)
     built = cache / f"kernels-{name}.so"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -91,14 +92,23 @@ class Provenance(BaseModel):
 def loaded_sources() -> dict[str, str]:
     """Hashes of the project's own sources that this process runs: what could have changed the numbers.
 
-    Those are its loaded modules and any file that a module names as its SOURCE, such as kernels in another language.
+    Those are its loaded modules and any file that a module names as its SOURCE or HEADER, such as kernels in another
+    language.
     """
-    named = [getattr(m, name, None) for m in list(sys.modules.values()) for name in ("__file__", "SOURCE")]
-    files = {Path(f).resolve() for f in named if isinstance(f, str | Path)}
-    own = [f for f in files if f.is_relative_to(ROOT) and f.name != "__init__.py"]
-    kept = [f for f in own if f.relative_to(ROOT).parts[0] in {"experiments", "derivations"}]
-    recorded = {f.relative_to(ROOT).as_posix(): file_hash(f) for f in sorted(kept)}
-    return {path: digest for path, digest in recorded.items() if path not in NO_NUMBERS}
+    named = [getattr(m, name, None) for m in list(sys.modules.values()) for name in ("__file__", "SOURCE", "HEADER")]
+    paths = {_recorded_path(f) for f in named if isinstance(f, str | Path)}
+    return {path: file_hash(ROOT / path) for path in sorted(filter(None, paths))}
+
+
+@functools.cache  # a process loads thousands of files, nearly all of them libraries'
+def _recorded_path(file: str | Path) -> str | None:
+    """The path from the project root of a source that a run records; None for any other file."""
+    path = Path(file).resolve()
+    if not path.is_relative_to(ROOT) or path.name == "__init__.py":
+        return None
+    own = path.relative_to(ROOT)
+    recorded = own.parts[0] in {"experiments", "derivations"} and own.as_posix() not in NO_NUMBERS
+    return own.as_posix() if recorded else None
 
 
 def git_state() -> tuple[str, bool]:

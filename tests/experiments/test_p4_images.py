@@ -18,6 +18,14 @@ from experiments.store import parquet
 SMALL = synthetic(train=10, test=6)
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few images and few draws."""
+    monkeypatch.setattr(datasets, "load", lambda data_dir, dataset: SMALL)
+    monkeypatch.setattr(p4_images, "STEPS", 2)
+    monkeypatch.setattr(p4_images, "INSTANCES", 100)
+
+
 def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png))).astype(int)
 
@@ -51,12 +59,11 @@ def test_the_measured_area_agrees_with_the_derivation() -> None:
     assert abs(row.mean_share - float(cutout.masked_share(16, 32))) < 4 * row.standard_error
 
 
+@pytest.mark.usefixtures("few")
 def test_the_script_writes_both_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
-    monkeypatch.setattr(p4_images, "STEPS", 2)
-    monkeypatch.setattr(p4_images, "INSTANCES", 100)
     command = ["--data", "synthetic", "--images", "0", "2", "--draws", "2", "--results", str(tmp_path)]
     assert p4_images.main(command) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
@@ -68,6 +75,7 @@ def test_the_script_writes_both_results(
 @pytest.mark.parametrize(
     "wrong", [["--images", "0", "0"], ["--images", "-1"], ["--images", "1000"], ["--draws", "0"], ["--seed", "-1"]]
 )
+@pytest.mark.usefixtures("few")
 def test_bad_input_is_one_line(wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert p4_images.main(["--data", "synthetic", "--results", str(tmp_path), *wrong]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -88,11 +96,10 @@ def test_a_commit_that_cannot_be_told_is_one_line(
     assert capsys.readouterr().err.startswith("p4_images: DLPERF_COMMIT must be a commit")
 
 
+@pytest.mark.usefixtures("few")
 def test_provenance_tells_the_code_that_the_script_started_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(p4_images, "STEPS", 2)
-    monkeypatch.setattr(p4_images, "INSTANCES", 100)
     commits = iter("abc")
     monkeypatch.setattr("experiments.store.provenance.git_state", lambda: (40 * next(commits), False))
     assert p4_images.main(["--data", "synthetic", "--images", "0", "--draws", "1", "--results", str(tmp_path)]) == 0

@@ -207,7 +207,7 @@ def test_rows_are_stored_with_their_units(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(stored["run_id"].str.slice(0, 13)) == {"synthetic-M01", "synthetic-M02"}
     assert set(stored["step_seconds"]) == {1 / p4_kernels.REPLAYS}
     assert "not of the step: Memset (Device)" in lines
-    assert {"experiments/p4/fused_passes.py", "experiments/p4/cuda_kernels.cu"} < set(
+    assert {f"experiments/p4/{name}" for name in ("fused_passes.py", "cuda_kernels.cu", "cuda_tiles.cuh")} < set(
         parquet.runs(tmp_path)[0].provenance.sources
     )
 

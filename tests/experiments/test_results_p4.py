@@ -122,7 +122,7 @@ def test_provenance_names_the_code_that_ran(run: parquet.Run) -> None:
     needed = {"p4_cutout.py", "p4/training.py", "p4/augment.py", "p4/cifar10.py", "p4/resnet.py"}
     needed |= {"p4/fused_engine.py" if origin.config["engine"] == "fused" else "p4/plain_engine.py"}
     if origin.config["engine"] == "fused" and origin.config["precision"] == "bf16":
-        needed |= {"p4/cuda_kernels.cu"}
+        needed |= {"p4/cuda_kernels.cu", "p4/cuda_tiles.cuh"}
     assert {f"experiments/{name}" for name in needed} <= today(origin.sources)
     if origin.config["device"] == "cuda":
         assert {"torch", "cuda"} <= set(origin.versions)

@@ -38,36 +38,43 @@ TINY = worker_job.Job(
     evaluate=True,
     seed=3,
 )
-# One worker of a job: trains, and keeps its weights and what it counted.
+# One worker of a job, or one learner of several jobs in turn: trains, and keeps its weights and what it counted. With
+# the jobs alone in their process, it keeps some images' other sizes as well.
 SCRIPT = """
 import json, sys, time
 import numpy as np
 from experiments.p2 import fashion_mnist
 from experiments.p2.join_timeout import JoinTimeout
-from experiments.p2.worker import Worker
+from experiments.p2.worker import Worker, sized
 from experiments.p2.worker_job import Job
-job, rank, folder = Job(**json.loads(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
-watch = JoinTimeout(100, [], "")
+jobs, rank, folder = [Job(**job) for job in json.loads(sys.argv[1])], int(sys.argv[2]), sys.argv[3]
 data = fashion_mnist.synthetic()
-began = time.perf_counter()
-worker = Worker(job, data, rank, watch, lambda: time.perf_counter() - began)
-before = worker.digest()
-laps = worker.laps
-def late(lap):  # the last worker is late for the barrier
-    if lap == "restore" and rank == job.workers - 1:
-        time.sleep(3)
-    laps(lap)
-worker.laps = late
-worker.warm_up()
-assert worker.digest() == before, "the warm-up's updates were not taken back"
-graph = worker._execute.get_concrete_function(worker._train).graph.as_graph_def()
-compiled = any(function.attr["_XlaMustCompile"].b for function in graph.library.function)
-epochs = [worker.epoch() for _ in range(job.epochs)]
-mine = json.dumps({"rank": rank, "digest": worker.digest(), "more": "x" * 70_000 * rank}).encode()
-said = [json.loads(text) for text in worker.all_gather_bytes(mine)]
-np.savez(f"{folder}/{rank}.npz", *[w.numpy() for w in worker._weights])
-report = {"epochs": epochs, "said": said, "compiled": compiled, "barrier": laps.seconds["barrier"]}
-json.dump(report, open(f"{folder}/{rank}.json", "w"))
+def train(job):
+    began = time.perf_counter()
+    worker = Worker(job, data, rank, JoinTimeout(100, [], ""), lambda: time.perf_counter() - began)
+    before = worker.digest()
+    laps = worker.laps
+    def late(lap):  # the last of several workers is late for the barrier
+        if lap == "restore" and rank == job.workers - 1 > 0:
+            time.sleep(1.5)
+        laps(lap)
+    worker.laps = late
+    worker.warm_up()
+    assert worker.digest() == before, "the warm-up's updates were not taken back"
+    graph = worker._execute.get_concrete_function(worker._train).graph.as_graph_def()
+    compiled = any(function.attr["_XlaMustCompile"].b for function in graph.library.function)
+    epochs = [worker.epoch() for _ in range(job.epochs)]
+    mine = json.dumps({"rank": rank, "digest": worker.digest(), "more": "x" * 70_000 * rank}).encode()
+    said = [json.loads(text) for text in worker.all_gather_bytes(mine)]
+    weights = [w.numpy() for w in worker._weights]
+    return weights, {"epochs": epochs, "said": said, "compiled": compiled, "barrier": laps.seconds["barrier"]}
+for number, job in enumerate(jobs):
+    weights, report = train(job)
+    np.savez(f"{folder}/{number}-{rank}.npz", *weights)
+    json.dump(report, open(f"{folder}/{number}-{rank}.json", "w"))
+if jobs[0].workers == 1:
+    images = data.train_images[:2]
+    np.savez(f"{folder}/sizes.npz", images=images, padded=sized(images, 32), doubled=sized(images, 56))
 """
 
 
@@ -96,16 +103,17 @@ def test_every_test_image_is_tested_once(learners: int, workers: int, images: in
     assert sorted(seen) == list(range(images))
 
 
-def trained(job: worker_job.Job, folder: Path) -> tuple[list[list[np.ndarray]], list[dict]]:
-    """Each worker's weights, and what it counted."""
+def trained(job: worker_job.Job, folder: Path, *others: worker_job.Job) -> tuple[list[list[np.ndarray]], list[dict]]:
+    """Each worker's weights, and what it counted; of `others`, trained by the same process, see `kept`."""
     folder.mkdir()
     addresses, started = placement.free_addresses(job.workers), []
+    jobs = json.dumps([asdict(each) for each in (job, *others)])
     for rank in range(job.workers):
         environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
         if job.workers > 1:
             task = {"type": "worker", "index": rank}
             environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        argv = [sys.executable, "-c", SCRIPT, json.dumps(asdict(job)), str(rank), str(folder)]
+        argv = [sys.executable, "-c", SCRIPT, jobs, str(rank), str(folder)]
         started.append(subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True))
     try:
         for process in started:
@@ -114,13 +122,27 @@ def trained(job: worker_job.Job, folder: Path) -> tuple[list[list[np.ndarray]], 
     finally:
         for process in started:
             process.kill()
-    weights = [list(np.load(folder / f"{rank}.npz").values()) for rank in range(job.workers)]
-    return weights, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(job.workers)]
+    return kept(folder, 0, job.workers)
+
+
+def kept(folder: Path, number: int, workers: int = 1) -> tuple[list[list[np.ndarray]], list[dict]]:
+    """What the workers of a process's job of that number kept."""
+    files = [folder / f"{number}-{rank}" for rank in range(workers)]
+    weights = [list(np.load(file.with_suffix(".npz")).values()) for file in files]
+    return weights, [json.loads(file.with_suffix(".json").read_text()) for file in files]
+
+
+@pytest.fixture(scope="module")
+def one_learner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one learner kept: of TINY, then of TINY with half of its batch."""
+    folder = tmp_path_factory.mktemp("learner") / "alone"
+    trained(TINY, folder, replace(TINY, effective_batch=32))
+    return folder
 
 
 @needs_tensorflow
-def test_learners_train_as_one_would_with_the_whole_batch(tmp_path: Path) -> None:
-    (alone,), (one,) = trained(TINY, tmp_path / "alone")
+def test_learners_train_as_one_would_with_the_whole_batch(one_learner: Path, tmp_path: Path) -> None:
+    (alone,), (one,) = kept(one_learner, 0)
     (mirrored,), (two,) = trained(replace(TINY, learners=2), tmp_path / "mirrored")
     job = replace(TINY, strategy="multiworker", all_reduce="", communication="ring", learners=2, workers=2)
     workers, reports = trained(job, tmp_path / "workers")
@@ -145,7 +167,7 @@ def test_learners_train_as_one_would_with_the_whole_batch(tmp_path: Path) -> Non
     assert reports[0]["barrier"] > 1
     assert len({said["digest"] for said in reports[0]["said"]}) == 1
     # On half of the batches, training ends elsewhere, so the comparison can fail.
-    (half,), _ = trained(replace(TINY, effective_batch=32), tmp_path / "half")
+    (half,), _ = kept(one_learner, 1)
     assert not all(np.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(half, alone, strict=True))
 
 
@@ -171,19 +193,8 @@ def test_compiled_learners_train_as_one_would_with_the_whole_batch(tmp_path: Pat
 
 
 @needs_tensorflow
-def test_images_are_padded_or_resized_bilinearly(tmp_path: Path) -> None:
-    script = """
-import sys
-import numpy as np
-from experiments.p2 import fashion_mnist
-from experiments.p2.worker import sized
-images = fashion_mnist.synthetic().train_images[:2]
-np.savez(sys.argv[1], images=images, padded=sized(images, 32), doubled=sized(images, 56))
-"""
-    file = tmp_path / "sizes.npz"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    subprocess.run([sys.executable, "-c", script, str(file)], env=environment, check=True, capture_output=True)
-    found = np.load(file)
+def test_images_are_padded_or_resized_bilinearly(one_learner: Path) -> None:
+    found = np.load(one_learner / "sizes.npz")
     images, padded, doubled = (found[name].astype(float) for name in ("images", "padded", "doubled"))
     assert padded.shape == (2, 32, 32, 1) and np.array_equal(padded[:, 2:30, 2:30, 0], images)
     assert padded.sum() == images.sum()

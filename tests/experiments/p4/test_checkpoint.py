@@ -19,7 +19,7 @@ from experiments import p4_cutout
 from experiments.p4 import datasets, plain_engine
 from experiments.store import parquet
 from experiments.store.files import ROOT
-from tests.p4_runs import STEPS, assert_same_bits, checkpoint, command, complaint, files, no_space
+from tests.p4_runs import STEPS, assert_same_bits, begun, checkpoint, command, complaint, files, no_space
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small")
 
@@ -30,7 +30,7 @@ import torch
 from experiments import p4_cutout
 from experiments.p4 import datasets, plain_engine
 from experiments.p4.synthetic import synthetic
-small = synthetic(seed=0, train=96, test=40)
+small = synthetic(seed=0, train=48, test=24)
 datasets.load = lambda data_dir, dataset: small
 p4_cutout.CHECKPOINT_SECONDS = 0
 torch.set_num_threads(1)
@@ -69,7 +69,7 @@ def test_a_run_killed_again_and_again_has_the_numbers_of_a_whole_one(whole: Path
         assert not files(tmp_path / "results")
         return done.stderr
 
-    log = killed("step", STEPS + 3)  # amid the second epoch
+    log = killed("step", STEPS + 2)  # amid the second epoch
     assert "from epoch 1" in log and "epoch   1" in log and "epoch   2" not in log
     log = killed("replace", 2)  # with the third epoch's checkpoint written under its temporary name
     assert "from epoch 2" in log and "epoch   3" in log and "epoch   4" not in log
@@ -94,10 +94,13 @@ def at_call(number: int, method: Callable[..., Any], act: Callable[[], None]) ->
 
 
 def test_ctrl_c_says_how_to_go_on(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    whole: Path,
+    first_epoch: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    checkpoint(tmp_path, "--M", "2")
-    capsys.readouterr()
+    begun(first_epoch, tmp_path)
     with monkeypatch.context() as patch:
         press = at_call(3, plain_engine.PlainEngine.step, lambda: signal.raise_signal(signal.SIGINT))
         patch.setattr(plain_engine.PlainEngine, "step", press)
@@ -127,8 +130,7 @@ def changed(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def test_a_damaged_checkpoint_is_named_and_kept(
     damage: Callable[[bytes], bytes], first_epoch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "checkpoints" / first_epoch.name
-    path.parent.mkdir()
+    path = begun(first_epoch, tmp_path)
     path.write_bytes(damage(first_epoch.read_bytes()))
     refused(path, tmp_path, capsys)
 
@@ -161,59 +163,60 @@ def test_a_damaged_checkpoint_is_named_and_kept(
 def test_a_checkpoint_of_another_form_is_named_and_kept(
     change: Callable[[Any], Any], first_epoch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "checkpoints" / first_epoch.name
-    path.parent.mkdir()
+    path = begun(first_epoch, tmp_path)
     torch.save(change(torch.load(first_epoch, weights_only=True)), path)
     refused(path, tmp_path, capsys)
 
 
-def test_saving_again_alone_is_harmless(tmp_path: Path) -> None:
+def test_saving_again_alone_is_harmless(first_epoch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """So that the test above can fail for nothing but its change."""
-    path = checkpoint(tmp_path)
+    path = begun(first_epoch, tmp_path)
     torch.save(torch.load(path, weights_only=True), path)
-    assert p4_cutout.main(command(tmp_path, "--resume")) == 0
+    assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume", "--minutes", "1e-9")) == 0
+    assert "stopped after epoch 2" in capsys.readouterr().err
 
 
 def refused(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Resuming names the checkpoint and leaves it as it is."""
     before = files(tmp_path)
-    capsys.readouterr()
-    assert p4_cutout.main(command(tmp_path, "--resume")) == 2
+    assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 2
     assert re.fullmatch(rf"{re.escape(str(path))}: not a whole checkpoint \(.+\); remove it .+", complaint(capsys))
     assert files(tmp_path) == before
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mine = checkpoint(tmp_path / "mine")
-    mine.write_bytes(checkpoint(tmp_path / "other", "--M", "2", "--seed", "3").read_bytes())
+def test_a_checkpoint_of_another_configuration_is_refused(
+    first_epoch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = begun(first_epoch, tmp_path / "mine")
+    mine.write_bytes(checkpoint(tmp_path / "other", "--M", "1", "--seed", "3").read_bytes())
     before = files(tmp_path)
     capsys.readouterr()
-    assert p4_cutout.main(command(tmp_path / "mine", "--resume")) == 2
-    assert f"{mine}: belongs to another configuration (M=2, seed=3)" in complaint(capsys)
+    assert p4_cutout.main(command(tmp_path / "mine", "--M", "2", "--resume")) == 2
+    assert f"{mine}: belongs to another configuration (M=1, seed=3)" in complaint(capsys)
     assert files(tmp_path) == before
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = checkpoint(tmp_path)
+def test_a_checkpoint_of_another_network_is_refused(
+    first_epoch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = begun(first_epoch, tmp_path)
     saved = torch.load(path, weights_only=True)
     saved["state"]["conv.weight"] = torch.zeros(3)
     torch.save(saved, path)
-    capsys.readouterr()
-    assert p4_cutout.main(command(tmp_path, "--resume")) == 2
+    assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 2
     assert (
         complaint(capsys) == f"{path}: the state's 'conv.weight' does not fit this network; remove it to start afresh"
     )
 
 
-def test_a_checkpoint_runs_no_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_runs_no_code(first_epoch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Hostile:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "touched",))
 
-    path = checkpoint(tmp_path)
+    path = begun(first_epoch, tmp_path)
     torch.save({"config": Hostile()}, path)
-    capsys.readouterr()
-    assert p4_cutout.main(command(tmp_path, "--resume")) == 2
+    assert p4_cutout.main(command(tmp_path, "--M", "2", "--resume")) == 2
     assert str(path) in complaint(capsys)
     assert not (tmp_path / "touched").exists()
 
@@ -272,11 +275,14 @@ def test_resuming_replaces_results_that_cannot_be_read(whole: Path, tmp_path: Pa
 
 
 def test_a_disk_full_at_a_checkpoint_leaves_the_last_one_to_go_on_from(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    whole: Path,
+    first_epoch: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    checkpoint(tmp_path, "--M", "2")
+    begun(first_epoch, tmp_path)
     before = files(tmp_path)
-    capsys.readouterr()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", no_space)
         patch.setattr(p4_cutout, "CHECKPOINT_SECONDS", 0)

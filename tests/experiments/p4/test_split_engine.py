@@ -28,12 +28,13 @@ import sys
 import torch, torch.distributed as dist
 from experiments.p4 import split_engine
 from tests.experiments.p4.test_split_engine import after_two_steps, np
-kind, rank, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+kind, rank, folder, side = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-np.savez(f"{folder}/{rank}.npz", *after_two_steps(getattr(split_engine, kind), batch=4))
+np.savez(f"{folder}/{rank}.npz", *after_two_steps(getattr(split_engine, kind), side, batch=4))
 """
-SIZE, SAMPLES, INSTANCES = 8, 2, 4
+SAMPLES, INSTANCES = 2, 4
+SIDE, LEAST_SIDE = 8, 4  # pixels; with 4, an image's last stage has one
 
 
 def settings(batch: int) -> dict[str, Any]:
@@ -43,15 +44,15 @@ def settings(batch: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def data() -> list[torch.Tensor]:
+def data(side: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
-    images = torch.randint(0, 256, (7, SIZE, SIZE, 3), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (7, side, side, 3), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 10, (7,), generator=generator)
     return [images[:4], labels[:4], images[4:], labels[4:]]
 
 
-def draws() -> torch.Tensor:
-    return augment.draw_epoch(4, SIZE, SAMPLES, INSTANCES, "cutout", seed=4, device="cpu")
+def draws(side: int) -> torch.Tensor:
+    return augment.draw_epoch(4, side, SAMPLES, INSTANCES, "cutout", seed=4, device="cpu")
 
 
 def weights(engine: Any) -> list[np.ndarray]:
@@ -60,21 +61,21 @@ def weights(engine: Any) -> list[np.ndarray]:
     return [engine.parameters.numpy(), engine.running.numpy()]
 
 
-def after_two_steps(kind: Any, batch: int = SAMPLES * INSTANCES) -> list[np.ndarray]:
+def after_two_steps(kind: Any, side: int, batch: int = SAMPLES * INSTANCES) -> list[np.ndarray]:
     """Trained weights; then, for fused engines, running statistics."""
-    engine = kind(seeded(14, 0), *data(), **settings(batch))
-    engine.start_epoch(draws(), 0.1)
+    engine = kind(seeded(14, 0), *data(side), **settings(batch))
+    engine.start_epoch(draws(side), 0.1)
     for _ in range(2):
         engine.step()
     return weights(engine)
 
 
-def together(kind: str, folder: Path) -> list[list[np.ndarray]]:
+def together(kind: str, folder: Path, side: int = SIDE) -> list[list[np.ndarray]]:
     """What two learners end with."""
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", LEARNER, kind, str(rank), str(folder)],
+            [sys.executable, "-c", LEARNER, kind, str(rank), str(folder), str(side)],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -94,7 +95,7 @@ def far(got: np.ndarray, want: np.ndarray) -> float:
 @pytest.mark.slow
 def test_synchronised_learners_train_as_one(tmp_path: Path) -> None:
     first, second = together("SynchronisedSplit", tmp_path)
-    alone = after_two_steps(FusedEngine)
+    alone = after_two_steps(FusedEngine, SIDE)
     assert all(map(np.array_equal, first, second))
     assert far(first[0], alone[0]) < 1e-5 and far(first[1][0], alone[1][0]) < 1e-4
     # The last stage has 4 images of 2×2 pixels in a learner, so n/(n−1) is up to 16/15 instead of 32/31.
@@ -102,11 +103,11 @@ def test_synchronised_learners_train_as_one(tmp_path: Path) -> None:
 
 
 def test_local_learners_have_equal_weights_but_own_statistics(tmp_path: Path) -> None:
-    (first, own), (second, other) = together("FusedSplit", tmp_path)
-    alone, _ = after_two_steps(FusedEngine)
+    (first, own), (second, other) = together("FusedSplit", tmp_path, LEAST_SIDE)
+    alone, _ = after_two_steps(FusedEngine, LEAST_SIDE)
     assert np.array_equal(first, second) and not np.array_equal(own, other)
     # They start as one does and move as far, but elsewhere: BatchNorm sees half of the batch.
-    start = FusedEngine(seeded(14, 0), *data(), **settings(8)).parameters.numpy()
+    start = FusedEngine(seeded(14, 0), *data(LEAST_SIDE), **settings(8)).parameters.numpy()
     assert 1e-3 < np.linalg.norm(first - alone) / np.linalg.norm(alone - start) < 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from itertools import product
 from types import SimpleNamespace
@@ -21,11 +22,15 @@ SETTING = {"price": 0.9, "link": 21.0, "network": 10.0, "batch": 64.0, "gradient
 TITLES = {"throughput": "images/s", "efficiency": "efficiency", "cost": "USD a million images"}
 
 
+@functools.cache
+def panel_text(name: str) -> str:
+    return whatif.expression(whatif.quantities()[name])
+
+
 def evaluated(name: str, learners: int, setting: dict[str, float]) -> float:
     """The panel's own text, which Python reads like Vega: arithmetic and max."""
-    text = whatif.expression(whatif.quantities()[name])
     known: dict[str, Any] = {"max": max, "min": min, "datum": SimpleNamespace(learners=learners), "__builtins__": {}}
-    return float(eval(text, known, setting))
+    return float(eval(panel_text(name), known, setting))
 
 
 def derived(learners: int, setting: dict[str, float]) -> dict[str, float]:
