@@ -41,6 +41,7 @@ ORIGIN = [
     "started",
     "ended",
     "environment",
+    "throttled_periods",
 ]
 
 
