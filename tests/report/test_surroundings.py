@@ -72,8 +72,10 @@ def test_settings_of_the_machines_ipython_do_not_apply(tmp_path: Path) -> None:
     (folder / "startup").mkdir(parents=True)
     (folder / "startup" / "00.py").write_text("import builtins; builtins.planted = 1", encoding="utf-8")
     for name in ("ipython_config.py", "ipython_kernel_config.py"):
-        (folder / name).write_text("c.InteractiveShellApp.exec_lines = ['import builtins; builtins.configured = 1']", encoding="utf-8")
-    small = book(tmp_path, a="# T\n\nIt is `{python} [n for n in ('planted', 'configured') if hasattr(__builtins__, n)]`.\n")
+        line = "c.InteractiveShellApp.exec_lines = ['import builtins; builtins.configured = 1']"
+        (folder / name).write_text(line, encoding="utf-8")
+    applied = "[name for name in ('planted', 'configured') if hasattr(__builtins__, name)]"
+    small = book(tmp_path, a=f"# T\n\nIt is `{{python}} {applied}`.\n")
     (small.root / "sitecustomize.py").write_text(PLANT.format(folder=str(folder)), encoding="utf-8")
     render(small, ["html"])
     assert "It is []." in text_of((small.output / "report/a.html").read_text(encoding="utf-8"))
