@@ -40,7 +40,8 @@ from experiments.machine.hosts import INTERFACE, Hosts
 from experiments.machine.processes import OWN_RANK, Processes
 from experiments.scaling.allreduce_learner import ITEM, MOST_LEARNERS, Config, learn
 from experiments.store import parquet
-from experiments.store.files import RESULTS, check_writable
+from experiments.store.claims import claimed
+from experiments.store.files import RESULTS
 from experiments.store.provenance import Code, provenance, timed_id
 
 EXPERIMENT = "allreduce"
@@ -208,25 +209,25 @@ def run(c: Config, results: Path) -> Path:
     """Measure and write; returns the results file. Raises UsageError and RunError."""
     code = Code.now()
     name, started, log = timed_id(c.slug, vars(c)), datetime.now(UTC), list[str]()
-    check_writable(parquet.path_of(EXPERIMENT, name, results).parent)
 
     def say(line: str) -> None:
         log.append(line)
         tqdm.write(line, file=sys.stderr)
 
-    say(f"{started:%Y-%m-%dT%H:%M:%SZ} {name} on {c.device}")
-    frame = rows(c, collect(c, say))
-    origin = provenance(
-        EXPERIMENT,
-        name,
-        vars(c),
-        seed=None,
-        device=c.device,
-        device_count=c.learners if c.backend == "nccl" else 1,
-        started=started,
-        code=code,
-    )
-    return parquet.write(frame, origin, log="\n".join(log) + "\n", results=results)
+    with claimed(parquet.path_of(EXPERIMENT, name, results)):
+        say(f"{started:%Y-%m-%dT%H:%M:%SZ} {name} on {c.device}")
+        frame = rows(c, collect(c, say))
+        origin = provenance(
+            EXPERIMENT,
+            name,
+            vars(c),
+            seed=None,
+            device=c.device,
+            device_count=c.learners if c.backend == "nccl" else 1,
+            started=started,
+            code=code,
+        )
+        return parquet.write(frame, origin, log="\n".join(log) + "\n", results=results)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -237,7 +238,11 @@ def main(argv: list[str] | None = None) -> int:
     a = arguments().parse_args(argv)
 
     def work() -> int:
-        print(run(configure(a), a.results))
+        path = run(configure(a), a.results)
+        print(path)
+        from experiments.store import suspicious  # only now: what it loads is no source of the run
+
+        suspicious.warn([path])
         return 0
 
     return exit_status("allreduce", work)

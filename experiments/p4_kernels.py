@@ -19,6 +19,7 @@ import sys
 from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -208,7 +209,7 @@ def configure(a: Namespace) -> list[training.Config]:
 def run(a: Namespace, say: Callable[[str], None]) -> None:
     """Measure, print, and store if asked. Raises UsageError and RunError."""
     configs = configure(a)
-    store = each_m.store_for(EXPERIMENT, a, configs[0])
+    store = each_m.store_for(EXPERIMENT, a, configs[0], {"steps": a.steps})
     data = datasets.load(a.data_dir, a.data)
     most = len(data.train_images) // a.batch_size
     if most < max(a.steps, REPLAYS):
@@ -218,11 +219,14 @@ def run(a: Namespace, say: Callable[[str], None]) -> None:
     say(HEADER)
     for config in configs:
         started = datetime.now(UTC)
-        with each_m.memory_for(config):
-            frame, others = measure(config, data, a.steps, speed)
-        log = each_m.shown(HEADER, table(frame) + [f"not of the step: {name}" for name in others], say)
-        if store:
-            say(str(store.write(frame, config, "", {"steps": a.steps}, started, log)))
+        with store.claimed(config) if store else nullcontext():
+            with each_m.memory_for(config):
+                frame, others = measure(config, data, a.steps, speed)
+            log = each_m.shown(HEADER, table(frame) + [f"not of the step: {name}" for name in others], say)
+            if store:
+                say(str(store.write(frame, config, started, log)))
+    if store:
+        store.warn()
 
 
 def main(arguments: list[str] | None = None, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> int:

@@ -22,7 +22,7 @@ import statistics
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -193,7 +193,8 @@ def configure(a: Namespace) -> list[training.Config]:
 def run(a: Namespace, say: Callable[[str], None]) -> None:
     """Measure, print, and store if asked. Raises UsageError."""
     configs = configure(a)
-    store = each_m.store_for(EXPERIMENT, a, configs[0])
+    settings = {"seconds": a.seconds, "turns": a.turns, "windows": a.windows, "workers": a.workers}
+    store = each_m.store_for(EXPERIMENT, a, configs[0], settings, f"-{configs[0].device}")
     data = datasets.load(a.data_dir, a.data)
     if a.batch_size > len(data.train_images):
         raise UsageError(f"--batch-size {a.batch_size} is more than the {len(data.train_images)} training images")
@@ -203,12 +204,14 @@ def run(a: Namespace, say: Callable[[str], None]) -> None:
     say(HEADER)
     for ours in configs:
         started = datetime.now(UTC)
-        with each_m.memory_for(ours):
-            frame = measure(a, ours, data, speed)
-        log = each_m.shown(HEADER, table(frame), say)
-        if store:
-            settings = {"seconds": a.seconds, "turns": a.turns, "windows": a.windows, "workers": a.workers}
-            say(str(store.write(frame, ours, f"-{ours.device}", settings, started, log)))
+        with store.claimed(ours) if store else nullcontext():
+            with each_m.memory_for(ours):
+                frame = measure(a, ours, data, speed)
+            log = each_m.shown(HEADER, table(frame), say)
+            if store:
+                say(str(store.write(frame, ours, started, log)))
+    if store:
+        store.warn()
 
 
 def main(arguments: list[str] | None = None, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> int:

@@ -17,13 +17,14 @@ from typing import NamedTuple
 
 from experiments.cli import UsageError
 
-# No number depends on these: storing results, supervising processes, reading options, naming devices. No run records
-# them now, and none that did is stale for their sake. The last line has their former names, in early runs.
+# No number depends on these: storing and judging results, supervising processes, reading options, naming devices. No
+# run records them now, and none that did is stale for their sake. The last line has their former names, in early runs.
 NO_NUMBERS = frozenset(
     f"experiments/{name}.py"
     for name in (
         *("cli", "store/files", "store/ledger", "store/parquet", "store/provenance", "store/schemas"),
-        *("store/bounds", "store/checksums", "store/evidence", "store/logs", "store/plausible", "store/timelines"),
+        *("store/bounds", "store/checksums", "store/claims", "store/evidence", "store/logs", "store/plausible"),
+        *("store/suspicious", "store/timed_jobs", "store/timelines"),
         *("machine/allocation", "machine/cpu_quota", "machine/device_names", "machine/processes", "machine/settings"),
         *("machine/stalls", "machine/supervision", "machine/sweep", "p1/horovod_options", "p2/strategy_options"),
         *("store", "usage"),

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from experiments.cli import RunError, UsageError
 from experiments.machine import settings
 from experiments.store import bounds, checksums, schemas
+from experiments.store.claims import claimed
 from experiments.store.files import RESULTS, write_together
 from experiments.store.provenance import Provenance
 
@@ -41,6 +42,7 @@ ORIGIN = [
     "started",
     "ended",
     "environment",
+    "throttled_periods",
 ]
 
 
@@ -65,8 +67,8 @@ def path_of(experiment: str, run: str, results: Path = RESULTS) -> Path:
 def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, results: Path = RESULTS) -> Path:
     """Validate a run's rows and write them with their provenance, replacing an earlier run of the same id.
 
-    Raises SchemaError when the rows do not fit the experiment's schema, and RunError, with the raw rows kept in a file
-    beside, when a value can't be.
+    Raises SchemaError when the rows do not fit the experiment's schema, RunError, with the raw rows kept in a file
+    beside, when a value can't be, and UsageError when another process has claimed the file.
     """
     path = path_of(origin.experiment, origin.run_id, results)
     schema = _schema(origin.experiment, path)
@@ -92,7 +94,8 @@ def write(frame: pd.DataFrame, origin: Provenance, *, log: str | None = None, re
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     made = {path: buffer.getvalue().to_pybytes()}
-    write_together(made if log is None else made | {path.with_suffix(".log"): log.encode()})
+    with claimed(path):
+        write_together(made if log is None else made | {path.with_suffix(".log"): log.encode()})
     return path
 
 

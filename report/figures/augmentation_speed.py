@@ -12,9 +12,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from experiments.store import parquet
 from experiments.store.files import RESULTS
-from report import show
+from report import comparisons, show
 from report.answers import Missing
 from report.figures.augmentation import SERIES_BY
 from report.figures.augmentation_runs import BATCH, by_allocation, by_m, finished, gpu, median_range, series, span
@@ -31,21 +30,21 @@ SINCE = {"compiled"}  # a peer that earlier runs don't have
 
 def load_peers(results: Path = RESULTS) -> pd.DataFrame:
     """The training step's throughput and its peers', measured in turns; `workers` of a run in all its rows."""
-    rows = parquet.read("p4_throughput", results)
+    rows = comparisons.trusted("p4_throughput", results)
     rows = rows[(rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")]
     return rows.assign(workers=rows.groupby("run_id").workers.transform("max"))
 
 
 def load_kernels(results: Path = RESULTS) -> pd.DataFrame:
     """The times of the step's kernels, of the allocation that measured them last."""
-    rows = parquet.read("p4_kernels", results)
+    rows = comparisons.trusted("p4_kernels", results)
     rows = rows[(rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")]
     return rows[rows.allocation.isin(rows.sort_values("started").allocation.tail(1))]
 
 
 def load_splits(results: Path = RESULTS) -> pd.DataFrame:
     """The epochs of training whose instances were split over GPUs."""
-    rows = parquet.read("p4_split", results)
+    rows = comparisons.trusted("p4_split", results)
     kept = (rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.device_kind == "gpu")
     return rows[kept & (rows.kind == "measured")]
 

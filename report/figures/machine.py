@@ -18,7 +18,7 @@ from experiments.store import parquet
 from experiments.store.files import RESULTS
 from report import show, yours
 from report.answers import Answer, Missing
-from report.comparisons import relative, series
+from report.comparisons import relative, series, trusted
 from report.figures import (
     augmentation,
     augmentation_runs,
@@ -155,10 +155,10 @@ def fig_machine_speedup(own: Own) -> alt.TopLevelMixin | str:
 
 def fig_machine_allreduce(own: Own) -> alt.TopLevelMixin | str:
     """The folder's all-reduces above the committed ones."""
-    mine = scaling_link.fig_scaling_links(parquet.read("allreduce", own.folder))
+    mine = scaling_link.fig_scaling_links(trusted("allreduce", own.folder))
     if isinstance(mine, Missing):
         return f"*Not measured here:* `{MEASURE} --problems 1`"
-    theirs = scaling_link.fig_scaling_links(parquet.read("allreduce", RESULTS))
+    theirs = scaling_link.fig_scaling_links(trusted("allreduce", RESULTS))
     if isinstance(theirs, Missing):
         return mine
     titled: list[Any] = [mine.properties(title=own.name), theirs.properties(title=yours.COMMITTED)]

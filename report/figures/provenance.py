@@ -11,7 +11,7 @@ from datetime import datetime
 import pandas as pd
 
 from experiments.machine.device_names import short_name
-from experiments.store import evidence
+from experiments.store import evidence, suspicious
 from experiments.store.parquet import Run
 from experiments.store.provenance import Provenance
 from report import literal, show, surroundings
@@ -84,6 +84,13 @@ def text_provenance_checks(found: evidence.Verdict) -> str:
     wrong = [f"- {literal.code(run)}, {check}: {literal.text(what)}" for run, check, what in found.problems]
     failures = f"{counted(len(wrong), 'problem')}:\n\n" + "\n".join(wrong) if wrong else "No run fails."
     return f"{failures}\n\nWhat no check here can know:\n\n" + "\n".join(f"- {what}" for what in evidence.UNKNOWABLE)
+
+
+def text_provenance_suspicious(found: evidence.Verdict) -> str:
+    """The suspicious runs, why they are, and what explains them."""
+    named = [(literal.code(f"{of}/{flag.run}"), suspicious.told(flag)) for of, flag in found.suspicious]
+    lines = [f"- {run}: {literal.text(why)}" for run, why in named]
+    return "\n".join(lines) or "No run is suspicious."
 
 
 def _devices(members: Iterable[Known]) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from experiments.machine.device_names import short_name
-from experiments.store import parquet
 from experiments.store.files import RESULTS
 from report import comparisons, show
 from report.answers import Missing
@@ -168,7 +167,7 @@ def tbl_p2_settings(runs: pd.DataFrame) -> str | Missing:
 
 def load_input(results: Path = RESULTS) -> pd.DataFrame:
     """The windows of one learner's training step, fed by the pipeline and on a batch that stays on the device."""
-    rows = parquet.read("p2_input", results)
+    rows = comparisons.trusted("p2_input", results)
     return rows[(rows.network == "resnet50") & (rows.dataset == "fashion") & (rows.kind == "measured")]
 
 

@@ -49,7 +49,12 @@ def test_a_full_disk_leaves_the_earlier_run_and_nothing_else(
             write = full
 
         opened = Path.open
-        monkeypatch.setattr(Path, "open", lambda self, *a, **k: Full(opened(self, *a, **k)))
+
+        def open_full(self: Path, mode: str = "r", **others: Any) -> Any:
+            stream = opened(self, mode, **others)
+            return Full(stream) if "x" in mode else stream
+
+        monkeypatch.setattr(Path, "open", open_full)
     with pytest.raises(OSError, match="No space left"):
         parquet.write(counts(2), made, log="second", results=tmp_path)
     monkeypatch.undo()
