@@ -29,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 # Before PyTorch: this package takes out of the environment what would pin threads.
-from experiments.cli import RunError, UsageError, check_at_least, exit_status, path
+from experiments.cli import Parser, RunError, UsageError, check_at_least, exit_status, path
 
 # isort: split
 import pandas as pd
@@ -75,9 +75,9 @@ class Config:
         return f"{t.dataset}-{t.device}-M{t.M:02d}-{t.precision}-{self.learners}-{self.batch_norm}-r{self.repeat}"
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(EXPERIMENT, __doc__)
     p.add_argument("--learners", type=int, default=2, help="GPUs that share a batch (default 2)")
     p.add_argument("--batch-norm", choices=BATCH_NORMS, default="local", help="over what it takes its statistics")
     p.add_argument("--M", type=int, default=32, help="instances of each sample in all learners' batch (default 32)")

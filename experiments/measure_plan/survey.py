@@ -102,8 +102,8 @@ def _gpu_gib() -> float:
 def _ask(command: Sequence[str], core: int | None) -> Speed:
     """The probe's answer. In a process of its own, so that no library of it stays. Raises UsageError where it fails.
 
-    It has the one core from its start, as a learner has: a library that sees two starts two threads, which then wait for
-    each other on one.
+    It has the one core from its start, as a learner has: a library that sees two starts two threads, which then wait
+    for each other on one.
     """
 
     def pin() -> None:
