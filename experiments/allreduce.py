@@ -15,7 +15,6 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -40,7 +39,7 @@ from experiments.machine.hosts import INTERFACE, Hosts
 from experiments.machine.processes import OWN_RANK, Processes
 from experiments.scaling.allreduce_learner import ITEM, MOST_LEARNERS, Config, learn
 from experiments.store import parquet
-from experiments.store.files import RESULTS, check_writable
+from experiments.store.files import RESULTS, check_writable, temporary_folder
 from experiments.store.provenance import Code, provenance, timed_id
 
 EXPERIMENT = "allreduce"
@@ -160,7 +159,7 @@ def collect(c: Config, say: Callable[[str], None]) -> list[dict[str, Any]]:
 
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(c.sizes) * c.windows, desc="windows", leave=False, disable=None))
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-"))
+        folder = stack.enter_context(temporary_folder(EXPERIMENT))
         hosts = None if c.gbit is None else stack.enter_context(Hosts(c.hosts, c.gbit, ssh=False))
         processes = stack.enter_context(Processes(listen, LINGER))
         for rank in range(c.learners):

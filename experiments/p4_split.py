@@ -17,7 +17,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -45,7 +44,7 @@ from experiments.p4.training import DTYPES, make_engine, resolved, train_epoch
 from experiments.p4.training import Config as Training
 from experiments.p4.training import engine_class as engine_class_of_one
 from experiments.store import parquet
-from experiments.store.files import RESULTS, check_writable, write_atomically
+from experiments.store.files import RESULTS, check_writable, temporary_folder, write_atomically
 from experiments.store.provenance import Code, library_versions, loaded_sources, provenance, timed_id
 
 EXPERIMENT = "p4_split"
@@ -257,8 +256,8 @@ def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], 
     check_writable(parquet.path_of(EXPERIMENT, name, a.results).parent)
     datasets.load(a.data_dir, c.training.dataset)  # say what is wrong with the data once, and not in every learner
     started, code = datetime.now(UTC), Code.now()
-    with tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-") as folder:
-        reports, log = launch(c, Path(folder), argv)
+    with temporary_folder(EXPERIMENT) as folder:
+        reports, log = launch(c, folder, argv)
     origin = provenance(
         EXPERIMENT,
         name,
