@@ -15,7 +15,6 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 # Before PyTorch: this package takes out of the environment what would pin threads.
-from experiments.cli import UsageError, check_at_least, check_positive, exit_status, path
+from experiments.cli import Parser, UsageError, check_at_least, check_positive, exit_status, path
 
 # isort: split
 import pandas as pd
@@ -41,7 +40,7 @@ from experiments.machine.processes import OWN_RANK, Processes
 from experiments.scaling.allreduce_learner import ITEM, MOST_LEARNERS, Config, learn
 from experiments.store import parquet
 from experiments.store.claims import claimed
-from experiments.store.files import RESULTS
+from experiments.store.files import RESULTS, temporary_folder
 from experiments.store.provenance import Code, provenance, timed_id
 
 EXPERIMENT = "allreduce"
@@ -52,9 +51,9 @@ LINGER = 1.0  # s until learners are killed; they leave nothing behind
 ENVIRONMENT = ("NCCL_", "TORCH_NCCL_", "GLOO_")
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(EXPERIMENT, __doc__)
     p.add_argument("--backend", choices=("nccl", "gloo"), required=True)
     p.add_argument("--learners", type=int, default=2, help="processes that sum their vectors (default 2)")
     p.add_argument("--min-bytes", type=int, default=1 << 10, help="smallest vector, a power of two (default 1 KiB)")
@@ -101,7 +100,7 @@ def configure(a: argparse.Namespace) -> Config:
     if a.min_bytes > a.max_bytes:
         raise UsageError(f"--min-bytes {a.min_bytes} is more than --max-bytes {a.max_bytes}")
     check_at_least(1, a, "windows", "threads", "repeat")
-    check_positive(a, "window_seconds")
+    check_positive(a, "window_seconds", "gbit")
     if a.backend == "nccl":
         if a.gbit is not None or a.oversubscribe or a.threads != 1:
             raise UsageError("--gbit, --threads and --oversubscribe are for --backend gloo; NCCL's learners have GPUs")
@@ -161,7 +160,7 @@ def collect(c: Config, say: Callable[[str], None]) -> list[dict[str, Any]]:
 
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(c.sizes) * c.windows, desc="windows", leave=False, disable=None))
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-"))
+        folder = stack.enter_context(temporary_folder(EXPERIMENT))
         hosts = None if c.gbit is None else stack.enter_context(Hosts(c.hosts, c.gbit, ssh=False))
         processes = stack.enter_context(Processes(listen, LINGER))
         for rank in range(c.learners):

@@ -21,7 +21,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments.cli import UsageError, check_at_least, exit_status, path
+from experiments.cli import Parser, UsageError, check_at_least, exit_status, path
 from experiments.machine.device_names import device_name
 from experiments.p2 import fashion_mnist, worker_job
 from experiments.p2.join_timeout import JoinTimeout
@@ -36,9 +36,9 @@ GOAL = 0.95  # of the rate without a pipeline
 CONTENDERS = {"fed": "input pipeline", "resident": "resident batch"}
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(EXPERIMENT, __doc__)
     p.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     p.add_argument("--per-learner-batch", type=int, default=64, help="images a step (default 64)")
     p.add_argument("--steps", type=int, default=20, help="in a window (default 20)")

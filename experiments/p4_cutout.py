@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 # Before PyTorch: this package takes out of the environment what would pin threads.
-from experiments.cli import RunError, UsageError, check_positive, exit_status, path
+from experiments.cli import Parser, RunError, UsageError, check_positive, exit_status, path
 
 # isort: split
 import pandas as pd
@@ -53,9 +53,9 @@ class DivergedError(RunError):
     """Training went wrong numerically; the message names the epoch."""
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(EXPERIMENT, __doc__)
     p.add_argument("--M", type=int, default=1, help="instances of each sample in a batch (default 1)")
     p.add_argument("--epochs", type=int, default=100, help="at most 100, as the homework asks (default 100)")
     p.add_argument("--batch-size", type=int, default=64, help="distinct samples in a batch, B (default 64)")

@@ -12,7 +12,6 @@ for each kernel and M in results/p4_kernels/.
 
 from __future__ import annotations
 
-import argparse
 import re
 import statistics
 import sys
@@ -27,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 # Before PyTorch: this package takes out of the environment what would pin threads.
-from experiments.cli import RunError, UsageError, exit_status
+from experiments.cli import Parser, RunError, UsageError, exit_status
 
 # isort: split
 import pandas as pd
@@ -187,9 +186,9 @@ def table(frame: pd.DataFrame) -> list[str]:
     return lines
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(EXPERIMENT, __doc__)
     each_m.add_options(p)
     p.add_argument("--steps", type=int, default=20, help="that are profiled for each M (default 20)")
     return p

@@ -15,7 +15,6 @@ results/p4_throughput/.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import statistics
@@ -31,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 # Before PyTorch: this package takes out of the environment what would pin threads.
-from experiments.cli import UsageError, check_at_least, check_positive, exit_status
+from experiments.cli import Parser, UsageError, check_at_least, check_positive, exit_status
 
 # isort: split
 import pandas as pd
@@ -170,9 +169,9 @@ def table(frame: pd.DataFrame) -> list[str]:
     return lines
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(EXPERIMENT, __doc__)
     each_m.add_options(p)
     p.add_argument("--seconds", type=float, default=6.0, help="of each contender's windows at each M (default 6)")
     p.add_argument("--turns", type=int, default=2, help="of each contender at each M (default 2)")

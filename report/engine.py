@@ -7,11 +7,9 @@ It knows the Quarto features that the chapters use and stops at any other, namin
 import base64
 import dataclasses
 import json
-import os
 import re
 import shutil
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import typst
 import vl_convert
 import yaml
 
-from experiments.store.files import HOST, abandoned
+from experiments.store.files import temporary_folder
 from report import output, sources, surroundings, vega
 from report.chapter import Cell, parse
 from report.execution import PARALLEL, execute
@@ -222,11 +220,7 @@ def render(book: Book, formats: list[str]) -> None:
     output.check(book.output, expected(book, formats))
     texts = {name: sources.read(book.root, name) for name in book.chapters}
     chapters = {name: parse(name, source) for name, source in texts.items()}
-    for left in abandoned(Path(tempfile.gettempdir()).glob(f"book-{HOST}-*"), "-"):  # of renders that were killed
-        shutil.rmtree(left, ignore_errors=True)
-    own = f"book-{HOST}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=own, ignore_cleanup_errors=True) as folder:
-        build = Path(folder)
+    with temporary_folder("book") as build:
         for made in ("book", "home"):
             (build / made).mkdir()
         outputs = execute(book.root, build, chapters)

@@ -55,8 +55,11 @@ def file_hash(path: Path) -> str:
 @functools.cache
 def read(path: Path) -> tuple[Change, ...]:
     """The rows of a ledger. Raises LedgerError for another form."""
-    with path.open(newline="") as f:
-        head, *rows = list(csv.reader(f)) or [[]]
+    try:
+        with path.open(newline="", encoding="utf-8") as f:
+            head, *rows = list(csv.reader(f)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise LedgerError(f"{path}: cannot be read ({error}); restore it") from error
     if head != list(Change._fields) or not all(len(row) == len(head) and all(row) for row in rows):
         raise LedgerError(f"{path}: must have the columns {', '.join(Change._fields)}, and no empty cell")
     table = [Change(*row) for row in rows]
