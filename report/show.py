@@ -59,6 +59,9 @@ def setup(root: str = "../") -> None:
     global _bundle_shown, _page
     _bundle_shown, _page = False, hop.Page(root)
     alt.data_transformers.disable_max_rows()
+    # A chart is validated when it is displayed, once and whole, and not each of its parts while it is put together.
+    alt.utils.schemapi.DEBUG_MODE = False
+    pd.options.mode.string_storage = "python"  # the frames are short: Arrow's strings take several times as long
 
 
 # ---- charts --------------------------------------------------------------------------------------------------------

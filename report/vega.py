@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html
 import json
+import os
 import re
 from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import vl_convert
+
+from experiments.store.files import write_atomically
 
 LOWER = 0.64  # a view's height in the PDF
 SERIES = 8  # names that an alternative text lists at most
@@ -48,9 +54,22 @@ def script() -> str:
 
     Its strings are escaped: neither an HTML parser nor Quarto's search for tables in raw HTML may find tags in it.
     """
-    bundle = re.sub(r"<(table|script|!--)", r"\\x3c\1", vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-    bundle = re.sub(r"</(table|script)", r"<\\/\1", bundle)
-    return f"<script>(() => {{{bundle}}})();</script>"
+    text = re.sub(r"<(table|script|!--)", r"\\x3c\1", bundle())
+    text = re.sub(r"</(table|script)", r"<\\/\1", text)
+    return f"<script>{text}</script>"
+
+
+def bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as a script that sets `vegaEmbed`. Made once for a version of vl-convert and then
+    kept in the user's cache, as it takes seconds."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlperf"
+    kept = root / f"vega-{metadata.version('vl-convert-python')}.js"
+    if kept.is_file():
+        return kept.read_text(encoding="utf-8")
+    text = f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}}})();"
+    with contextlib.suppress(OSError):  # a home that can't be written to: made again the next time
+        write_atomically(kept, text.encode())
+    return text
 
 
 def drawing(spec: dict[str, Any]) -> str:

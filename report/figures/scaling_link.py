@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import altair as alt
 import pandas as pd
+import sympy
 
 from derivations import scaling
 from experiments.machine.device_names import short_name
-from experiments.scaling.link import fit_link, ring_seconds
+from experiments.scaling.link import fit_link
 from experiments.scaling.series import records
 from report import show
 from report.answers import Answer, Missing
@@ -99,11 +101,17 @@ class Link:
 
     def fitted(self, size: float) -> float:
         """The ring's time for so many bytes (s)."""
-        return ring_seconds(self.learners, size, self.alpha, self.beta)
+        return float(_ring()(self.learners, size, self.alpha, self.beta))
 
     def bus(self, size: float, seconds: float) -> float:
         """What each link of a ring carries, 2(p−1)/p of the vector, over the time (byte/s)."""
         return 2 * (self.learners - 1) / self.learners * size / seconds
+
+
+@cache
+def _ring() -> Any:
+    """`ring_seconds` as a function of p, n, α and β: hundreds of substitutions would take seconds."""
+    return sympy.lambdify((scaling.p, scaling.n, scaling.alpha, scaling.beta), scaling.ring())
 
 
 def links(sums: pd.DataFrame) -> list[Link]:
