@@ -29,13 +29,15 @@ _EMBED = """<div id="{id}" class="vega-chart" style="width:100%;max-width:700px"
   const draw = () => {{
     const target = document.getElementById("{id}");
     const width = Math.max(target.clientWidth, 240);
+    const labels = spec.padding ? spec.padding.right - 5 : 0; // at the ends of lines
     const fit = (view, pixels) => {{
       if (view.width > 0) view.width = pixels;
-      (view.vconcat || []).forEach((inner) => fit(inner, pixels));
+      (view.vconcat || []).forEach((part) => fit(part, pixels));
     }};
     const stacked = "vconcat" in spec;
-    fit(spec, stacked ? width - 76 : width);
-    spec.config.view.continuousWidth = spec.config.view.discreteWidth = stacked ? width - 76 : width;
+    const inner = stacked ? width - 76 - labels : width;
+    fit(spec, inner);
+    spec.config.view.continuousWidth = spec.config.view.discreteWidth = inner;
     if (!("vconcat" in spec || "hconcat" in spec || "concat" in spec || "facet" in spec || "repeat" in spec))
       spec.autosize = {{type: "fit-x", contains: "padding"}};
     vegaEmbed(target, spec, {{actions: false, renderer: "svg"}}).then(() => {{

@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments.store import parquet
 from experiments.store.files import RESULTS
-from report import show
+from report import palette, show
 from report.answers import Missing
 from report.comparisons import Incomparable, series
 from report.estimates import Estimate, estimate
@@ -150,7 +150,7 @@ def fig_p1_lost(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     color = alt.Color(
         "part:N",
         title=None,
-        scale=alt.Scale(domain=names, range=["#c8cdd3", *show.CATEGORIES[:3]]),
+        scale=alt.Scale(domain=names, range=[palette.ONE_LEARNER, *palette.shades(palette.DEVICES["CPU"], 3)]),
         legend=alt.Legend(columns=2, labelLimit=200),
     )
     return (

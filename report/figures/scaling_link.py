@@ -14,7 +14,7 @@ from derivations import scaling
 from experiments.machine.device_names import short_name
 from experiments.scaling.link import fit_link
 from experiments.scaling.series import records
-from report import show
+from report import palette, show
 from report.answers import Answer, Missing
 from report.figures.horovod_runs import rate_text
 from report.figures.scaling_runs import FIT, SUMS, batch, between, signed
@@ -154,21 +154,21 @@ def fig_scaling_links(sums: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     labels = {str(tick): binary(tick) for tick in ticks}
     x = alt.X(
         "bytes:Q",
-        title="vector",
+        title="vector (bytes, log)",
         scale=alt.Scale(type="log", base=2, nice=False),
         axis=alt.Axis(values=ticks, labelExpr=f"{labels}[datum.value]"),
     )
     axis = alt.Axis(format="~s", values=[10.0**k for k in range(3, 13)])
     legend = alt.Legend(title=None, columns=1, labelLimit=300)
     names = list(marks.link.unique())
-    color = alt.Color("link:N", scale=alt.Scale(domain=names), legend=legend)
+    color = alt.Color("link:N", scale=alt.Scale(domain=names, range=palette.series(names)), legend=legend)
     title = "bus bandwidth (byte/s, log)"
     base = alt.Chart(marks).encode(x=x, color=color)
     line = base.mark_line(strokeWidth=1.5).encode(
         y=alt.Y("fitted:Q", title=title, scale=alt.Scale(type="log"), axis=axis), detail="link:N"
     )
     tips = ["link", alt.Tooltip("size", title="vector"), alt.Tooltip("bus", format=".3s", title="bus (byte/s)")]
-    points = base.mark_point(**show.MEASURED_POINT | {"size": 40}, opacity=1).encode(
+    points = base.mark_point(**palette.MEASURED_POINT | {"size": 40}).encode(
         y=alt.Y("bus:Q", title=title),
         shape=alt.Shape("link:N", scale=alt.Scale(domain=names), legend=legend),
         tooltip=tips,
