@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import typst
-import vl_convert
 import yaml
 
 from experiments.store.files import temporary_folder
@@ -78,7 +77,7 @@ def fenced(kind: str, text: str) -> str:
     return f"{fence} {{{kind}}}\n{text.rstrip()}\n{fence}"
 
 
-RAW = re.compile(r"^(`{3,}) \{=html\}\n(.*?)\n\1$", re.MULTILINE | re.DOTALL)
+RAW = re.compile(r"^(`{3,}) ?\{=html\}\n(.*?)\n\1$", re.MULTILINE | re.DOTALL)
 
 
 def set_aside(markdown: str, pieces: list[str]) -> str:
@@ -242,8 +241,7 @@ def render(book: Book, formats: list[str]) -> None:
             jobs = [pool.submit(write_pdf, book, build, document)] if "pdf" in formats else []
             for place in range(len(chapters) if "html" in formats else 0):
                 jobs.append(pool.submit(write_page, book, build, document, contents["chapters"], pieces, place))
-            bundle = f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}}})();"
-            (site / "vega" / "vega.js").write_text(bundle, encoding="utf-8")
+            (site / "vega" / "vega.js").write_text(vega.bundle(), encoding="utf-8")
             for name in ("book.css", "style.css"):
                 shutil.copy(HERE / name, site)
             for job in jobs:

@@ -80,11 +80,19 @@ def write(table: Iterable[Change]) -> None:
     read.cache_clear()
 
 
+_indexed: tuple[tuple[Change, ...], dict[tuple[str, str], list[Change]]] = ((), {})
+
+
 def _starts() -> dict[tuple[str, str], list[Change]]:
-    found: dict[tuple[str, str], list[Change]] = {}
-    for change in changes():
-        found.setdefault((change.source, change.before), []).append(change)
-    return found
+    """The rows by the source that they start from; made again only where the table is another one."""
+    global _indexed
+    table = changes()
+    if table is not _indexed[0]:
+        found: dict[tuple[str, str], list[Change]] = {}
+        for change in table:
+            found.setdefault((change.source, change.before), []).append(change)
+        _indexed = table, found
+    return _indexed[1]
 
 
 def _is_current(node: tuple[str, str], root: Path) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.store.files import RESULTS
-from report import comparisons, show
+from report import comparisons, palette, show
 from report.answers import Missing
 from report.comparisons import Incomparable, series
 from report.estimates import Estimate, estimate
@@ -149,7 +149,7 @@ def fig_p1_lost(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     color = alt.Color(
         "part:N",
         title=None,
-        scale=alt.Scale(domain=names, range=["#c8cdd3", *show.CATEGORIES[:3]]),
+        scale=alt.Scale(domain=names, range=[palette.ONE_LEARNER, *palette.shades(palette.DEVICES["CPU"], 3)]),
         legend=alt.Legend(columns=2, labelLimit=200),
     )
     return (
