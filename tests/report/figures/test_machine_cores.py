@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from report.answers import Answer, Missing
@@ -11,7 +13,7 @@ from report.figures.strategy_reductions import answer_p2_allreduce
 from tests.p2_runs import NONE, core, job, runs
 
 ALONE = runs(core([2.0] * 3), core([2.5] * 3, 2))
-MIRRORED = {"strategy": "mirrored", "communication": None, "workers": 1}
+MIRRORED: dict[str, Any] = {"strategy": "mirrored", "communication": None, "workers": 1}
 REDUCED = runs(*(core([s] * 3, 2, all_reduce=how, **MIRRORED) for how, s in (("default", 2.0), ("hierarchical", 1.6))))
 
 
