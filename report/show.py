@@ -33,7 +33,7 @@ CONFIG: dict[str, Any] = {
     "axisQuantitative": {"gridColor": "#e5e5e5"},
     "legend": {"orient": "top", "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
     "header": {"labelFontSize": 12, "titleFontSize": 13},
-    "title": {"fontSize": 13, "fontWeight": "normal", "anchor": "start"},
+    "title": {"fontSize": 13, "fontWeight": "normal", "anchor": "start", "subtitleFontSize": 12},
     "bar": {"color": CATEGORIES[0]},
     "line": {"color": CATEGORIES[0]},
     "point": {"color": CATEGORIES[0]},
