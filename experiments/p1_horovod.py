@@ -58,7 +58,7 @@ def arguments() -> cli.Parser:
     return horovod_options.arguments(__doc__)
 
 
-def be_learner(c: Config, report: Path, pin: str) -> int:
+def run_learner(c: Config, report: Path, pin: str) -> int:
     """Run one learner in a process that a launcher started; returns its exit status. Raises UsageError."""
     horovod_launch.join(horovod_launch.spec(c.slots), c.learners)
     began = job_start()
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> int:
         if a.report:
-            return be_learner(configure(a, (a.learners or [1])[0]), a.report, a.pin)
+            return run_learner(configure(a, (a.learners or [1])[0]), a.report, a.pin)
         if removed := settings.clear():
             say(f"{EXPERIMENT}: taken out of the environment, as learners get their places here: {', '.join(removed)}")
         configs, several = horovod_options.series(a)
