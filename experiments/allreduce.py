@@ -15,7 +15,6 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 # Before PyTorch: this package takes out of the environment what would pin threads.
-from experiments.cli import UsageError, check_at_least, check_positive, exit_status, path
+from experiments.cli import Parser, UsageError, check_at_least, check_positive, exit_status, path
 
 # isort: split
 import pandas as pd
@@ -40,7 +39,8 @@ from experiments.machine.hosts import INTERFACE, Hosts
 from experiments.machine.processes import OWN_RANK, Processes
 from experiments.scaling.allreduce_learner import ITEM, MOST_LEARNERS, Config, learn
 from experiments.store import parquet
-from experiments.store.files import RESULTS, check_writable
+from experiments.store.claims import claimed
+from experiments.store.files import RESULTS, temporary_folder
 from experiments.store.provenance import Code, provenance, timed_id
 
 EXPERIMENT = "allreduce"
@@ -51,9 +51,9 @@ LINGER = 1.0  # s until learners are killed; they leave nothing behind
 ENVIRONMENT = ("NCCL_", "TORCH_NCCL_", "GLOO_")
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(EXPERIMENT, __doc__)
     p.add_argument("--backend", choices=("nccl", "gloo"), required=True)
     p.add_argument("--learners", type=int, default=2, help="processes that sum their vectors (default 2)")
     p.add_argument("--min-bytes", type=int, default=1 << 10, help="smallest vector, a power of two (default 1 KiB)")
@@ -100,7 +100,7 @@ def configure(a: argparse.Namespace) -> Config:
     if a.min_bytes > a.max_bytes:
         raise UsageError(f"--min-bytes {a.min_bytes} is more than --max-bytes {a.max_bytes}")
     check_at_least(1, a, "windows", "threads", "repeat")
-    check_positive(a, "window_seconds")
+    check_positive(a, "window_seconds", "gbit")
     if a.backend == "nccl":
         if a.gbit is not None or a.oversubscribe or a.threads != 1:
             raise UsageError("--gbit, --threads and --oversubscribe are for --backend gloo; NCCL's learners have GPUs")
@@ -160,7 +160,7 @@ def collect(c: Config, say: Callable[[str], None]) -> list[dict[str, Any]]:
 
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(c.sizes) * c.windows, desc="windows", leave=False, disable=None))
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-"))
+        folder = stack.enter_context(temporary_folder(EXPERIMENT))
         hosts = None if c.gbit is None else stack.enter_context(Hosts(c.hosts, c.gbit, ssh=False))
         processes = stack.enter_context(Processes(listen, LINGER))
         for rank in range(c.learners):
@@ -208,25 +208,25 @@ def run(c: Config, results: Path) -> Path:
     """Measure and write; returns the results file. Raises UsageError and RunError."""
     code = Code.now()
     name, started, log = timed_id(c.slug, vars(c)), datetime.now(UTC), list[str]()
-    check_writable(parquet.path_of(EXPERIMENT, name, results).parent)
 
     def say(line: str) -> None:
         log.append(line)
         tqdm.write(line, file=sys.stderr)
 
-    say(f"{started:%Y-%m-%dT%H:%M:%SZ} {name} on {c.device}")
-    frame = rows(c, collect(c, say))
-    origin = provenance(
-        EXPERIMENT,
-        name,
-        vars(c),
-        seed=None,
-        device=c.device,
-        device_count=c.learners if c.backend == "nccl" else 1,
-        started=started,
-        code=code,
-    )
-    return parquet.write(frame, origin, log="\n".join(log) + "\n", results=results)
+    with claimed(parquet.path_of(EXPERIMENT, name, results)):
+        say(f"{started:%Y-%m-%dT%H:%M:%SZ} {name} on {c.device}")
+        frame = rows(c, collect(c, say))
+        origin = provenance(
+            EXPERIMENT,
+            name,
+            vars(c),
+            seed=None,
+            device=c.device,
+            device_count=c.learners if c.backend == "nccl" else 1,
+            started=started,
+            code=code,
+        )
+        return parquet.write(frame, origin, log="\n".join(log) + "\n", results=results)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -237,7 +237,11 @@ def main(argv: list[str] | None = None) -> int:
     a = arguments().parse_args(argv)
 
     def work() -> int:
-        print(run(configure(a), a.results))
+        path = run(configure(a), a.results)
+        print(path)
+        from experiments.store import suspicious  # only now: what it loads is no source of the run
+
+        suspicious.warn([path])
         return 0
 
     return exit_status("allreduce", work)

@@ -23,7 +23,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -47,7 +46,7 @@ from experiments.p1 import horovod_launch, horovod_options, learner
 from experiments.p1.horovod_options import Config, check_devices, configure
 from experiments.p1.learner_rows import as_rows, check_ranks, rates
 from experiments.store import parquet
-from experiments.store.files import check_writable, write_atomically
+from experiments.store.files import check_writable, temporary_folder, write_atomically
 from experiments.store.provenance import Code, library_versions, loaded_sources, provenance, timed_id
 
 EXPERIMENT = "p1_horovod"
@@ -123,8 +122,8 @@ def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], 
     check_writable(path.parent)
     code = Code.now()
     started = datetime.now(UTC)
-    with tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-") as folder:
-        reports, link, done = job(c, Path(folder) / "report.json", argv, a.stall_timeout)
+    with temporary_folder(EXPERIMENT) as folder:
+        reports, link, done = job(c, folder / "report.json", argv, a.stall_timeout)
     rows = as_rows(c, reports, link, done.seconds)
     origin = provenance(
         EXPERIMENT,

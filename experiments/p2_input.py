@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,12 +21,13 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments.cli import UsageError, check_at_least, exit_status, path
+from experiments.cli import Parser, UsageError, check_at_least, exit_status, path
 from experiments.machine.device_names import device_name
 from experiments.p2 import fashion_mnist, worker_job
 from experiments.p2.join_timeout import JoinTimeout
 from experiments.p2.worker import Worker
 from experiments.store import parquet
+from experiments.store.claims import claimed
 from experiments.store.files import RESULTS, check_writable
 from experiments.store.provenance import Code, provenance, run_id
 
@@ -34,9 +36,9 @@ GOAL = 0.95  # of the rate without a pipeline
 CONTENDERS = {"fed": "input pipeline", "resident": "resident batch"}
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(EXPERIMENT, __doc__)
     p.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     p.add_argument("--per-learner-batch", type=int, default=64, help="images a step (default 64)")
     p.add_argument("--steps", type=int, default=20, help="in a window (default 20)")
@@ -56,6 +58,34 @@ def window(step: Callable[[], object], steps: int, images: int) -> float:
     for _ in range(steps):
         step()
     return steps * images / (time.perf_counter() - start)
+
+
+def windows(a: argparse.Namespace, job: worker_job.Job, data: fashion_mnist.Fashion) -> pd.DataFrame:
+    """The rates of both contenders, in alternating order."""
+    began = time.perf_counter()
+    worker = Worker(job, data, 0, JoinTimeout(60, [], "p2_input: "), lambda: time.perf_counter() - began)
+    worker.warm_up()
+    contenders = {"fed": worker.fed(), "resident": worker.resident()}
+    for step in contenders.values():
+        step()
+    rows = []
+    for turn in range(a.windows):
+        for name in list(contenders)[:: 1 if turn % 2 else -1]:
+            rate = window(contenders[name], a.steps, a.per_learner_batch)
+            rows.append({"contender": name, "window": turn + 1, "images_per_second": rate})
+    return pd.DataFrame(rows)
+
+
+def summary(frame: pd.DataFrame) -> tuple[float, list[str]]:
+    """The fed rate over the resident one, and the lines that say so."""
+    rates = {name: frame[frame.contender == name].images_per_second for name in CONTENDERS}
+    log = [f"{CONTENDERS[n]}: {r.median():,.1f} images/s ({r.min():,.1f} to {r.max():,.1f})" for n, r in rates.items()]
+    fed, free = rates.values()
+    ratio = float(fed.median() / free.median())
+    verdict = "keeps up" if ratio >= GOAL else f"does not keep up, the goal is {GOAL:.0%}"
+    spread = f"{fed.min() / free.max():.1%} to {fed.max() / free.min():.1%}"
+    log.append(f"the pipeline {verdict}: {ratio:.1%} of the rate ({spread})")
+    return ratio, log
 
 
 def measure(a: argparse.Namespace) -> int:
@@ -90,48 +120,36 @@ def measure(a: argparse.Namespace) -> int:
         evaluate=False,
         seed=0,
     )
-    began = time.perf_counter()
-    worker = Worker(job, data, 0, JoinTimeout(60, [], "p2_input: "), lambda: time.perf_counter() - began)
-    worker.warm_up()
-    contenders = {"fed": worker.fed(), "resident": worker.resident()}
-    for step in contenders.values():
-        step()
-    rows = []
-    for turn in range(a.windows):
-        for name in list(contenders)[:: 1 if turn % 2 else -1]:
-            rate = window(contenders[name], a.steps, a.per_learner_batch)
-            rows.append({"contender": name, "window": turn + 1, "images_per_second": rate})
-    frame = pd.DataFrame(rows)
-    rates = {name: frame[frame.contender == name].images_per_second for name in CONTENDERS}
-    log = [f"{CONTENDERS[n]}: {r.median():,.1f} images/s ({r.min():,.1f} to {r.max():,.1f})" for n, r in rates.items()]
-    fed, free = rates.values()
-    ratio = float(fed.median() / free.median())
-    verdict = "keeps up" if ratio >= GOAL else f"does not keep up, the goal is {GOAL:.0%}"
-    spread = f"{fed.min() / free.max():.1%} to {fed.max() / free.min():.1%}"
-    log.append(f"the pipeline {verdict}: {ratio:.1%} of the rate ({spread})")
-    print("\n".join(log))
-    if a.write:
-        common = {
-            "network": job.network,
-            "dataset": a.data,
-            "device_kind": job.device,
-            "per_learner_batch": a.per_learner_batch,
-            "jit_compile": job.jit_compile,
-            "threads": job.threads,
-            "steps": a.steps,
-        }
-        config = common | {"windows": a.windows}
-        xla = "-xla" if job.jit_compile else ""
-        origin = provenance(
-            EXPERIMENT,
-            run_id(f"{job.device}-{a.per_learner_batch}{xla}", config),
-            config,
-            seed=job.seed,
-            device=device_name(job.device),
-            started=started,
-            code=code,
-        )
-        print(parquet.write(frame.assign(**common), origin, log="\n".join(log) + "\n", results=a.results))
+    common = {
+        "network": job.network,
+        "dataset": a.data,
+        "device_kind": job.device,
+        "per_learner_batch": a.per_learner_batch,
+        "jit_compile": job.jit_compile,
+        "threads": job.threads,
+        "steps": a.steps,
+    }
+    config = common | {"windows": a.windows}
+    xla = "-xla" if job.jit_compile else ""
+    file = parquet.path_of(EXPERIMENT, run_id(f"{job.device}-{a.per_learner_batch}{xla}", config), a.results)
+    with claimed(file) if a.write else nullcontext():
+        frame = windows(a, job, data)
+        ratio, log = summary(frame)
+        print("\n".join(log))
+        if a.write:
+            origin = provenance(
+                EXPERIMENT,
+                file.stem,
+                config,
+                seed=job.seed,
+                device=device_name(job.device),
+                started=started,
+                code=code,
+            )
+            print(parquet.write(frame.assign(**common), origin, log="\n".join(log) + "\n", results=a.results))
+            from experiments.store import suspicious  # only now: what it loads is no source of the run
+
+            suspicious.warn([file])
     return 0 if ratio >= GOAL else 1
 
 

@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -44,7 +43,7 @@ from experiments.p2.placement import AssignedWorker
 from experiments.p2.strategy_options import EXPERIMENT, LISTS, Config, arguments, series
 from experiments.p2.worker_process import run_worker
 from experiments.store import parquet
-from experiments.store.files import check_writable
+from experiments.store.files import check_writable, temporary_folder
 from experiments.store.provenance import Code, provenance, timed_id
 
 FIRST_PORT = 29500  # of workers on emulated hosts, where every port is free
@@ -232,8 +231,8 @@ def run(
         check_writable(parquet.path_of(EXPERIMENT, "", a.results).parent)
     fashion_mnist.load(a.data_dir, c.dataset)  # say what is wrong with the data once, and not in every worker
     started, code = datetime.now(UTC), Code.now()
-    with tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-") as folder:
-        done = launch(c, Path(folder) / "report.json", argv, a.stall_timeout, assigned)
+    with temporary_folder(EXPERIMENT) as folder:
+        done = launch(c, folder / "report.json", argv, a.stall_timeout, assigned)
     if not writes:
         return None
     rows = as_rows(c, done, assigned is not None)

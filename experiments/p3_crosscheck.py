@@ -10,7 +10,6 @@ in experiments/p3/torch_nets.py, not made from `derivations`, so that the two si
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import logging
 import os
@@ -23,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 # Before PyTorch: this package takes out of the environment what would pin threads.
-from experiments.cli import exit_status, path
+from experiments.cli import Parser, exit_status, path
 
 # isort: split
 import pandas as pd
@@ -35,7 +34,7 @@ from derivations import alexnet, cifar_resnet, inception, receptive_field, vgg
 from derivations.layers import Layer, totals
 from experiments.p3.torch_nets import NETS
 from experiments.store import parquet
-from experiments.store.files import RESULTS
+from experiments.store.files import RESULTS, check_writable
 from experiments.store.provenance import Code, provenance, run_id
 
 EXPERIMENT = "p3_crosscheck"
@@ -200,8 +199,9 @@ def receptive_fields(depths: Iterable[int], kernels: Iterable[int]) -> list[Row]
 
 
 def run(max_layers: int, kernels: list[int], results: Path) -> int:
-    """Count, compare and write; 0. Raises UsageError when the commit can't be told."""
+    """Count, compare and write; 0. Raises UsageError when the commit can't be told, OSError for a folder of no use."""
     started, code = datetime.now(UTC), Code.now()
+    check_writable(results)
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     found = {name: importlib.util.find_spec(name) is not None for name in ("fvcore", "keras")}
     for name in (name for name, there in found.items() if not there):
@@ -230,7 +230,7 @@ def run(max_layers: int, kernels: list[int], results: Path) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when done, 2 for bad input."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(EXPERIMENT, (__doc__ or "").splitlines()[0])
     parser.add_argument("--max-layers", type=int, default=6, metavar="N", help="deepest stack (default 6)")
     parser.add_argument("--kernels", type=int, nargs="+", default=[1, 3, 5, 7], metavar="F", help="filter sizes")
     parser.add_argument("--results", type=path, default=RESULTS, help="folder of the results store")

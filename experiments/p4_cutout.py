@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 # Before PyTorch: this package takes out of the environment what would pin threads.
-from experiments.cli import RunError, UsageError, check_positive, exit_status, path
+from experiments.cli import Parser, RunError, UsageError, check_positive, exit_status, path
 
 # isort: split
 import pandas as pd
@@ -30,7 +30,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from experiments.p4 import augment, cifar10, datasets
-from experiments.p4.checkpoint import Progress, load_checkpoint, save_checkpoint
+from experiments.p4.checkpoint import Progress, load_checkpoint, save_checkpoint, save_or_warn
 from experiments.p4.training import (
     DTYPES,
     EXPERIMENT,
@@ -42,6 +42,7 @@ from experiments.p4.training import (
     train_epoch,
 )
 from experiments.store import parquet
+from experiments.store.claims import claimed
 from experiments.store.files import RESULTS, ROOT, check_writable
 from experiments.store.provenance import Code, provenance, run_id
 
@@ -52,9 +53,9 @@ class DivergedError(RunError):
     """Training went wrong numerically; the message names the epoch."""
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(EXPERIMENT, __doc__)
     p.add_argument("--M", type=int, default=1, help="instances of each sample in a batch (default 1)")
     p.add_argument("--epochs", type=int, default=100, help="at most 100, as the homework asks (default 100)")
     p.add_argument("--batch-size", type=int, default=64, help="distinct samples in a batch, B (default 64)")
@@ -87,7 +88,8 @@ def train(
     c: Config, data: cifar10.Cifar, progress: Progress, state: dict[str, Tensor], path: Path, deadline: float
 ) -> bool:
     """Train on from `progress`, which grows, with checkpoints at `path`; False when the deadline (s on the clock of
-    time.perf_counter) stopped it before the last epoch. Raises UsageError and DivergedError."""
+    time.perf_counter) stopped it before the last epoch. A checkpoint that can't be written costs a warning, but at the
+    deadline the epochs so far: then OSError. Raises UsageError and DivergedError as well."""
     rows = progress.rows
     samples, size = data.train_images.shape[:2]
     begun, set_up = datetime.now(UTC), time.perf_counter()
@@ -121,17 +123,14 @@ def train(
         )
         if epoch == c.epochs:
             break
-        out_of_time = time.perf_counter() > deadline
-        if time.perf_counter() - saved > CHECKPOINT_SECONDS or out_of_time:
+        if time.perf_counter() > deadline:
             save_checkpoint(path, c, engine, progress)
-            saved = time.perf_counter()
-        if out_of_time:
             say(f"stopped after epoch {epoch} as asked; continue with --resume")
             return False
-    try:
-        save_checkpoint(path, c, engine, progress)  # should the results not get written, --resume only writes them
-    except OSError as error:  # the results may lie on another disk
-        print(f"p4_cutout: no checkpoint of the finished run: {error}", file=sys.stderr)
+        if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+            save_or_warn(path, c, engine, progress)
+            saved = time.perf_counter()
+    save_or_warn(path, c, engine, progress)  # should the results not get written, --resume only writes them
     return True
 
 
@@ -175,39 +174,53 @@ def run(c: Config, a: argparse.Namespace) -> Path | None:
     name = run_id(c.slug, vars(c))
     folder = a.checkpoints or (ROOT if a.results == RESULTS else a.results) / "checkpoints"
     path, checkpoint = parquet.path_of(EXPERIMENT, name, a.results), folder / f"{name}.ckpt"
-    progress, state = Progress(datetime.now(UTC).isoformat(), [], []), dict[str, Tensor]()
-    if a.resume and checkpoint.exists():
-        progress, state = load_checkpoint(checkpoint, c)
-    elif a.resume and complete(c, path):
+    if a.resume and not checkpoint.exists() and complete(c, path):
         print("p4_cutout: this run is complete, nothing to resume; its results:", file=sys.stderr)
         return path
-    for folder in (path.parent, checkpoint.parent):
-        check_writable(folder)
-    if len(progress.rows) < c.epochs:
-        data = datasets.load(a.data_dir, c.dataset)
-        if c.batch_size > len(data.train_images):
-            raise UsageError(f"--batch-size {c.batch_size} is more than the {len(data.train_images)} training images")
-        finished = None
-        with suppress(torch.OutOfMemoryError):  # behind it, nothing holds the engine any more
-            finished = train(c, data, progress, state, checkpoint, deadline)
-        if finished is None:
-            fits = largest_fit(c, data)
-            advice = f"--M {fits} does" if fits else "no smaller one does either; use a smaller --batch-size"
-            raise UsageError(f"--M {c.M} does not fit this GPU's memory, {advice}")
-        if not finished:
+    check_writable(checkpoint.parent)
+    with claimed(path):
+        progress, state = Progress(datetime.now(UTC).isoformat(), [], []), dict[str, Tensor]()
+        if a.resume and checkpoint.exists():
+            progress, state = load_checkpoint(checkpoint, c)
+        if len(progress.rows) < c.epochs and not train_on(c, a.data_dir, progress, state, checkpoint, deadline):
             return None
-    origin = provenance(
-        EXPERIMENT,
-        name,
-        vars(c),
-        seed=c.seed,
-        device=device_name(c),
-        started=datetime.fromisoformat(progress.started),
-        code=code,
-    )
-    parquet.write(pd.DataFrame(progress.rows), origin, log="\n".join(progress.log) + "\n", results=a.results)
-    checkpoint.unlink(missing_ok=True)
+        origin = provenance(
+            EXPERIMENT,
+            name,
+            vars(c),
+            seed=c.seed,
+            device=device_name(c),
+            started=datetime.fromisoformat(progress.started),
+            code=code,
+        )
+        parquet.write(pd.DataFrame(progress.rows), origin, log="\n".join(progress.log) + "\n", results=a.results)
+        checkpoint.unlink(missing_ok=True)
+    from experiments.store import suspicious  # only now: what it loads is no source of the run
+
+    suspicious.warn([path])
     return path
+
+
+def train_on(
+    c: Config,
+    data_dir: Path | None,
+    progress: Progress,
+    state: dict[str, Tensor],
+    checkpoint: Path,
+    deadline: float,
+) -> bool:
+    """As `train`, once the data is there. Raises UsageError, also where the GPU's memory is too small for M."""
+    data = datasets.load(data_dir, c.dataset)
+    if c.batch_size > len(data.train_images):
+        raise UsageError(f"--batch-size {c.batch_size} is more than the {len(data.train_images)} training images")
+    finished = None
+    with suppress(torch.OutOfMemoryError):  # behind it, nothing holds the engine any more
+        finished = train(c, data, progress, state, checkpoint, deadline)
+    if finished is None:
+        fits = largest_fit(c, data)
+        advice = f"--M {fits} does" if fits else "no smaller one does either; use a smaller --batch-size"
+        raise UsageError(f"--M {c.M} does not fit this GPU's memory, {advice}")
+    return finished
 
 
 def main(argv: list[str] | None = None) -> int:

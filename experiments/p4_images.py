@@ -8,7 +8,6 @@ many draws masked to results/p4_masked_area/.
 
 from __future__ import annotations
 
-import argparse
 import io
 import math
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 # Before PyTorch: this package takes out of the environment what would pin threads.
-from experiments.cli import UsageError, exit_status, path
+from experiments.cli import Parser, UsageError, exit_status, path
 
 # isort: split
 import numpy as np
@@ -31,7 +30,7 @@ from torch import Tensor
 from experiments.machine.device_names import cpu_name
 from experiments.p4 import augment, cifar10, datasets
 from experiments.store import parquet
-from experiments.store.files import RESULTS
+from experiments.store.files import RESULTS, check_writable
 from experiments.store.provenance import Code, provenance, run_id
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -94,9 +93,9 @@ def measure(side: int, seed: int, steps: int, instances: int) -> pd.DataFrame:
     )
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser("p4_images", __doc__)
     p.add_argument("--images", type=int, nargs="+", default=[6, 16], help="which test images (default 6 and 16)")
     p.add_argument("--draws", type=int, default=4, help="cutouts of each image (default 4)")
     p.add_argument("--seed", type=int, default=0)
@@ -113,6 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> int:
         started = datetime.now(UTC)
         code = Code.now()
+        check_writable(a.results)
         data = datasets.load(a.data_dir, a.data)
         last = len(data.test_images) - 1
         if len(set(a.images)) < len(a.images) or not all(0 <= i <= last for i in a.images):

@@ -12,13 +12,13 @@ for each kernel and M in results/p4_kernels/.
 
 from __future__ import annotations
 
-import argparse
 import re
 import statistics
 import sys
 from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 # Before PyTorch: this package takes out of the environment what would pin threads.
-from experiments.cli import RunError, UsageError, exit_status
+from experiments.cli import Parser, RunError, UsageError, exit_status
 
 # isort: split
 import pandas as pd
@@ -186,9 +186,9 @@ def table(frame: pd.DataFrame) -> list[str]:
     return lines
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(EXPERIMENT, __doc__)
     each_m.add_options(p)
     p.add_argument("--steps", type=int, default=20, help="that are profiled for each M (default 20)")
     return p
@@ -208,7 +208,7 @@ def configure(a: Namespace) -> list[training.Config]:
 def run(a: Namespace, say: Callable[[str], None]) -> None:
     """Measure, print, and store if asked. Raises UsageError and RunError."""
     configs = configure(a)
-    store = each_m.store_for(EXPERIMENT, a, configs[0])
+    store = each_m.store_for(EXPERIMENT, a, configs[0], {"steps": a.steps})
     data = datasets.load(a.data_dir, a.data)
     most = len(data.train_images) // a.batch_size
     if most < max(a.steps, REPLAYS):
@@ -218,11 +218,14 @@ def run(a: Namespace, say: Callable[[str], None]) -> None:
     say(HEADER)
     for config in configs:
         started = datetime.now(UTC)
-        with each_m.memory_for(config):
-            frame, others = measure(config, data, a.steps, speed)
-        log = each_m.shown(HEADER, table(frame) + [f"not of the step: {name}" for name in others], say)
-        if store:
-            say(str(store.write(frame, config, "", {"steps": a.steps}, started, log)))
+        with store.claimed(config) if store else nullcontext():
+            with each_m.memory_for(config):
+                frame, others = measure(config, data, a.steps, speed)
+            log = each_m.shown(HEADER, table(frame) + [f"not of the step: {name}" for name in others], say)
+            if store:
+                say(str(store.write(frame, config, started, log)))
+    if store:
+        store.warn()
 
 
 def main(arguments: list[str] | None = None, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> int:

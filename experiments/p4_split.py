@@ -17,7 +17,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 # Before PyTorch: this package takes out of the environment what would pin threads.
-from experiments.cli import RunError, UsageError, check_at_least, exit_status, path
+from experiments.cli import Parser, RunError, UsageError, check_at_least, exit_status, path
 
 # isort: split
 import pandas as pd
@@ -45,7 +44,7 @@ from experiments.p4.training import DTYPES, make_engine, resolved, train_epoch
 from experiments.p4.training import Config as Training
 from experiments.p4.training import engine_class as engine_class_of_one
 from experiments.store import parquet
-from experiments.store.files import RESULTS, check_writable, write_atomically
+from experiments.store.files import RESULTS, check_writable, temporary_folder, write_atomically
 from experiments.store.provenance import Code, library_versions, loaded_sources, provenance, timed_id
 
 EXPERIMENT = "p4_split"
@@ -75,9 +74,9 @@ class Config:
         return f"{t.dataset}-{t.device}-M{t.M:02d}-{t.precision}-{self.learners}-{self.batch_norm}-r{self.repeat}"
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(EXPERIMENT, __doc__)
     p.add_argument("--learners", type=int, default=2, help="GPUs that share a batch (default 2)")
     p.add_argument("--batch-norm", choices=BATCH_NORMS, default="local", help="over what it takes its statistics")
     p.add_argument("--M", type=int, default=32, help="instances of each sample in all learners' batch (default 32)")
@@ -257,8 +256,8 @@ def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], 
     check_writable(parquet.path_of(EXPERIMENT, name, a.results).parent)
     datasets.load(a.data_dir, c.training.dataset)  # say what is wrong with the data once, and not in every learner
     started, code = datetime.now(UTC), Code.now()
-    with tempfile.TemporaryDirectory(prefix=f"{EXPERIMENT}-") as folder:
-        reports, log = launch(c, Path(folder), argv)
+    with temporary_folder(EXPERIMENT) as folder:
+        reports, log = launch(c, folder, argv)
     origin = provenance(
         EXPERIMENT,
         name,

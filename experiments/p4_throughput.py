@@ -15,14 +15,13 @@ results/p4_throughput/.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import statistics
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 # Before PyTorch: this package takes out of the environment what would pin threads.
-from experiments.cli import UsageError, check_at_least, check_positive, exit_status
+from experiments.cli import Parser, UsageError, check_at_least, check_positive, exit_status
 
 # isort: split
 import pandas as pd
@@ -170,9 +169,9 @@ def table(frame: pd.DataFrame) -> list[str]:
     return lines
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(EXPERIMENT, __doc__)
     each_m.add_options(p)
     p.add_argument("--seconds", type=float, default=6.0, help="of each contender's windows at each M (default 6)")
     p.add_argument("--turns", type=int, default=2, help="of each contender at each M (default 2)")
@@ -193,7 +192,8 @@ def configure(a: Namespace) -> list[training.Config]:
 def run(a: Namespace, say: Callable[[str], None]) -> None:
     """Measure, print, and store if asked. Raises UsageError."""
     configs = configure(a)
-    store = each_m.store_for(EXPERIMENT, a, configs[0])
+    settings = {"seconds": a.seconds, "turns": a.turns, "windows": a.windows, "workers": a.workers}
+    store = each_m.store_for(EXPERIMENT, a, configs[0], settings, f"-{configs[0].device}")
     data = datasets.load(a.data_dir, a.data)
     if a.batch_size > len(data.train_images):
         raise UsageError(f"--batch-size {a.batch_size} is more than the {len(data.train_images)} training images")
@@ -203,12 +203,14 @@ def run(a: Namespace, say: Callable[[str], None]) -> None:
     say(HEADER)
     for ours in configs:
         started = datetime.now(UTC)
-        with each_m.memory_for(ours):
-            frame = measure(a, ours, data, speed)
-        log = each_m.shown(HEADER, table(frame), say)
-        if store:
-            settings = {"seconds": a.seconds, "turns": a.turns, "windows": a.windows, "workers": a.workers}
-            say(str(store.write(frame, ours, f"-{ours.device}", settings, started, log)))
+        with store.claimed(ours) if store else nullcontext():
+            with each_m.memory_for(ours):
+                frame = measure(a, ours, data, speed)
+            log = each_m.shown(HEADER, table(frame), say)
+            if store:
+                say(str(store.write(frame, ours, started, log)))
+    if store:
+        store.warn()
 
 
 def main(arguments: list[str] | None = None, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> int:

@@ -10,7 +10,6 @@ tested against what it could not know. A series needs one GPU and one larger num
 
 from __future__ import annotations
 
-import argparse
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 import pandas as pd
 
 from experiments import cli
-from experiments.cli import UsageError, exit_status, path
+from experiments.cli import Parser, UsageError, exit_status, path
 from experiments.scaling import projection
 from experiments.scaling.ahead import ahead, measured_gpus
 from experiments.store.files import RESULTS
@@ -45,7 +44,7 @@ def run(numbers: list[int], seed: int, results: Path) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when done, 2 for bad input."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(EXPERIMENT, (__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--learners", type=cli.listed(), default=[4, 8], metavar="N,…", help="numbers of GPUs (default 4,8)"
     )

@@ -21,7 +21,6 @@ all-reduce was timed by itself (experiments/allreduce.py): one GPU's step and th
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 from datetime import UTC, datetime
@@ -32,13 +31,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 
 import pandas as pd
 
-from experiments.cli import UsageError, exit_status, path
+from experiments.cli import Parser, UsageError, exit_status, path
 from experiments.scaling import projection, published
 from experiments.scaling.fit import LEVEL
 from experiments.scaling.predictions import EXPERIMENT, by_link, predictions
 from experiments.scaling.series import measured
 from experiments.store import parquet
-from experiments.store.files import RESULTS
+from experiments.store.files import RESULTS, check_writable
 from experiments.store.provenance import Code
 
 
@@ -50,6 +49,7 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
     if not 0 < level < 1 or draws < 100:
         raise UsageError("--level must lie between 0 and 1, and --draws be at least 100")
     code = Code.now()
+    check_writable(results)
     started = datetime.now(UTC)
     frame = published.load(path)
     extra, runs = measured(results)
@@ -73,7 +73,7 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when done, 2 for bad input."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser("scaling_fit", (__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--references", type=path, default=published.SOURCE, metavar="CSV", help="published series to fit"
     )

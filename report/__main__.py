@@ -1,6 +1,5 @@
 """Render the book: `python -m report`, with Quarto where it is installed and with the embedded engine elsewhere."""
 
-import argparse
 import os
 import re
 import shutil
@@ -10,7 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.cli import exit_status, path
+from experiments.cli import Parser, exit_status, path
+from experiments.store import parquet
 from report import output, surroundings, yours
 from report.engine import Book, expected, render
 from report.sources import BookError
@@ -43,7 +43,7 @@ def run_quarto(book: Book, formats: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m report", description=__doc__)
+    parser = Parser("report", __doc__)
     parser.add_argument("--engine", choices=["auto", "quarto", "embedded"], default="auto")
     parser.add_argument("--to", default="html,pdf", help="html, pdf or both (default: %(default)s)")
     parser.add_argument("--output-dir", type=path, help="where to write (default: _quarto.yml's output-dir)")
@@ -65,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         named = yours.folders(Path.cwd())
         if named:  # the chapters run in the project's root
             os.environ[yours.FOLDERS] = os.pathsep.join(str(folder.resolve()) for folder in named)
+            for file in (file for folder in named for file in parquet.files(folder)):
+                parquet.read_run(file)  # a damaged one is told before minutes of rendering
         try:
             book = Book.read(Path(__file__).resolve().parents[1], options.output_dir)
             if version >= QUARTO:

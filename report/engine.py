@@ -7,20 +7,17 @@ It knows the Quarto features that the chapters use and stops at any other, namin
 import base64
 import dataclasses
 import json
-import os
 import re
 import shutil
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import typst
-import vl_convert
 import yaml
 
-from experiments.store.files import HOST, abandoned
+from experiments.store.files import temporary_folder
 from report import output, sources, surroundings, vega
 from report.chapter import Cell, parse
 from report.execution import PARALLEL, execute
@@ -80,7 +77,7 @@ def fenced(kind: str, text: str) -> str:
     return f"{fence} {{{kind}}}\n{text.rstrip()}\n{fence}"
 
 
-RAW = re.compile(r"^(`{3,}) \{=html\}\n(.*?)\n\1$", re.MULTILINE | re.DOTALL)
+RAW = re.compile(r"^(`{3,}) ?\{=html\}\n(.*?)\n\1$", re.MULTILINE | re.DOTALL)
 
 
 def set_aside(markdown: str, pieces: list[str]) -> str:
@@ -222,11 +219,7 @@ def render(book: Book, formats: list[str]) -> None:
     output.check(book.output, expected(book, formats))
     texts = {name: sources.read(book.root, name) for name in book.chapters}
     chapters = {name: parse(name, source) for name, source in texts.items()}
-    for left in abandoned(Path(tempfile.gettempdir()).glob(f"book-{HOST}-*"), "-"):  # of renders that were killed
-        shutil.rmtree(left, ignore_errors=True)
-    own = f"book-{HOST}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=own, ignore_cleanup_errors=True) as folder:
-        build = Path(folder)
+    with temporary_folder("book") as build:
         for made in ("book", "home"):
             (build / made).mkdir()
         outputs = execute(book.root, build, chapters)
@@ -248,8 +241,7 @@ def render(book: Book, formats: list[str]) -> None:
             jobs = [pool.submit(write_pdf, book, build, document)] if "pdf" in formats else []
             for place in range(len(chapters) if "html" in formats else 0):
                 jobs.append(pool.submit(write_page, book, build, document, contents["chapters"], pieces, place))
-            bundle = f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}}})();"
-            (site / "vega" / "vega.js").write_text(bundle, encoding="utf-8")
+            (site / "vega" / "vega.js").write_text(vega.bundle(), encoding="utf-8")
             for name in ("book.css", "style.css"):
                 shutil.copy(HERE / name, site)
             for job in jobs:

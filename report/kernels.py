@@ -12,15 +12,25 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 T = TypeVar("T")
+# IPython has no switch for it: a kernel forgets the folders of the machine's and the environment's settings, such as
+# /etc/ipython, before it starts. Those of the user are elsewhere (`surroundings.environment`).
+BARE = """
+from IPython.core import application
+application.SYSTEM_CONFIG_DIRS.clear()
+application.ENV_CONFIG_DIRS.clear()
+from ipykernel.kernelapp import launch_new_instance
+launch_new_instance()
+"""
 
 
 class Kernel(AsyncKernelManager):
-    """This interpreter, whatever kernel the user's Jupyter has under its name."""
+    """This interpreter, whatever kernel the user's Jupyter has under its name, and whatever settings this machine's
+    IPython has."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
         """How a kernel is started."""
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        command = [sys.executable, "-c", BARE, "-f", "{connection_file}"]
         return KernelSpec(argv=command, language="python")
 
 

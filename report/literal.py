@@ -12,15 +12,20 @@ _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,]+\s*%?$)")
 
 
+def one_line(value: str) -> str:
+    """The string with a space for each control character and line end."""
+    return _CONTROL.sub(" ", value)
+
+
 def text(value: str) -> str:
     """Markdown that shows the string, in one line."""
-    return _PUNCTUATION.sub(r"\\\1", _CONTROL.sub(" ", value))
+    return _PUNCTUATION.sub(r"\\\1", one_line(value))
 
 
 def code(value: str) -> str:
     """Markdown that shows the string as code, in one line."""
     # Quarto looks for shortcodes in code as well; a word joiner, which has no width, keeps them from being one.
-    shown = _CONTROL.sub(" ", value).replace("{{<", "{\u2060{<")
+    shown = one_line(value).replace("{{<", "{\u2060{<")
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     space = " " if shown.startswith("`") or shown.endswith("`") or not shown.strip() else ""
     return f"{fence}{space}{shown}{space}{fence}"

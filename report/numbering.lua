@@ -92,7 +92,17 @@ local function number_div(div)
   end
 end
 
+local function has_equation(inlines)
+  for _, inline in ipairs(inlines) do
+    local kind = inline.t
+    if kind == "Math" and inline.mathtype == "DisplayMath" then return true end
+    if kind == "Str" and inline.text:find("^{#eq%-") then return true end
+  end
+  return false
+end
+
 local function number_equations(block)
+  if not has_equation(block.content) then return nil end -- most have none, and to make a list anew takes long
   local result = pandoc.Inlines({})
   local skip = 0
   for i, inline in ipairs(block.content) do
@@ -129,14 +139,17 @@ local numbering = {
   Para = number_equations,
   Plain = number_equations,
   Inlines = function(inlines) -- a number and its per cent stay on one line
-    for i = 2, #inlines - 1 do
-      local before, after = inlines[i - 1], inlines[i + 1]
-      local number = before.t == "Str" and before.text:match("%d$")
-      if inlines[i].t == "Space" and number and after.t == "Str" and after.text:match("^%%") then
-        inlines[i] = pandoc.Str(SPACE)
+    local changed = false
+    for i, after in ipairs(inlines) do
+      if i > 2 and after.t == "Str" and after.text:find("^%%") and inlines[i - 1].t == "Space" then
+        local before = inlines[i - 2]
+        if before.t == "Str" and before.text:find("%d$") then
+          inlines[i - 1] = pandoc.Str(SPACE)
+          changed = true
+        end
       end
     end
-    return inlines
+    return changed and inlines or nil
   end,
   Figure = function(figure)
     if kind_of(figure.identifier) == "fig" then

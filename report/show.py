@@ -20,16 +20,9 @@ import altair as alt
 import pandas as pd
 from IPython.display import display
 
-from report import hop, vega, yours
+from report import hop, line_ends, vega, yours
 from report.answers import Answer, Missing
-
-# Okabe and Ito (2008), told apart with any common colour vision; black stays for reference lines.
-CATEGORIES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
-ORDERED = "viridis"
-# What was projected and not measured is hollow and dashed.
-MEASURED_POINT: dict[str, Any] = {"filled": True, "size": 60}
-PROJECTED_POINT: dict[str, Any] = {"filled": False, "size": 60, "strokeDash": [2, 2]}
-PROJECTED_LINE: dict[str, Any] = {"strokeDash": [6, 4]}
+from report.palette import CATEGORIES, ORDERED
 
 CONFIG: dict[str, Any] = {
     "background": "white",
@@ -44,6 +37,7 @@ CONFIG: dict[str, Any] = {
     "bar": {"color": CATEGORIES[0]},
     "line": {"color": CATEGORIES[0]},
     "point": {"color": CATEGORIES[0]},
+    "style": {line_ends.STYLE: {"fontSize": 12}},
 }
 
 _FENCE = "`" * 8  # longer than any run of backticks in what it encloses
@@ -59,6 +53,9 @@ def setup(root: str = "../") -> None:
     global _bundle_shown, _page
     _bundle_shown, _page = False, hop.Page(root)
     alt.data_transformers.disable_max_rows()
+    # A chart is validated when it is displayed, once and whole, and not each of its parts while it is put together.
+    alt.utils.schemapi.DEBUG_MODE = False
+    pd.options.mode.string_storage = "python"  # the frames are short: Arrow's strings take several times as long
 
 
 # ---- charts --------------------------------------------------------------------------------------------------------
@@ -66,7 +63,9 @@ def setup(root: str = "../") -> None:
 
 def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """The chart's Vega-Lite specification in this document's look."""
-    return chart.to_dict() | {"config": json.loads(json.dumps(CONFIG))}
+    spec = chart.to_dict() | {"config": json.loads(json.dumps(CONFIG))}
+    room = round(line_ends.room(spec))
+    return spec | ({"padding": {"left": 5, "top": 5, "right": 5 + room, "bottom": 5}} if room else {})
 
 
 def chart(chart: alt.TopLevelMixin, under: str = "", what: str = "") -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html
 import json
+import os
 import re
 from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import vl_convert
+
+from experiments.store.files import write_atomically
 
 LOWER = 0.64  # a view's height in the PDF
 SERIES = 8  # names that an alternative text lists at most
@@ -23,13 +29,15 @@ _EMBED = """<div id="{id}" class="vega-chart" style="width:100%;max-width:700px"
   const draw = () => {{
     const target = document.getElementById("{id}");
     const width = Math.max(target.clientWidth, 240);
+    const labels = spec.padding ? spec.padding.right - 5 : 0; // at the ends of lines
     const fit = (view, pixels) => {{
       if (view.width > 0) view.width = pixels;
-      (view.vconcat || []).forEach((inner) => fit(inner, pixels));
+      (view.vconcat || []).forEach((part) => fit(part, pixels));
     }};
     const stacked = "vconcat" in spec;
-    fit(spec, stacked ? width - 76 : width);
-    spec.config.view.continuousWidth = spec.config.view.discreteWidth = stacked ? width - 76 : width;
+    const inner = stacked ? width - 76 - labels : width;
+    fit(spec, inner);
+    spec.config.view.continuousWidth = spec.config.view.discreteWidth = inner;
     if (!("vconcat" in spec || "hconcat" in spec || "concat" in spec || "facet" in spec || "repeat" in spec))
       spec.autosize = {{type: "fit-x", contains: "padding"}};
     vegaEmbed(target, spec, {{actions: false, renderer: "svg"}}).then(() => {{
@@ -48,9 +56,22 @@ def script() -> str:
 
     Its strings are escaped: neither an HTML parser nor Quarto's search for tables in raw HTML may find tags in it.
     """
-    bundle = re.sub(r"<(table|script|!--)", r"\\x3c\1", vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-    bundle = re.sub(r"</(table|script)", r"<\\/\1", bundle)
-    return f"<script>(() => {{{bundle}}})();</script>"
+    text = re.sub(r"<(table|script|!--)", r"\\x3c\1", bundle())
+    text = re.sub(r"</(table|script)", r"<\\/\1", text)
+    return f"<script>{text}</script>"
+
+
+def bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as a script that sets `vegaEmbed`. Made once for a version of vl-convert and then
+    kept in the user's cache, as it takes seconds."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlperf"
+    kept = root / f"vega-{metadata.version('vl-convert-python')}.js"
+    if kept.is_file():
+        return kept.read_text(encoding="utf-8")
+    text = f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}}})();"
+    with contextlib.suppress(OSError):  # a home that can't be written to: made again the next time
+        write_atomically(kept, text.encode())
+    return text
 
 
 def drawing(spec: dict[str, Any]) -> str:

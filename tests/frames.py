@@ -108,6 +108,7 @@ def p2(seconds: list[float], *, began: float = 20.0, **other: Any) -> pd.DataFra
         "per_learner_batch": 64,
         "image_size": 32,
         "precision": "float32",
+        "threads": 1,
         "whole_epochs": False,
         "repeat": 1,
         "kind": "measured",

@@ -7,20 +7,19 @@ makes host1 and host2, runs the command on host1, and removes both.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments.cli import UsageError, exit_status
+from experiments.cli import Parser, UsageError, exit_status
 from experiments.machine.hosts import Hosts
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser("emulate_hosts", __doc__)
     p.add_argument("--count", type=int, default=2, help="how many hosts (default 2)")
     p.add_argument("--gbit", type=float, help="the most that a host sends, in Gbit/s (default: no limit)")
     p.add_argument("--delay-us", type=float, help="delay of what a host sends, in µs; a round trip has two (default 0)")

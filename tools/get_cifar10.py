@@ -8,19 +8,18 @@ A folder may hold any of CIFAR-10's usual archives, packed or not; experiments/p
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments.cli import exit_status, path
+from experiments.cli import Parser, exit_status, path
 from experiments.p4 import cifar10_archives, datasets
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Say what a data folder holds and whether it is right, or download it. Returns the exit status."""
-    parser = argparse.ArgumentParser(description="Check CIFAR-10 data, or download them.")
+    parser = Parser("get_cifar10", "Check CIFAR-10 data, or download them.")
     parser.add_argument("--data-dir", type=path, help="folder with the data (default: the one that DLPERF_DATA names)")
     parser.add_argument("--data", choices=["cifar10", "synthetic"], default="cifar10", help="default: cifar10")
     parser.add_argument("--download", type=path, metavar="DIR", help="fetch the official python archive into DIR first")

@@ -6,19 +6,18 @@ python tools/get_fashion_mnist.py --download DIR    fetches the files, then does
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments.cli import exit_status, path
+from experiments.cli import Parser, exit_status, path
 from experiments.p2 import fashion_mnist
 
 
 def main(argv: list[str] | None = None) -> int:
     """Say what a data folder holds and whether it is right, or download it; 2 if it is wrong."""
-    p = argparse.ArgumentParser(description="Check Fashion-MNIST data, or download them.")
+    p = Parser("get_fashion_mnist", "Check Fashion-MNIST data, or download them.")
     p.add_argument("--data-dir", type=path, help="folder with the data (default: the one that DLPERF_DATA names)")
     p.add_argument("--download", type=path, metavar="DIR", help="fetch the files into DIR first")
     a = p.parse_args(argv)

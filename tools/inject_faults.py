@@ -1,13 +1,14 @@
-"""Inject faults and count what is lost: kills of writers and of the renderer, flipped bits in results.
+"""Inject faults and count what is lost: kills of scripts, writers and the renderer, flipped bits in results.
 
-    python tools/inject_faults.py            # 100 kills of writers, 10 of the renderer, 600 bits
-    python tools/inject_faults.py --short    # a tenth of it, as `make test-all` does
+    python tools/inject_faults.py            # 100 kills of scripts, 100 of writers, 10 of the renderer, 600 bits
+    python tools/inject_faults.py --short    # a tenth of it or less, as `make test-all` does
 
 Exit status 1 where a file is torn, a finished write is lost, something is left behind, or damage reads as good.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -26,6 +27,7 @@ import pandas as pd
 from experiments.cli import Parser, exit_status
 from experiments.store import checksums, parquet
 from experiments.store.files import HOST, RESULTS, ROOT, write_atomically
+from tools import script_faults
 
 # Writes generations 0, 1, 2, … of a file and prints each that is whole.
 WRITER = """
@@ -127,6 +129,7 @@ def flip_bits(folder: Path, bits: int, rng: random.Random) -> Iterator[str]:
         damaged, bit = bytearray(content), rng.randrange(8 * len(content))
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
+        parquet._read_once.cache_clear()  # which goes by a clock whose tick may have room for two writes
         try:
             read = parquet.read_run(path)
         except parquet.SchemaError:
@@ -141,20 +144,29 @@ def flip_bits(folder: Path, bits: int, rng: random.Random) -> Iterator[str]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when nothing is lost, 1 else."""
     parser = Parser("inject_faults", __doc__)
-    parser.add_argument("--short", action="store_true", help="a tenth of all faults")
+    parser.add_argument("--short", action="store_true", help="a tenth of all faults or less")
+    parser.add_argument("--only", choices=["scripts", "writers", "renderers", "bits"], help="one kind of fault")
+    parser.add_argument("--kills", type=int, default=100, help="of scripts, in the long form (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and bits (default 0)")
     a = parser.parse_args(argv)
 
     def work() -> int:
-        share, rng, lost = 10 if a.short else 1, random.Random(a.seed), list[str]()
-        for what, inject, count in (
-            ("killed writers", kill_writers, 100),
-            ("killed renderers", kill_renderers, 10),
-            ("flipped bits", flip_bits, 600),
+        rng, lost = random.Random(a.seed), list[str]()
+        scripts = script_faults.SHORT if a.short else script_faults.SCRIPTS
+        for what, inject, whole, short in (
+            ("killed scripts", functools.partial(script_faults.kill_scripts, scripts=scripts), a.kills, 3),
+            ("killed writers", kill_writers, 100, 10),
+            ("killed renderers", kill_renderers, 10, 1),
+            ("flipped bits", flip_bits, 600, 60),
         ):
+            if a.only and a.only not in what:
+                continue
+            count = short if a.short else whole
+            begin = time.monotonic()
             with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-                found = list(inject(Path(folder), count // share, rng))
-            print(f"{count // share} {what}: {len(found)} faults", *found, sep="\n  ")
+                found = list(inject(Path(folder), count, rng))
+            took = time.monotonic() - begin
+            print(f"{count} {what}: {len(found)} faults, {took:.0f} s", *found, sep="\n  ", flush=True)
             lost += found
         return 1 if lost else 0
 

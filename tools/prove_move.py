@@ -13,7 +13,6 @@ not Python must be equal. The tests prove every such row again.
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import hashlib
 import re
@@ -25,7 +24,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-from experiments.cli import UsageError, exit_status
+from experiments.cli import Parser, UsageError, exit_status
 from experiments.store import ledger, parquet
 from experiments.store.files import ROOT
 from experiments.store.ledger import Change
@@ -264,7 +263,7 @@ def record(old: str, new: Iterable[str], rev: str, reason: str, root: Path) -> l
 
 def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     """Run the command line; 0 when done, 2 for a move that is none."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser("prove_move", __doc__)
     p.add_argument("files", nargs="*", metavar="FILE", help="the old file, then the new ones; from the project root")
     p.add_argument("--rev", default="HEAD", help="the git revision that has the old file (default HEAD)")
     p.add_argument("--because", default="", metavar="TEXT", help="for the row: why it was moved")

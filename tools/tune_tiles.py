@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 import torch
 import triton
 
+from experiments.cli import Parser
 from experiments.p4 import augment, fused_passes
 from experiments.p4.fused_engine import FusedEngine
 from experiments.p4.resnet import seeded
@@ -72,7 +73,7 @@ def compile_all(kind: str, width: int) -> None:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser("tune_tiles", __doc__)
     p.add_argument("--M", type=int, nargs="+", default=[1, 8, 32])
     p.add_argument("--compile", nargs=2, metavar=("KIND", "WIDTH"), help=argparse.SUPPRESS)
     a = p.parse_args()

@@ -3,7 +3,7 @@
     python tools/verify_results.py              # or: make verify
     python tools/verify_results.py --manifest   # list all files' hashes anew, after new runs; or: make manifest
 
-Exit status 1 names each run that fails.
+Exit status 1 names each run that fails. Suspicious ones are named as well, and fail nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
 from experiments.cli import Parser, exit_status
-from experiments.store import checksums, evidence
+from experiments.store import checksums, evidence, suspicious
 from experiments.store.files import RESULTS
 
 
@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         for check in evidence.CHECKS:
             failed = len({run for run, of, _ in verdict.problems if of == check})
             print(f"{check:13} {verdict.checked[check]:4} of {verdict.runs} runs checked, {failed} failed")
+        for experiment, flag in verdict.suspicious:
+            print(f"suspicious: {experiment}/{flag.run}: {suspicious.told(flag)}")
         for note in verdict.notes:
             print(f"note: {note}")
         return 1 if verdict.problems else 0

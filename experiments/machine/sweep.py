@@ -14,6 +14,7 @@ from tqdm import tqdm
 from experiments.cli import RunError, UsageError
 from experiments.machine import allocation
 from experiments.store import parquet
+from experiments.store.claims import claimed
 from experiments.store.provenance import Provenance, timed_id
 
 
@@ -116,26 +117,29 @@ def run_all(
     """Run the jobs and print the files that they wrote; the exit status, 1 when one failed.
 
     Of a finished job of this allocation nothing is run with `skip_finished`. Where it `goes_on`, the other jobs still
-    run after one that failed, which is named at once and again at the end. Raises UsageError, and RunError where it
-    doesn't go on.
+    run after one that failed, which is named at once and again at the end. Suspicious ones are named at the end. Raises
+    UsageError, as for a job that another process is running, and RunError where it doesn't go on.
     """
 
     def say(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
 
+    def file(config: C) -> Path:
+        return parquet.path_of(experiment, timed_id(config.slug, config.flat()), results)
+
     def done(config: C) -> bool:
-        path = parquet.path_of(experiment, timed_id(config.slug, config.flat()), results)
-        return parquet.finished(path, config.flat())
+        return parquet.finished(file(config), config.flat())
 
     todo = [config for config in configs if not (skip_finished and done(config))]
     for config in configs:
         if config not in todo:
             say(f"{config.slug}: finished before, skipped")
     _announce(configs, todo, parquet.origins(experiment, results), skip_finished, say)
-    failed: list[str] = []
+    failed, stored = list[str](), list[Path]()
     for config in tqdm(todo, desc="jobs", unit="job", disable=True if len(todo) < 2 else None):
         try:
-            path = run(config)
+            with claimed(file(config)):
+                path = run(config)
         except RunError as error:
             if not goes_on:
                 raise
@@ -143,7 +147,11 @@ def run_all(
             say(f"{experiment}: {failed[-1]}")
             continue
         if path:
+            stored.append(path)
             print(path, flush=True)
+    from experiments.store import suspicious  # only now: what it loads is no source of the runs
+
+    suspicious.warn(stored)
     if failed:
         raise RunError(f"{len(failed)} of {len(todo)} jobs failed: " + "; ".join(failed))
     return 0

@@ -19,8 +19,9 @@ def span(seconds: float) -> str:
 def choose(jobs: Sequence[Job], repeats: int, budget: float | None) -> tuple[list[Job], list[LeftOut]]:
     """The jobs in the order to run them, and those that the budget (s; None: no limit) has no room for.
 
-    Every other repetition has them in reverse, so that a drift of the machine's speed falls on all alike. Raises
-    UsageError where the budget is too small for any.
+    What answers most comes first: on a machine slower than its probe said, the budget ends before the rest. Every other
+    repetition has them in reverse, so that a drift of the machine's speed falls on all alike. Raises UsageError where
+    the budget is too small for any.
     """
     left = float("inf") if budget is None else budget
     first, out = list[Job](), list[LeftOut]()
@@ -36,9 +37,8 @@ def choose(jobs: Sequence[Job], repeats: int, budget: float | None) -> tuple[lis
     if jobs and not first:
         least = min(sum(job.seconds for job in _least(series)) for series in _series(jobs))
         raise UsageError(f"--budget {span(budget or 0)} is too little: the first answer takes about {span(least)}")
-    chosen = [job for job in jobs if job in first]
-    rounds = list(chosen)
-    again = [job for job in chosen if job.repeat is not None]
+    rounds = list(first)
+    again = [job for job in first if job.repeat is not None]
     for number in range(2, repeats + 1):
         next_round = []
         for series in _most_answers_first(again):

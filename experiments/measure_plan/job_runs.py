@@ -9,6 +9,7 @@ import pty
 import re
 import select
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,8 +182,9 @@ def run(job: Job, results: Path, tell: Callable[[str], None]) -> str | None:
     """Run a job to its end; None, or what its last line said where it failed. Leaving it early ends its processes."""
     # A terminal of its own, as the scripts draw their progress on nothing else.
     ours, theirs = pty.openpty()
+    leash = ["setpriv", "--pdeathsig=TERM", "--"] if shutil.which("setpriv") else []  # for the case that we are killed
     process = subprocess.Popen(
-        [sys.executable, *job.arguments(results)],
+        [*leash, sys.executable, *job.arguments(results)],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=theirs,

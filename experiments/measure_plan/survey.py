@@ -70,7 +70,7 @@ def survey(device: str | None, probe: Sequence[str]) -> Machine:
         installed,
         {name: _refusal(name) for name in ("tensorflow", "torch")},
         _data(),
-        _ask([*probe, device]),
+        _ask([*probe, device], min(os.sched_getaffinity(0)) if device == "cpu" else None),
     )
 
 
@@ -99,10 +99,19 @@ def _gpu_gib() -> float:
     return min(map(float, sizes), default=0.0) / 1024
 
 
-def _ask(command: Sequence[str]) -> Speed:
-    """The probe's answer. In a process of its own, so that no library of it stays. Raises UsageError where it fails."""
+def _ask(command: Sequence[str], core: int | None) -> Speed:
+    """The probe's answer. In a process of its own, so that no library of it stays. Raises UsageError where it fails.
+
+    It has the one core from its start, as a learner has: a library that sees two starts two threads, which then wait
+    for each other on one.
+    """
+
+    def pin() -> None:
+        if core is not None:
+            os.sched_setaffinity(0, {core})
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, preexec_fn=pin)
         found = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
         raise UsageError(f"the probe of this machine failed ({type(error).__name__}); name a --device") from error
@@ -110,34 +119,37 @@ def _ask(command: Sequence[str]) -> Speed:
 
 
 def probe(device: str) -> Speed:
-    """Load the frameworks that are there, as a job does, and time products of matrices for a moment."""
-    began, sees = time.perf_counter(), list[str]()
+    """Load the frameworks that are there, as a job does, and time products of matrices for a moment.
+
+    On cores in the process's own time: other programs, or files that are read for the first time, would make the plan
+    of hours out of minutes.
+    """
+    began, sees = time.process_time(), list[str]()
     if util.find_spec("tensorflow"):
         import tensorflow as tf
 
         if tf.config.list_physical_devices("GPU"):
             sees.append("tensorflow")
-    loaded = time.perf_counter() - began
+    loaded = time.process_time() - began
     if util.find_spec("torch"):
         import torch
 
         if torch.cuda.is_available():
             sees.append("torch")
-        loaded = loaded or time.perf_counter() - began
+        loaded = loaded or time.process_time() - began
     return Speed(_gpu_gflops(sees) if device == "gpu" and sees else _core_gflops(), loaded, tuple(sees))
 
 
 def _core_gflops(side: int = 512, seconds: float = 0.3) -> float:
     import numpy as np
 
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     a = np.ones((side, side), np.float32)
-    a @ a  # the library starts its threads
-    begin, products = time.perf_counter(), 0
-    while time.perf_counter() - begin < seconds:
+    a @ a  # the library sets itself up
+    begin, products = time.process_time(), 0
+    while time.process_time() - begin < seconds:
         a @ a
         products += 1
-    return products * 2 * side**3 / (time.perf_counter() - begin) / 1e9
+    return products * 2 * side**3 / (time.process_time() - begin) / 1e9
 
 
 def _gpu_gflops(sees: Sequence[str], side: int = 4096, products: int = 50) -> float:

@@ -201,9 +201,8 @@ def _command(launcher: str, hosts: str, learners: int, argv: Sequence[str], envi
         ]
     if launcher == "slurm":
         return ["srun", f"--ntasks={learners}", "--distribution=block", "--kill-on-bad-exit=1", "--label", *argv]
-    local = all(is_own(part.partition(":")[0]) for part in hosts.split(","))
-    horovodrun = [str(Path(__file__).with_name("local_horovodrun.py"))] if local else ["-m", "horovod.runner.launch"]
-    return [sys.executable, *horovodrun, "--gloo", "-np", str(learners), "-H", hosts, *argv]
+    horovodrun = str(Path(__file__).with_name("bound_horovodrun.py"))
+    return [sys.executable, horovodrun, "--gloo", "-np", str(learners), "-H", hosts, *argv]
 
 
 class Finished(NamedTuple):

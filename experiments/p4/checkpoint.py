@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import zipfile
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from experiments.cli import UsageError
 from experiments.p4.training import EXPERIMENT, Config
@@ -54,6 +56,15 @@ def save_checkpoint(path: Path, c: Config, engine: Any, progress: Progress) -> N
     state = {name: tensor.detach().cpu() for name, tensor in engine.state().items()}
     torch.save({"config": vars(c), "state": state, **vars(progress)}, buffer)
     write_atomically(path, buffer.getvalue())
+
+
+def save_or_warn(path: Path, c: Config, engine: Any, progress: Progress) -> None:
+    """As `save_checkpoint`, but a full disk costs the checkpoint alone: the one before stays, and the run goes on."""
+    try:
+        save_checkpoint(path, c, engine, progress)
+    except OSError as error:
+        line = f"{EXPERIMENT}: warning: no checkpoint after epoch {len(progress.rows)}, the run goes on: {error}"
+        tqdm.write(line, file=sys.stderr)
 
 
 def load_checkpoint(path: Path, c: Config) -> tuple[Progress, dict[str, Tensor]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from experiments.cli import UsageError, path
 from experiments.p4 import training
 from experiments.store import parquet
+from experiments.store.claims import claimed
 from experiments.store.files import RESULTS, check_writable
 from experiments.store.provenance import Code, provenance, timed_id
 
@@ -58,20 +59,41 @@ class Store:
     results: Path
     device: str
     code: Code
+    kind: str  # what a run's name says beside data and M
+    settings: dict[str, Any]  # of all runs, beside what is trained
+    written: list[Path] = field(default_factory=list)
 
-    def write(
-        self, frame: pd.DataFrame, c: training.Config, kind: str, settings: dict[str, Any], started: datetime, log: str
-    ) -> Path:
-        """Store one M's rows; the file. `kind`: what the run's name says beside data and M."""
-        config = vars(c) | settings
-        name = timed_id(f"{c.dataset}-M{c.M:02d}{kind}", config)
+    def claimed(self, c: training.Config) -> AbstractContextManager[None]:
+        """The claim on one M's file, before it is measured. Raises UsageError."""
+        return claimed(parquet.path_of(self.experiment, self._name(c), self.results))
+
+    def write(self, frame: pd.DataFrame, c: training.Config, started: datetime, log: str) -> Path:
+        """Store one M's rows; the file."""
         origin = provenance(
-            self.experiment, name, config, seed=c.seed, device=self.device, started=started, code=self.code
+            self.experiment,
+            self._name(c),
+            vars(c) | self.settings,
+            seed=c.seed,
+            device=self.device,
+            started=started,
+            code=self.code,
         )
-        return parquet.write(frame, origin, log=log, results=self.results)
+        self.written.append(parquet.write(frame, origin, log=log, results=self.results))
+        return self.written[-1]
+
+    def warn(self) -> None:
+        """Say which of the stored runs are suspicious, once all are measured."""
+        from experiments.store import suspicious  # only now: what it loads is no source of the runs
+
+        suspicious.warn(self.written)
+
+    def _name(self, c: training.Config) -> str:
+        return timed_id(f"{c.dataset}-M{c.M:02d}{self.kind}", vars(c) | self.settings)
 
 
-def store_for(experiment: str, a: Namespace, first: training.Config) -> Store | None:
+def store_for(
+    experiment: str, a: Namespace, first: training.Config, settings: dict[str, Any], kind: str = ""
+) -> Store | None:
     """The store that --write asks for, before anything is measured. Raises UsageError where it can't be used."""
     training.engine_class(first)  # imported now, so that its source is among the code's
     if not a.write:
@@ -81,7 +103,7 @@ def store_for(experiment: str, a: Namespace, first: training.Config) -> Store | 
     except RuntimeError as error:
         raise UsageError(str(error)) from error
     check_writable(a.results / experiment)
-    return Store(experiment, a.results, training.device_name(first), code)
+    return Store(experiment, a.results, training.device_name(first), code, kind, settings)
 
 
 def shown(header: str, lines: Sequence[str], say: Callable[[str], None]) -> str:

@@ -27,7 +27,7 @@ from experiments.scaling.series import (
     strategy_epochs,
     throughputs,
 )
-from experiments.store import epochs, parquet
+from experiments.store import epochs, parquet, suspicious
 
 HOMEWORK_IMAGES = 10 * 60_000  # Problem 2's ten epochs of Fashion-MNIST
 NETWORK = "ResNet-50"
@@ -102,7 +102,7 @@ def _series(rows: pd.DataFrame, batch: str) -> Series:
 
 def measured_link(results: Path, allocation: str) -> Link | None:
     """The link of the largest all-reduce timed by itself on one host of that allocation; None without any."""
-    timed = parquet.read("allreduce", results)
+    timed = suspicious.trusted(parquet.read("allreduce", results), suspicious.find("allreduce", results))
     timed = timed[(timed.hosts == 1) & (timed.kind == "measured") & (timed.allocation == allocation)]
     if timed.empty:
         return None

@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments.machine.device_names import short_name
 from experiments.scaling import published
-from experiments.store import epochs
+from experiments.store import epochs, suspicious
 
 # What all inputs are brought to; `setting` is what series have in common that differ in precision alone.
 POINTS = ["series", "setting", "network", "learners", "per_learner_batch", "images_per_second", "gradient_bytes"]
@@ -57,9 +57,14 @@ def one_allocation(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.merge(best[["series", "allocation"]], on=["series", "allocation"])
 
 
+def _trusted(experiment: str, results: Path) -> pd.DataFrame:
+    """The epochs of all runs but suspicious ones that nobody has explained."""
+    return suspicious.trusted(epochs.read(experiment, results), suspicious.find(experiment, results))
+
+
 def horovod_epochs(results: Path) -> pd.DataFrame:
     """Problem 1's epochs of learners that average, with the name of their series."""
-    rows = epochs.read("p1_horovod", results)
+    rows = _trusted("p1_horovod", results)
     rows = rows[(rows.kind == "measured") & rows.allreduce.astype(bool)]
     names = []
     for row in records(rows):
@@ -71,7 +76,7 @@ def horovod_epochs(results: Path) -> pd.DataFrame:
 
 def strategy_epochs(results: Path) -> pd.DataFrame:
     """Problem 2's epochs, with the name of their series."""
-    rows = epochs.read("p2_strategy", results)
+    rows = _trusted("p2_strategy", results)
     rows = rows[rows.kind == "measured"]
     names = []
     for row in records(rows):

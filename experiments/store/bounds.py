@@ -66,7 +66,8 @@ def _problems(table: pa.Table, experiment: str) -> Iterator[Problem]:
                 yield from where(pc.invert(pc.is_finite(values)), "is not a finite number", name)
             from_one = name in FROM_ONE and (experiment, name) not in FROM_ZERO
             least = SIGNED.get(name, float(from_one))
-            yield from where(pc.less(values, least), f"must be at least {least:g}", name)
+            exact = int(least) if pa.types.is_integer(field.type) else least  # a double holds no whole number above 2⁵³
+            yield from where(pc.less(values, exact), f"must be at least {least:g}", name)
             if name in RATES:
                 yield from where(pc.equal(values, 0.0), "no rate is zero", name)
             if (field.metadata or {}).get(b"unit") == b"fraction" and name not in SIGNED:

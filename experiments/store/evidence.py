@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.store import checksums, logs, parquet, plausible
+from experiments.store import checksums, logs, parquet, plausible, suspicious
 from experiments.store.files import RESULTS, ROOT
 from experiments.store.ledger import NO_NUMBERS
 from experiments.store.provenance import Provenance, run_id
@@ -42,11 +42,13 @@ UNKNOWABLE = (
 
 @dataclass
 class Verdict:
-    """What was found: problems by run (or file) and check, and of how many runs each check could say something."""
+    """What was found: problems by run (or file) and check, of how many runs each check could say something, and which
+    runs are suspicious, by experiment."""
 
     runs: int = 0
     problems: list[tuple[str, str, str]] = field(default_factory=list)  # run, check, what
     checked: Counter[str] = field(default_factory=Counter)
+    suspicious: list[tuple[str, suspicious.Flag]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def note(self, run: str, check: str, problems: Iterator[str] | list[str]) -> None:
@@ -79,6 +81,9 @@ def verify(results: Path = RESULTS, *, root: Path = ROOT) -> Verdict:
         known.append((origin, rows))
     _allocations(verdict, [origin for origin, _ in known])
     _logs(verdict, known, results)
+    unreadable = {run.partition("/")[0] for run, check, _ in verdict.problems if check == "schema"}
+    for experiment in sorted({origin.experiment for origin, _ in known} - unreadable):
+        verdict.suspicious += [(experiment, flag) for flag in suspicious.find(experiment, results)]
     stale = sum(bool(origin.stale(root)) for origin, _ in known)
     verdict.notes += [f"{stale} runs are stale: their sources have changed since, maybe with their numbers"] * bool(
         stale

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from glob import escape
@@ -76,6 +77,15 @@ def abandoned(found: Iterable[Path], separator: str) -> Iterator[Path]:
         writer = words[len(words) - words[::-1].index(HOST)]
         if writer.isdecimal() and not _alive(int(writer)):
             yield path
+
+
+@contextlib.contextmanager
+def temporary_folder(name: str) -> Iterator[Path]:
+    """A folder that goes with its `with` block or, where this process is killed, when the next of that name is made."""
+    for left in abandoned(Path(tempfile.gettempdir()).glob(f"{escape(name)}-{HOST}-*"), "-"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{name}-{HOST}-{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _alive(process: int) -> bool:

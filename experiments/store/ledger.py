@@ -17,13 +17,14 @@ from typing import NamedTuple
 
 from experiments.cli import UsageError
 
-# No number depends on these: storing results, supervising processes, reading options, naming devices. No run records
-# them now, and none that did is stale for their sake. The last line has their former names, in early runs.
+# No number depends on these: storing and judging results, supervising processes, reading options, naming devices. No
+# run records them now, and none that did is stale for their sake. The last line has their former names, in early runs.
 NO_NUMBERS = frozenset(
     f"experiments/{name}.py"
     for name in (
         *("cli", "store/files", "store/ledger", "store/parquet", "store/provenance", "store/schemas"),
-        *("store/bounds", "store/checksums", "store/evidence", "store/logs", "store/plausible", "store/timelines"),
+        *("store/bounds", "store/checksums", "store/claims", "store/evidence", "store/logs", "store/plausible"),
+        *("store/suspicious", "store/timed_jobs", "store/timelines"),
         *("machine/allocation", "machine/cpu_quota", "machine/device_names", "machine/processes", "machine/settings"),
         *("machine/stalls", "machine/supervision", "machine/sweep", "p1/horovod_options", "p2/strategy_options"),
         *("store", "usage"),
@@ -54,8 +55,11 @@ def file_hash(path: Path) -> str:
 @functools.cache
 def read(path: Path) -> tuple[Change, ...]:
     """The rows of a ledger. Raises LedgerError for another form."""
-    with path.open(newline="") as f:
-        head, *rows = list(csv.reader(f)) or [[]]
+    try:
+        with path.open(newline="", encoding="utf-8") as f:
+            head, *rows = list(csv.reader(f)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise LedgerError(f"{path}: cannot be read ({error}); restore it") from error
     if head != list(Change._fields) or not all(len(row) == len(head) and all(row) for row in rows):
         raise LedgerError(f"{path}: must have the columns {', '.join(Change._fields)}, and no empty cell")
     table = [Change(*row) for row in rows]
@@ -76,11 +80,19 @@ def write(table: Iterable[Change]) -> None:
     read.cache_clear()
 
 
+_indexed: tuple[tuple[Change, ...], dict[tuple[str, str], list[Change]]] = ((), {})
+
+
 def _starts() -> dict[tuple[str, str], list[Change]]:
-    found: dict[tuple[str, str], list[Change]] = {}
-    for change in changes():
-        found.setdefault((change.source, change.before), []).append(change)
-    return found
+    """The rows by the source that they start from; made again only where the table is another one."""
+    global _indexed
+    table = changes()
+    if table is not _indexed[0]:
+        found: dict[tuple[str, str], list[Change]] = {}
+        for change in table:
+            found.setdefault((change.source, change.before), []).append(change)
+        _indexed = table, found
+    return _indexed[1]
 
 
 def _is_current(node: tuple[str, str], root: Path) -> bool:

@@ -130,7 +130,8 @@ def should_say(rows: pd.DataFrame, experiment: str) -> dict[str, pd.DataFrame]:
 def differences(log: str, should: pd.DataFrame, experiment: str) -> list[str] | None:
     """What the log of a run says otherwise than its rows; None where it says nothing of them."""
     form = LINES[experiment]
-    records = should.to_dict("records")
+    named = [name for name in should.columns if name in form.pattern.groupindex]
+    records = should[named].to_dict("records")
     by_key = {_key(row[name] for name in form.keys): row for row in records}
     matched = [found for line in log.splitlines() if (found := form.pattern.match(line))]
     wrong = []

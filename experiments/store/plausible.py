@@ -30,7 +30,6 @@ def implausible(rows: pd.DataFrame, origin: Provenance) -> Iterator[str]:
         "allreduce": _all_reduces,
         "p3_crosscheck": _counts,
         "p4_cutout": _training,
-        "p4_throughput": _roofline,
         "scaling_ahead": _fits,
         "scaling_fit": _fits,
     }.get(experiment, lambda _: iter(()))(rows)
@@ -126,12 +125,6 @@ def _training(rows: pd.DataFrame) -> Iterator[str]:
     yield from _differ(rows.wall_seconds, wall, "wall_seconds", "the sum of epochs' seconds", 0.02)
     hits = 10_000 * rows.val_error
     yield from _differ(hits, hits.round(), "val_error × 10,000", "images are whole, such as")
-
-
-def _roofline(rows: pd.DataFrame) -> Iterator[str]:
-    share = rows.images_per_second * rows.bytes_per_image / rows.copy_bandwidth
-    if share.max() > 1:
-        yield f"row {share.argmax() + 1}: the step would move {share.max():.2f} times what the device can copy"
 
 
 def _fits(rows: pd.DataFrame) -> Iterator[str]:

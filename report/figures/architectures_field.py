@@ -9,7 +9,7 @@ import sympy as sp
 from derivations import alexnet, receptive_field, vgg
 from derivations.layers import Layer
 from derivations.receptive_field import Induction
-from report import show
+from report import palette, show
 from report.answers import Answer, Missing
 from report.figures.architectures import formula
 from report.figures.architectures_checks import MADE_BY
@@ -61,7 +61,7 @@ def fig_field(checks: pd.DataFrame) -> alt.TopLevelMixin:
     return alt.layer(
         alt.Chart(lines).mark_line().encode(x=x, y=y, color=colour),
         alt.Chart(points[["N", "F", "side"]])
-        .mark_point(**show.MEASURED_POINT)
+        .mark_point(**palette.MEASURED_POINT)
         .encode(x=x, y=y, color=colour, tooltip=["N:O", "F:N", "side:Q"]),
     ).properties(width=480, height=240)
 

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from derivations import layers, vgg
-from report import show
+from report import palette, show
 from report.answers import Answer
 from report.figures.architectures_checks import checked, checkers
 
@@ -66,7 +66,7 @@ def fig_vgg() -> alt.TopLevelMixin:
 
 
 def _panel(frame: pd.DataFrame, kind: str, axis: alt.Axis) -> alt.Chart:
-    colour = show.CATEGORIES[kind == "weights"]
+    colour = palette.CATEGORIES[kind == "weights"]
     return (
         alt.Chart(frame)
         .mark_bar(color=colour)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from report import show
+from report import line_ends, palette, show
 from report.answers import Answer, Missing
 from report.comparisons import pooled
 from report.estimates import ENOUGH, verdict
@@ -112,8 +113,14 @@ def curves(epochs: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def goal_rule() -> alt.Chart:
-    """A dashed line at 94 % accuracy."""
-    return alt.Chart(pd.DataFrame({"error": [GOAL]})).mark_rule(strokeDash=[3, 3]).encode(y="error:Q")
+    """A dotted line at 94 % accuracy."""
+    return alt.Chart(pd.DataFrame({"error": [GOAL]})).mark_rule(**palette.IDEAL_LINE).encode(y="error:Q")
+
+
+def coloured(numbers: Iterable[int], legend: alt.Legend | None = LEGEND) -> alt.Color:
+    """Each M in its colour, whatever other M a chart shows."""
+    shown = sorted({int(m) for m in numbers})
+    return alt.Color("M:O", title="M", scale=alt.Scale(domain=shown, range=palette.instances(shown)), legend=legend)
 
 
 def _error(column: str = "error") -> alt.Y:
@@ -164,8 +171,8 @@ def fig_p4_baseline(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     base = alt.Chart(curves(epochs, runs)).encode(x=_epoch())
     tips = ["epoch", alt.Tooltip("error", format=".2f", title=Y_TITLE), alt.Tooltip("seeds")]
     return alt.layer(
-        base.mark_area(opacity=0.2, color=show.CATEGORIES[0]).encode(y=_error("low"), y2="high:Q"),
-        base.mark_line().encode(y=_error()),
+        base.mark_area(opacity=0.2, color=palette.MODEL).encode(y=_error("low"), y2="high:Q"),
+        base.mark_line(color=palette.MODEL).encode(y=_error()),
         base.mark_point(opacity=0, size=80).encode(y=_error(), tooltip=tips),
         goal_rule(),
     )
@@ -184,19 +191,23 @@ def fig_p4_m(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     late = frame[frame.epoch > 0.85 * frame.epoch.max()]
     panels = [_panel(frame, pick, 240, first=True)]
     panels += [_panel(late, pick, 200)] if late.epoch.nunique() > 1 else []
-    return alt.vconcat(*panels)
+    return alt.vconcat(*panels).resolve_scale(color="independent")
 
 
 def _panel(data: pd.DataFrame, pick: alt.Parameter, height: int, first: bool = False) -> Any:
     """Lines with bands; the first panel holds the one selection, which all obey."""
-    base = alt.Chart(data).encode(x=_epoch(), color=alt.Color("M:O", title="M", legend=LEGEND))
+    base = alt.Chart(data).encode(x=_epoch(), color=coloured(data["M"], LEGEND if first else None))
     tips = ["M", "epoch", alt.Tooltip("error", format=".2f", title=Y_TITLE), alt.Tooltip("seeds")]
     band_opacity = alt.condition(pick, alt.value(0.2), alt.value(0.02))
     band = base.mark_area().encode(y=_error("low"), y2="high:Q", opacity=band_opacity)
     line = base.mark_line().encode(y=_error(), opacity=alt.condition(pick, alt.value(1), alt.value(0.1)))
     line = line.add_params(pick) if first else line
     points = base.mark_point(size=60).encode(y=_error(), opacity=alt.value(0), tooltip=tips)
-    return alt.layer(band, line, points, goal_rule()).properties(width=560, height=height)
+    shown = [] if first else sorted({int(m) for m in data["M"]})
+    colours = dict(zip(shown, palette.instances(shown), strict=True))
+    told = {m: f"M = {m}" for m in shown}
+    names = line_ends.labels(base, data, colours, told, ["M"], _error(), height, along="epoch") if shown else []
+    return alt.layer(band, line, points, goal_rule(), *names).properties(width=560, height=height)
 
 
 def tbl_p4_errors(epochs: pd.DataFrame) -> str | Missing:

@@ -12,7 +12,7 @@ from derivations import cifar_resnet
 from report import show
 from report.answers import Missing
 from report.estimates import ENOUGH, verdict
-from report.figures.augmentation import LEGEND, SERIES_BY, curves
+from report.figures.augmentation import SERIES_BY, coloured, curves
 from report.figures.augmentation_runs import (
     BATCH,
     FULL,
@@ -70,7 +70,7 @@ def fig_p4_evaluations(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         .encode(
             x=alt.X("evaluations:Q", title="epochs × M (log)", scale=log),
             y=alt.Y("error:Q", title="validation error (%, log)", scale=log),
-            color=alt.Color("M:O", title="M", legend=LEGEND),
+            color=coloured(frame["M"]),
             order="epoch:Q",
             tooltip=["M", "epoch", "evaluations", alt.Tooltip("error", format=".2f")],
         )

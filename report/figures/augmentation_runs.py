@@ -15,7 +15,7 @@ from experiments.machine.device_names import short_name
 from experiments.store import parquet
 from experiments.store.files import RESULTS
 from experiments.store.provenance import Provenance
-from report import show
+from report import comparisons, show
 from report.comparisons import pooled
 from report.estimates import Estimate, estimate
 from report.used import remembered, selects
@@ -32,7 +32,7 @@ SETTING = ["augment", "M", "schedule", "precision", "engine", "epochs_planned"]
 def load(results: Path = RESULTS) -> pd.DataFrame:
     """The epochs of ResNet-44 on CIFAR-10 with B = 64: no synthetic data, no other depth. `code` tells codes apart."""
     origins = {run.run_id: run for run in parquet.origins(EXPERIMENT, results)}
-    rows = parquet.read(EXPERIMENT, results)
+    rows = comparisons.trusted(EXPERIMENT, results)
     deep = {name for name, origin in origins.items() if origin.config["depth"] == DEPTH}
     kept = (rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")
     rows = rows[kept & rows.run_id.isin(deep)]

@@ -12,9 +12,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from experiments.store import parquet
 from experiments.store.files import RESULTS
-from report import show
+from report import comparisons, palette, show
 from report.answers import Missing
 from report.figures.augmentation import SERIES_BY
 from report.figures.augmentation_runs import BATCH, by_allocation, by_m, finished, gpu, median_range, series, span
@@ -31,21 +30,21 @@ SINCE = {"compiled"}  # a peer that earlier runs don't have
 
 def load_peers(results: Path = RESULTS) -> pd.DataFrame:
     """The training step's throughput and its peers', measured in turns; `workers` of a run in all its rows."""
-    rows = parquet.read("p4_throughput", results)
+    rows = comparisons.trusted("p4_throughput", results)
     rows = rows[(rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")]
     return rows.assign(workers=rows.groupby("run_id").workers.transform("max"))
 
 
 def load_kernels(results: Path = RESULTS) -> pd.DataFrame:
     """The times of the step's kernels, of the allocation that measured them last."""
-    rows = parquet.read("p4_kernels", results)
+    rows = comparisons.trusted("p4_kernels", results)
     rows = rows[(rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")]
     return rows[rows.allocation.isin(rows.sort_values("started").allocation.tail(1))]
 
 
 def load_splits(results: Path = RESULTS) -> pd.DataFrame:
     """The epochs of training whose instances were split over GPUs."""
-    rows = parquet.read("p4_split", results)
+    rows = comparisons.trusted("p4_split", results)
     kept = (rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.device_kind == "gpu")
     return rows[kept & (rows.kind == "measured")]
 
@@ -59,14 +58,17 @@ def fig_p4_speed(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     if not timed:
         return Missing("The speed for each M", SERIES_BY)
     x = alt.X("M:O", title="M", axis=alt.Axis(labelAngle=0))
-    color = alt.Color("allocation:N", legend=alt.Legend(columns=1, title="allocation"))
-    shape = alt.Shape("allocation:N", legend=alt.Legend(columns=1, title="allocation"))
+    legend = alt.Legend(columns=1, title="allocation")
+    devices = {str(own.allocation.iloc[0]): gpu(own.device.iloc[0]) for own in timed}
+    names, colours = list(devices), palette.series(list(devices.values()))
+    color = alt.Color("allocation:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
+    shape = alt.Shape("allocation:N", scale=alt.Scale(domain=names), legend=legend)
     tips = ["M", "seed", "allocation", alt.Tooltip("images_per_second", format=",.0f")]
     tips.append(alt.Tooltip("step_ms", format=".2f"))
     plot = alt.Chart(pd.concat(timed)[["M", "seed", "allocation", "images_per_second", "step_ms"]])
     panels = [
-        plot.mark_point(size=60)
-        .encode(x=x, y=alt.Y(f"{value}:Q", title=title), color=color, shape=shape, tooltip=tips)
+        plot.mark_point(**palette.MEASURED_POINT)
+        .encode(x=x, xOffset="allocation:N", y=alt.Y(f"{value}:Q", title=title), color=color, shape=shape, tooltip=tips)
         .properties(width=560, height=160)
         for value, title in (("images_per_second", "images/s"), ("step_ms", "step (ms)"))
     ]

@@ -10,7 +10,7 @@ import pandas as pd
 from report import show
 from report.answers import Answer, Missing
 from report.estimates import ENOUGH, verdict
-from report.figures.augmentation import LEGEND, SERIES_BY, curves, goal_rule
+from report.figures.augmentation import SERIES_BY, coloured, curves, goal_rule
 from report.figures.augmentation_runs import (
     ALL_M,
     FULL,
@@ -232,7 +232,7 @@ def _clock(frame: pd.DataFrame, allocation: str) -> Any:
         .encode(
             x=alt.X("minutes:Q", title="wall clock (minutes, log)", scale=log),
             y=alt.Y("error:Q", title="error (%, log)", scale=log),
-            color=alt.Color("M:O", title="M", scale=alt.Scale(domain=list(ALL_M)), legend=LEGEND),
+            color=coloured(ALL_M),
             order="epoch:Q",
             tooltip=["M", "epoch", alt.Tooltip("minutes", format=".2f"), alt.Tooltip("error", format=".2f")],
         )

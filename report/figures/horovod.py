@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from experiments.machine.device_names import short_name
-from report import show
+from report import palette, show
 from report.answers import Answer, Missing
 from report.comparisons import Incomparable, length, ratio, relative, spread
 from report.estimates import ENOUGH, word
@@ -136,7 +136,7 @@ def _panel(runs: pd.DataFrame, points: pd.DataFrame, title: str) -> Any:
     return alt.layer(
         base.mark_rule().encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
         base.mark_line().encode(y=y),
-        base.mark_point(**show.MEASURED_POINT).encode(y=y, tooltip=[_tip(name) for name in tips]),
+        base.mark_point(**palette.MEASURED_POINT).encode(y=y, tooltip=[_tip(name) for name in tips]),
     ).properties(**HALF)
 
 
@@ -173,7 +173,7 @@ def _times(runs: pd.DataFrame, points: pd.DataFrame, title: list[str]) -> Any:
     return alt.layer(
         base.mark_rule().encode(y=alt.Y("low:Q", title=title), y2="high:Q", detail="measure:N"),
         base.mark_line(strokeWidth=1.5).encode(y=y, detail="measure:N"),
-        base.mark_point(**show.MEASURED_POINT).encode(y=y, shape=shape, tooltip=[_tip(name) for name in tips]),
+        base.mark_point(**palette.MEASURED_POINT).encode(y=y, shape=shape, tooltip=[_tip(name) for name in tips]),
     ).properties(**HALF)
 
 
@@ -218,9 +218,12 @@ def fig_p1_scaling(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     base = alt.Chart(points).encode(x=LEARNERS, color=colours(runs, points))
     tips = [alt.Tooltip("speedup", format=".2f"), alt.Tooltip("efficiency", format=".1%"), "repetitions"]
     return alt.layer(
-        ideal.mark_line(color="black", strokeDash=[4, 4]).encode(x=LEARNERS, y=y),
+        ideal.mark_line(**palette.IDEAL_LINE).encode(x=LEARNERS, y=y),
+        ideal.transform_filter(f"datum.learners == {most}")
+        .mark_text(align="right", dx=-14, text="ideal", fontSize=12)
+        .encode(x=LEARNERS, y=y),
         base.mark_rule().encode(y=alt.Y("speedup_low:Q", title=title, scale=both), y2="speedup_high:Q"),
-        base.mark_line(point=show.MEASURED_POINT).encode(y=y, tooltip=["series", "learners", *tips]),
+        base.mark_line(point=palette.MEASURED_POINT).encode(y=y, tooltip=["series", "learners", *tips]),
     ).properties(**SIZE)
 
 

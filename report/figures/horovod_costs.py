@@ -9,9 +9,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from experiments.store import parquet
 from experiments.store.files import RESULTS
-from report import show
+from report import comparisons, palette, show
 from report.answers import Missing
 from report.comparisons import Incomparable, series
 from report.estimates import Estimate, estimate
@@ -115,7 +114,7 @@ def _lost_here(runs: pd.DataFrame) -> list[Lost]:
 
 def load_sums(results: Path = RESULTS) -> pd.DataFrame:
     """The all-reduces that were measured by themselves: a row a window."""
-    return parquet.read("allreduce", results)
+    return comparisons.trusted("allreduce", results)
 
 
 def alone(sums: pd.DataFrame, backend: str, learners: int, size: int, allocation: str) -> Estimate | None:
@@ -150,7 +149,7 @@ def fig_p1_lost(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     color = alt.Color(
         "part:N",
         title=None,
-        scale=alt.Scale(domain=names, range=["#c8cdd3", *show.CATEGORIES[:3]]),
+        scale=alt.Scale(domain=names, range=[palette.ONE_LEARNER, *palette.shades(palette.DEVICES["CPU"], 3)]),
         legend=alt.Legend(columns=2, labelLimit=200),
     )
     return (

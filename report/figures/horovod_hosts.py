@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.machine.device_names import short_name
 from experiments.scaling.link import ring_seconds
-from report import show
+from report import palette, show
 from report.answers import Answer, Missing
 from report.comparisons import Incomparable, length, ratio, series, spread
 from report.estimates import word
@@ -117,21 +117,25 @@ def fig_p1_link(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     jobs = on_two_hosts(runs)
     if jobs.empty:
         return Missing("Throughput against the link's speed", ON_TWO_HOSTS)
-    most, two = jobs.learners.max(), jobs[jobs.hosts == 2]
+    two = jobs[jobs.hosts == 2]
     links = two.groupby("gbit", dropna=False).link_gbit.median().rename("link")
     points = spread(two, PLACE).merge(links, left_on="gbit", right_index=True)
     points = points[["link", "gbit", "value", "low", "high", "repetitions"]]
-    x = alt.X("link:Q", title="link, measured (Gbit/s, log)", scale=alt.Scale(type="log", nice=False, padding=15))
+    axis = alt.Axis(values=[m * 10**e for e in range(-1, 4) for m in (1, 2, 5)], format="~g")
+    scale = alt.Scale(type="log", nice=False, padding=15)
+    x = alt.X("link:Q", title="link, measured (Gbit/s, log)", scale=scale, axis=axis)
+    cores = palette.DEVICES["CPU"]
     y = alt.Y("value:Q", title="images/s", scale=alt.Scale(zero=True))
     base = alt.Chart(points).encode(x=x)
+    tips = ["gbit", "link", "value", "low", "high"]
     layers = [
-        base.mark_rule().encode(y=alt.Y("low:Q", title="images/s"), y2="high:Q"),
-        base.mark_point(**show.MEASURED_POINT).encode(y=y, tooltip=["gbit", "link", "value", "low", "high"]),
+        base.mark_rule(color=cores).encode(y=alt.Y("low:Q", title="images/s"), y2="high:Q"),
+        base.mark_point(**palette.MEASURED_POINT, color=cores).encode(y=y, tooltip=tips),
     ]
     alone = jobs[jobs.hosts == 1].groupby("learners").rate.median().reset_index(name="value")
     if len(alone):
         alone["name"] = alone.learners.map("{} learners on one host".format)
-        names, dashes = alone.name.tolist(), [[6, 4] if n == most else [2, 3] for n in alone.learners]
-        dash = alt.StrokeDash("name:N", title=None, scale=alt.Scale(domain=names, range=dashes))
-        layers.append(alt.Chart(alone).mark_rule(color="black").encode(y=y, strokeDash=dash, tooltip=["name", "value"]))
+        rules = alt.Chart(alone).encode(y=y)
+        layers.append(rules.mark_rule(color="black").encode(tooltip=["name", "value"]))
+        layers.append(rules.mark_text(align="left", x=4, dy=-7, fontSize=12).encode(text="name:N"))
     return alt.layer(*layers).properties(**SIZE)

@@ -10,7 +10,7 @@ import pandas as pd
 from experiments.machine.device_names import short_name
 from experiments.store import epochs, parquet
 from experiments.store.files import RESULTS
-from report import comparisons, show
+from report import comparisons, palette, show
 from report.answers import Missing
 from report.estimates import word
 from report.used import selects
@@ -143,9 +143,9 @@ def rates_text(rates: pd.Series) -> str:
 def colours(runs: pd.DataFrame, here: pd.DataFrame) -> alt.Color:
     """A series has one colour in all figures; a panel's legend has those that it shows."""
     names = sorted(shown(runs).series.unique())
-    palette = (show.CATEGORIES * len(names))[: len(names)]
+    scale = alt.Scale(domain=names, range=palette.series(names))
     legend = alt.Legend(columns=1, labelLimit=300, values=sorted(here.series.unique()))
-    return alt.Color("series:N", title=None, scale=alt.Scale(domain=names, range=palette), legend=legend)
+    return alt.Color("series:N", title=None, scale=scale, legend=legend)
 
 
 def tbl_p1_runs(runs: pd.DataFrame) -> str | Missing:

@@ -16,9 +16,9 @@ from experiments.cli import UsageError
 from experiments.scaling import outlook, published
 from experiments.store import parquet
 from experiments.store.files import RESULTS
-from report import show, yours
+from report import palette, show, yours
 from report.answers import Answer, Missing
-from report.comparisons import relative, series
+from report.comparisons import relative, series, trusted
 from report.figures import (
     augmentation,
     augmentation_runs,
@@ -137,28 +137,27 @@ def fig_machine_speedup(own: Own) -> alt.TopLevelMixin | str:
         return f"*Not measured here:* `{MEASURE} --problems 1`"
     names = list(dict.fromkeys(points.name))
     columns = ["name", "learners", "speedup", "speedup_low", "speedup_high"]
-    color = alt.Color("name:N", title=None, scale=alt.Scale(domain=names, range=(show.CATEGORIES * 9)[: len(names)]),
+    color = alt.Color("name:N", title=None, scale=alt.Scale(domain=names, range=palette.series(names)),
                       legend=alt.Legend(columns=1, labelLimit=400))  # fmt: skip
     log = alt.Scale(type="log", base=2)
     base = alt.Chart(points[columns]).encode(x=LEARNERS, color=color)
     bars = base.mark_rule().encode(y=alt.Y("speedup_low:Q", scale=log), y2="speedup_high:Q")
     lines = base.mark_line().encode(y=alt.Y("speedup:Q", title="speed-up over one learner", scale=log))
-    marks = base.mark_point(**show.MEASURED_POINT, opacity=1).encode(
+    marks = base.mark_point(**palette.MEASURED_POINT).encode(
         y="speedup:Q", tooltip=["name", "learners", alt.Tooltip("speedup", format=".3~g")]
     )
     most = int(points.learners.max())
-    ideal = alt.Chart(pd.DataFrame({"learners": [1, most], "speedup": [1, most]})).mark_line(
-        color="black", strokeWidth=1, strokeDash=[2, 3]
-    ).encode(x=LEARNERS, y="speedup:Q")  # fmt: skip
+    ideal = alt.Chart(pd.DataFrame({"learners": [1, most], "speedup": [1, most]}))
+    ideal = ideal.mark_line(**palette.IDEAL_LINE).encode(x=LEARNERS, y="speedup:Q")
     return alt.layer(ideal, bars, lines, marks).properties(**SIZE)
 
 
 def fig_machine_allreduce(own: Own) -> alt.TopLevelMixin | str:
     """The folder's all-reduces above the committed ones."""
-    mine = scaling_link.fig_scaling_links(parquet.read("allreduce", own.folder))
+    mine = scaling_link.fig_scaling_links(trusted("allreduce", own.folder))
     if isinstance(mine, Missing):
         return f"*Not measured here:* `{MEASURE} --problems 1`"
-    theirs = scaling_link.fig_scaling_links(parquet.read("allreduce", RESULTS))
+    theirs = scaling_link.fig_scaling_links(trusted("allreduce", RESULTS))
     if isinstance(theirs, Missing):
         return mine
     titled: list[Any] = [mine.properties(title=own.name), theirs.properties(title=yours.COMMITTED)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from datetime import datetime
 import pandas as pd
 
 from experiments.machine.device_names import short_name
-from experiments.store import evidence
+from experiments.store import evidence, suspicious
 from experiments.store.parquet import Run
 from experiments.store.provenance import Provenance
 from report import literal, show, surroundings
@@ -86,6 +87,13 @@ def text_provenance_checks(found: evidence.Verdict) -> str:
     return f"{failures}\n\nWhat no check here can know:\n\n" + "\n".join(f"- {what}" for what in evidence.UNKNOWABLE)
 
 
+def text_provenance_suspicious(found: evidence.Verdict) -> str:
+    """The suspicious runs, why they are, and what explains them."""
+    named = [(literal.code(f"{of}/{flag.run}"), suspicious.told(flag)) for of, flag in found.suspicious]
+    lines = [f"- {run}: {literal.text(why)}" for run, why in named]
+    return "\n".join(lines) or "No run is suspicious."
+
+
 def _devices(members: Iterable[Known]) -> str:
     most: dict[str, int] = {}
     for one in members:
@@ -131,25 +139,38 @@ def text_provenance_runs(runs: list[Known]) -> str:
         key = (o.experiment, o.host_kind, o.host_cpu, _cores(o), o.device, o.device_count, o.where)
         settings = tuple(o.settings.items())
         groups[*key, settings, tuple(sorted(o.versions.items())), o.source_hash].append((number, one))
-    blocks = []
-    for members in groups.values():
-        o, now = members[0][1].run.provenance, members[0][1].changes
-        noted = [literal.code(path) + (f" ({'; '.join(reasons)})" if reasons else "") for path, reasons in now.items()]
-        since = f"changed since: {', '.join(noted)}" if now else "unchanged since"
-        host = literal.text(f"{o.host_kind}, {o.host_cpu}")
-        versions = literal.text(", ".join(f"{name} {version}" for name, version in sorted(o.versions.items())))
-        lines = [
-            f"**{o.experiment}: {counted(len(members), 'run')}**\n",
-            f"- Host: {host}, {_cores(o)}; allocation {o.where or 'unknown'}",
-            f"- Device: {o.device_count} × {literal.text(o.device)}",
-            f"- Versions: {versions}",
-            *([f"- Settings: {', '.join(literal.code(f'{k}={v}') for k, v in o.settings.items())}"] * bool(o.settings)),
-            f"- Sources: hash {literal.code(o.source_hash[:12])}, {since}",
-            "- Runs:",
-            *(_line(number, one.run) for number, one in members),
-        ]
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) or "There are no runs."
+    blocks = "\n".join(_together(members) for members in groups.values())
+    return show.raw("html", blocks) if blocks else "There are no runs."
+
+
+def _together(members: list[tuple[int, Known]]) -> str:
+    """Runs of one host, versions and sources as HTML: only pages list them, and Markdown of so many takes long."""
+    o, now = members[0][1].run.provenance, members[0][1].changes
+    noted = [_code(path) + (f" ({_text('; '.join(reasons))})" if reasons else "") for path, reasons in now.items()]
+    since = f"changed since: {', '.join(noted)}" if now else "unchanged since"
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(o.versions.items()))
+    lines = [
+        f"Host: {_text(f'{o.host_kind}, {o.host_cpu}')}, {_cores(o)}; allocation {_text(o.where or 'unknown')}",
+        f"Device: {o.device_count} × {_text(o.device)}",
+        f"Versions: {_text(versions)}",
+        *([f"Settings: {', '.join(_code(f'{k}={v}') for k, v in o.settings.items())}"] * bool(o.settings)),
+        f"Sources: hash {_code(o.source_hash[:12])}, {since}",
+        f"Runs:\n<ul>\n{_items(_line(number, one.run) for number, one in members)}\n</ul>",
+    ]
+    head = f"{o.experiment}: {counted(len(members), 'run')}"
+    return f"<p><strong>{head}</strong></p>\n<ul>\n{_items(lines)}\n</ul>"
+
+
+def _items(lines: Iterable[str]) -> str:
+    return "\n".join(f"<li>{line}</li>" for line in lines)
+
+
+def _text(value: str) -> str:
+    return html.escape(literal.one_line(value))
+
+
+def _code(value: str) -> str:
+    return f"<code>{_text(value)}</code>"
 
 
 def text_provenance_rendering() -> str:
@@ -169,5 +190,5 @@ def _line(number: int, run: Run) -> str:
     o = run.provenance
     end = f"{o.ended:%H:%M}" if o.started.date() == o.ended.date() else f"{o.ended:%Y-%m-%d %H:%M}"
     when = f"{o.started:%Y-%m-%d %H:%M} – {end} UTC"
-    what = f"`{o.run_id}`, {counted(run.rows, 'row')}, {when}, by {literal.code(o.command)}"
-    return f"    - []{{#run-{o.run_id}}}{number}: {what}"
+    what = f"{_code(o.run_id)}, {counted(run.rows, 'row')}, {when}, by {_code(o.command)}"
+    return f'<span id="run-{html.escape(o.run_id)}"></span>{number}: {what}'

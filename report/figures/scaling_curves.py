@@ -7,7 +7,7 @@ import pandas as pd
 
 from experiments.scaling import published
 from experiments.scaling.series import records
-from report import show
+from report import palette, show
 from report.answers import Answer, Missing
 from report.figures.horovod_runs import rate_text
 from report.figures.scaling_runs import (
@@ -94,6 +94,7 @@ def fig_scaling_rules(rows: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         for p in records(points)
         for rule, name in RULES.items()
     )
+    marked = palette.PROJECTED_POINT | {"size": 40, "strokeDash": [], "opacity": 0.8, "color": palette.MODEL}
     views = []
     for basis, title in OBSERVED.items():
         own = marks[marks.basis == basis]
@@ -102,7 +103,7 @@ def fig_scaling_rules(rows: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         tips = ["series", "learners", "batch", alt.Tooltip("error", format="+.1f", title="error (%)")]
         x = alt.X("error:Q", title="projected over observed (%)")
         y = alt.Y("rule:N", title=None, sort=None, axis=alt.Axis(labelLimit=200))
-        dots = alt.Chart(own).mark_point(filled=False, size=40, opacity=0.8).encode(x=x, y=y, tooltip=tips)
+        dots = alt.Chart(own).mark_point(**marked).encode(x=x, y=y, tooltip=tips)
         zero = alt.Chart(pd.DataFrame({"error": [0]})).mark_rule().encode(x="error:Q")
         count = len(own) // len(RULES)
         heading = f"{title}, {count} point{'s' * (count != 1)}"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.scaling import prices, published
 from experiments.scaling.series import records
-from report import show
+from report import palette, show
 from report.answers import Answer, Missing
 from report.estimates import word
 from report.figures.horovod_runs import rate_text
@@ -69,18 +69,20 @@ def fig_scaling_k80(rows: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     legend = alt.Legend(title=None, columns=2)
     title = "images/s of each learner"
     ticks = alt.Axis(values=[1, 2, 4, 8, 16])
-    x = alt.X("learners:Q", title="K80", scale=alt.Scale(type="log", base=2, nice=False, padding=12), axis=ticks)
+    log = alt.Scale(type="log", base=2, nice=False, padding=12)
+    x = alt.X("learners:Q", title="learners (K80)", scale=log, axis=ticks)
     y = alt.Y("rate:Q", title=title, scale=alt.Scale(zero=False))
-    color = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=[*show.CATEGORIES[:2], "black"]), legend=legend)
+    colours = [*palette.SCALINGS.values(), "black"]
+    color = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=colours), legend=legend)
     shapes = alt.Scale(domain=kinds, range=["circle", "square", "diamond"])
     shape = alt.Shape("kind:N", scale=shapes, legend=legend)
     tips = ["kind", "learners", alt.Tooltip("rate", format=".1f", title=title)]
     base = alt.Chart(frame).encode(x=x, color=color)
     own, others = base.transform_filter("isValid(datum.low)"), base.transform_filter("!isValid(datum.low)")
-    line = own.mark_line(**show.PROJECTED_LINE).encode(y=y)
+    line = own.mark_line(**palette.PROJECTED_LINE).encode(y=y)
     bars = own.mark_rule().encode(y=alt.Y("low:Q", title=title), y2="high:Q")
     points = own.mark_point(filled=False, size=60, opacity=1).encode(y=y, shape=shape, tooltip=tips)
-    printed = others.mark_point(**show.MEASURED_POINT, opacity=1).encode(y=y, shape=shape, tooltip=tips)
+    printed = others.mark_point(**palette.MEASURED_POINT).encode(y=y, shape=shape, tooltip=tips)
     return alt.layer(bars, line, printed, points).properties(width=WIDTH, height=150)
 
 

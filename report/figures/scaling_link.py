@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import altair as alt
 import pandas as pd
+import sympy
 
 from derivations import scaling
 from experiments.machine.device_names import short_name
-from experiments.scaling.link import fit_link, ring_seconds
+from experiments.scaling.link import fit_link
 from experiments.scaling.series import records
-from report import show
+from report import palette, show
 from report.answers import Answer, Missing
 from report.figures.horovod_runs import rate_text
 from report.figures.scaling_runs import FIT, SUMS, batch, between, signed
@@ -99,11 +101,17 @@ class Link:
 
     def fitted(self, size: float) -> float:
         """The ring's time for so many bytes (s)."""
-        return ring_seconds(self.learners, size, self.alpha, self.beta)
+        return float(_ring()(self.learners, size, self.alpha, self.beta))
 
     def bus(self, size: float, seconds: float) -> float:
         """What each link of a ring carries, 2(p−1)/p of the vector, over the time (byte/s)."""
         return 2 * (self.learners - 1) / self.learners * size / seconds
+
+
+@cache
+def _ring() -> Any:
+    """`ring_seconds` as a function of p, n, α and β: hundreds of substitutions would take seconds."""
+    return sympy.lambdify((scaling.p, scaling.n, scaling.alpha, scaling.beta), scaling.ring())
 
 
 def links(sums: pd.DataFrame) -> list[Link]:
@@ -146,21 +154,21 @@ def fig_scaling_links(sums: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     labels = {str(tick): binary(tick) for tick in ticks}
     x = alt.X(
         "bytes:Q",
-        title="vector",
+        title="vector (bytes, log)",
         scale=alt.Scale(type="log", base=2, nice=False),
         axis=alt.Axis(values=ticks, labelExpr=f"{labels}[datum.value]"),
     )
     axis = alt.Axis(format="~s", values=[10.0**k for k in range(3, 13)])
     legend = alt.Legend(title=None, columns=1, labelLimit=300)
     names = list(marks.link.unique())
-    color = alt.Color("link:N", scale=alt.Scale(domain=names), legend=legend)
+    color = alt.Color("link:N", scale=alt.Scale(domain=names, range=palette.series(names)), legend=legend)
     title = "bus bandwidth (byte/s, log)"
     base = alt.Chart(marks).encode(x=x, color=color)
     line = base.mark_line(strokeWidth=1.5).encode(
         y=alt.Y("fitted:Q", title=title, scale=alt.Scale(type="log"), axis=axis), detail="link:N"
     )
     tips = ["link", alt.Tooltip("size", title="vector"), alt.Tooltip("bus", format=".3s", title="bus (byte/s)")]
-    points = base.mark_point(**show.MEASURED_POINT | {"size": 40}, opacity=1).encode(
+    points = base.mark_point(**palette.MEASURED_POINT | {"size": 40}).encode(
         y=alt.Y("bus:Q", title=title),
         shape=alt.Shape("link:N", scale=alt.Scale(domain=names), legend=legend),
         tooltip=tips,

@@ -9,6 +9,7 @@ import pandas as pd
 from report import show
 from report.answers import Answer, Missing
 from report.comparisons import ratio
+from report.estimates import ENOUGH, Estimate, word
 from report.figures.strategy_charts import COLUMNS, of_k80, panels, points_of, sorted_like
 from report.figures.strategy_runs import (
     AXIS,
@@ -21,6 +22,7 @@ from report.figures.strategy_runs import (
     drawn,
     duration,
     each,
+    elsewhere,
     ends,
     first,
     headlines,
@@ -111,8 +113,25 @@ def answer_p2_throughput(runs: pd.DataFrame) -> Answer | Missing:
             f"On {place(few)}, going from {few.learners} to {many.learners} learners multiplies throughput "
             f"{' and '.join(parts)}; the ideal is {many.learners / few.learners:g}."
         )
+        again = _again(runs, frame)
+        growths += again.values()
+        if again:
+            parts = [f"by {growth.brief('')} {how}" for how, growth in again.items()]
+            texts.append(f"With at least {word(ENOUGH)} repetitions, in another go: {' and '.join(parts)}.")
     sentence = " ".join([*texts, note(growths)])
     return Answer("2.1", sentence, devices(series), sum(map(len, series)), "measured", "fig-p2-throughput")
+
+
+def _again(runs: pd.DataFrame, frame: pd.DataFrame) -> dict[str, Estimate]:
+    """The growth of throughput where another allocation repeated a series, by its sizes and scaling."""
+    found = {}
+    for scaling, one in each(frame):
+        other = elsewhere(runs, one)
+        if len(other):
+            few, many = ends(other)
+            how = f"from {few.learners} to {many.learners} with {scaling} scaling"
+            found[how] = ratio(other, of=at(many), to=at(few))
+    return found
 
 
 def fig_p2_throughput(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.machine.device_names import short_name
-from experiments.store import parquet
 from experiments.store.files import RESULTS
-from report import comparisons, show
+from report import comparisons, palette, show
 from report.answers import Missing
 from report.comparisons import ratio, relative, select, series, spread
 from report.estimates import estimate
@@ -89,13 +88,13 @@ def fig_p2_compute(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         # In proportion is a curve over the logarithm of the batch: drawn through many batches.
         between = np.geomspace(own.base.min(), own.base.max(), 30)
         line = pd.DataFrame({"base": between, "value": largest.value * between / largest.base})
-        base = alt.Chart(own).encode(x=x)
+        base, colour = alt.Chart(own).encode(x=x), palette.device(name)
         tips = ["base", alt.Tooltip("value", format=",.4~g", title="ms"), "repetitions"]
         view = alt.layer(
-            alt.Chart(line).mark_line(color="black", strokeWidth=1, strokeDash=[2, 4]).encode(x=x, y=y),
-            base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title="iteration (ms)"), y2="high:Q"),
-            base.mark_line().encode(y=y),
-            base.mark_point(**show.MEASURED_POINT, opacity=1).encode(y=y, tooltip=tips),
+            alt.Chart(line).mark_line(**palette.IDEAL_LINE).encode(x=x, y=y),
+            base.mark_rule(strokeWidth=1.5, color=colour).encode(y=alt.Y("low:Q", title="iteration (ms)"), y2="high:Q"),
+            base.mark_line(color=colour).encode(y=y),
+            base.mark_point(**palette.MEASURED_POINT, color=colour).encode(y=y, tooltip=tips),
         )
         views.append(view.properties(width=WIDTH, height=95, title=name))
     return alt.vconcat(*views)
@@ -168,7 +167,7 @@ def tbl_p2_settings(runs: pd.DataFrame) -> str | Missing:
 
 def load_input(results: Path = RESULTS) -> pd.DataFrame:
     """The windows of one learner's training step, fed by the pipeline and on a batch that stays on the device."""
-    rows = parquet.read("p2_input", results)
+    rows = comparisons.trusted("p2_input", results)
     return rows[(rows.network == "resnet50") & (rows.dataset == "fashion") & (rows.kind == "measured")]
 
 
@@ -214,7 +213,8 @@ def fig_p2_accuracy(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         for epoch, accuracy in enumerate(job.accuracies, 1)
     )  # fmt: skip
     batches = sorted(points.batch.unique())
-    colour = alt.Color("batch:O", title="effective batch", scale=alt.Scale(domain=batches))
+    scale = alt.Scale(domain=batches, scheme=alt.SchemeParams(name=palette.BATCHES, extent=[0, 0.8]))
+    colour = alt.Color("batch:O", title="effective batch (images)", scale=scale)
     views = []
     for pixels in dict.fromkeys(points.pixels):
         own = points.loc[points.pixels == pixels].drop(columns="pixels")
@@ -222,7 +222,7 @@ def fig_p2_accuracy(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1))
         base = alt.Chart(own).encode(x=x, y=y, color=colour, detail="run:N")
         tips = ["job", "epoch", alt.Tooltip("percent", format=".2f", title="accuracy (%)"), "batch"]
-        marks = alt.layer(base.mark_line(), base.mark_point(**show.MEASURED_POINT, opacity=1).encode(tooltip=tips))
+        marks = alt.layer(base.mark_line(), base.mark_point(**palette.MEASURED_POINT).encode(tooltip=tips))
         views.append(marks.properties(width=WIDTH, height=150, title=f"{pixels:g} px"))
     return alt.vconcat(*views)
 

@@ -9,22 +9,18 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from report import show
+from report import line_ends, palette, show
 from report.comparisons import spread
 from report.figures.strategy_k80 import k80
-from report.figures.strategy_runs import AXIS, LEARNERS, LOADS, over
+from report.figures.strategy_runs import AXIS, LOADS, over
 
 WIDTH = 560
 K80_PANEL = "K80, 224 px: projected from published runs"
-PER_LEARNER: dict[str, Any] = {
-    "title": "learners",
-    "scale": alt.Scale(type="log", base=2, nice=False, domain=[0.88 * min(LEARNERS), 1.13 * max(LEARNERS)]),
-    "axis": alt.Axis(values=list(LEARNERS), format="d"),
-}
+BATCHES = f"{LOADS['weak']}; {LOADS['strong']}".replace(", ", ": ")
 TICKS = [m * 10.0**e for e in range(-4, 7) for m in (1, 1.5, 2, 3, 5, 7)]
 STYLES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    ("measured", {}, show.MEASURED_POINT),
-    ("projected", show.PROJECTED_LINE, show.PROJECTED_POINT),
+    ("measured", {}, palette.MEASURED_POINT),
+    ("projected", palette.PROJECTED_LINE, palette.PROJECTED_POINT),
 ]
 # What a point has, beside the series that it belongs to. `measure` tells apart what is drawn with another mark.
 COLUMNS = ["panel", "scaling", "measure", "learners", "value", "low", "high", "repetitions", "basis"]
@@ -40,40 +36,60 @@ def panels(
     legend: bool = True,
     apart: float = 0.0,
 ) -> alt.TopLevelMixin:
-    """Points with COLUMNS, panel by panel in the order of the frame; bars from `low` to `high`.
+    """Points with COLUMNS, panel by panel in the order of the frame, each with scales of its own; bars from `low` to
+    `high`. Lines have their names at their ends; the first panel says what these mean where there is a `legend`.
 
     What is projected is hollow, and its lines are dashed. A measure has a mark of its own. `apart`: by which part of
     the learners weak scaling is moved to the left and strong to the right, where bars would hide each other.
     """
     frame = points[COLUMNS].assign(load=points.scaling.map(LOADS))
+    frame["edge"] = frame.learners * (1 + apart)  # where names begin
     frame["x"] = frame.learners * (1 + apart * frame.scaling.map({"weak": -1, "strong": 1}))
     views: list[Any] = []
     for panel in dict.fromkeys(frame.panel):
-        own = frame[frame.panel == panel]
-        view = _panel(own, title, log, measures, legend and not views)
-        views.append(view.properties(title=panel.split("\n"), height=height))
-    return alt.vconcat(*views).resolve_scale(color="shared", shape="shared")
+        own, first = frame[frame.panel == panel], legend and not views
+        heading = alt.Title(panel.split("\n"), subtitle=BATCHES if first else alt.Undefined)
+        views.append(_panel(own, title, log, measures, first, height).properties(title=heading, height=height))
+    return alt.vconcat(*views).resolve_scale(color="independent", shape="independent")
 
 
-def _panel(own: pd.DataFrame, title: str, log: bool, measures: Sequence[str], legend: bool) -> Any:
-    top = alt.Legend(orient="top", columns=1, labelLimit=320) if legend else None
-    loads = list(LOADS.values())
-    color = alt.Color("load:N", title=None, legend=top, scale=alt.Scale(domain=loads, range=show.CATEGORIES[:2]))
+def _learners(own: pd.DataFrame) -> dict[str, Any]:
+    """The axis of a panel: from its fewest learners to its most."""
+    sizes = sorted({int(n) for n in own.learners})
+    scale = alt.Scale(type="log", base=2, nice=False, domain=[0.88 * sizes[0], 1.13 * sizes[-1]])
+    return {"title": "learners", "scale": scale, "axis": alt.Axis(values=sizes, format="d")}
+
+
+def _values(own: pd.DataFrame, log: bool) -> tuple[alt.Scale, alt.Axis]:
+    if not log:
+        return alt.Scale(zero=True), alt.Axis(tickCount=5)
+    least, most = own[["value", "low"]].min().min(), own[["value", "high"]].max().max()
+    ticks = [tick for tick in TICKS if 0.5 * least <= tick <= 2 * most]
+    axis = alt.Axis(values=ticks, labelOverlap="greedy", format="~g")
+    return alt.Scale(type="log", nice=False, padding=12), axis
+
+
+def _panel(own: pd.DataFrame, title: str, log: bool, measures: Sequence[str], legend: bool, height: int) -> Any:
+    scale = alt.Scale(domain=list(LOADS.values()), range=[palette.SCALINGS[name] for name in LOADS])
+    color = alt.Color("load:N", title=None, legend=None, scale=scale)
     shapes: dict[str, Any] = {"domain": list(measures), "range": ["circle", "triangle-up"][: len(measures)]}
-    several = top if len(measures) > 1 else None
+    several = alt.Legend(orient="top", columns=1, labelLimit=320) if legend and len(measures) > 1 else None
     shape = alt.Shape("measure:N", title=None, legend=several, scale=alt.Scale(**shapes))
-    scale = alt.Scale(type="log", nice=False, padding=12) if log else alt.Scale(zero=True)
-    axis = alt.Axis(values=TICKS, labelOverlap="greedy", format="~g") if log else alt.Axis(tickCount=5)
-    y = alt.Y("value:Q", title=title, scale=scale, axis=axis)
+    heights, axis = _values(own, log)
+    y = alt.Y("value:Q", title=title, scale=heights, axis=axis)
     tips = ["learners", alt.Tooltip("load", title="scaling"), alt.Tooltip("value", format=",.4~g", title=title)]
     tips += [alt.Tooltip(name, format=",.4~g") for name in ("low", "high")] + ["repetitions", "basis"]
-    base = alt.Chart(own).encode(x=alt.X("x:Q", **PER_LEARNER), color=color)
-    layers = [base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")]
+    base = alt.Chart(own).encode(x=alt.X("x:Q", **_learners(own)), color=color)
+    layers = [base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title, scale=heights), y2="high:Q")]
     for basis, line, point in STYLES:
         if basis in set(own.basis):
             of_basis = base.transform_filter(f"datum.basis == '{basis}'")
             layers.append(of_basis.mark_line(**line).encode(y=y, detail="measure:N"))
-            layers.append(of_basis.mark_point(**point, opacity=1).encode(y=y, shape=shape, tooltip=tips))
+            layers.append(of_basis.mark_point(**point).encode(y=y, shape=shape, tooltip=tips))
+    beside = base.encode(x=alt.X("edge:Q", **_learners(own)))
+    layers += line_ends.labels(
+        beside, own, palette.SCALINGS, {name: name for name in LOADS}, ["scaling", "measure"], y, height
+    )
     return alt.layer(*layers).properties(width=WIDTH)
 
 
@@ -83,13 +99,13 @@ def curves(points: pd.DataFrame, measures: Sequence[str]) -> alt.TopLevelMixin:
     frame = points[COLUMNS].assign(panel=points.panel.str.replace("\n", " "))
     names = [name.replace("\n", " ") for name in names]
     legend = alt.Legend(orient="top", columns=1, labelLimit=340)
-    scale = alt.Scale(domain=names, range=(show.CATEGORIES * len(names))[: len(names)])
+    scale = alt.Scale(domain=names, range=palette.series(names))
     views: list[Any] = []
     for title in measures:
         color = alt.Color("panel:N", title=None, scale=scale, legend=None if views else legend)
         own = frame[frame.measure == title]
         y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
-        base = alt.Chart(own).encode(x=alt.X("learners:Q", **PER_LEARNER), color=color)
+        base = alt.Chart(own).encode(x=alt.X("learners:Q", **_learners(frame)), color=color)
         tips = ["panel", "learners", alt.Tooltip("value", format=".3f", title=title)]
         tips += [alt.Tooltip(name, format=".3f") for name in ("low", "high")] + ["repetitions", "basis"]
         layers = [base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q")]
@@ -97,9 +113,9 @@ def curves(points: pd.DataFrame, measures: Sequence[str]) -> alt.TopLevelMixin:
             if basis in set(own.basis):
                 of_basis = base.transform_filter(f"datum.basis == '{basis}'")
                 layers.append(of_basis.mark_line(**line).encode(y=y))
-                layers.append(of_basis.mark_point(**point, opacity=1).encode(y=y, tooltip=tips))
+                layers.append(of_basis.mark_point(**point).encode(y=y, tooltip=tips))
         views.append(alt.layer(*layers).properties(width=WIDTH, height=120))
-    return alt.vconcat(*views)
+    return alt.vconcat(*views).resolve_scale(color="independent")
 
 
 def points_of(frame: pd.DataFrame, value: str, measure: str = "") -> pd.DataFrame:
@@ -152,7 +168,9 @@ def contests(points: pd.DataFrame, order: Sequence[str]) -> alt.TopLevelMixin:
         median = base.encode(x=alt.X("median(rate):Q", title="images/s"))
         view = alt.layer(
             median.mark_tick(thickness=2, height=18, color="black"),
-            base.mark_point(**show.MEASURED_POINT, opacity=0.8).encode(tooltip=tips),
+            base.mark_point(**palette.MEASURED_POINT | {"opacity": 0.8, "color": palette.device(title)}).encode(
+                tooltip=tips
+            ),
         )
         views.append(view.properties(width=WIDTH, height=22 * own["name"].nunique(), title=title))
     return alt.vconcat(*views)

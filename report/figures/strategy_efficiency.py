@@ -8,6 +8,7 @@ import pandas as pd
 from report import show
 from report.answers import Answer, Missing
 from report.comparisons import length, ratio, relative, series
+from report.estimates import ENOUGH, word
 from report.figures.strategy_charts import COLUMNS, curves, of_k80
 from report.figures.strategy_runs import (
     AXIS,
@@ -15,6 +16,7 @@ from report.figures.strategy_runs import (
     ON_GPUS,
     at,
     devices,
+    elsewhere,
     ends,
     headlines,
     homework,
@@ -51,6 +53,14 @@ def answer_p2_efficiency(runs: pd.DataFrame) -> Answer | Missing:
             f"{many.learners}{far}: t({many.learners})/t(1) = {increases[-1].brief('')}, an efficiency of "
             f"{part.brief()}."
         )
+        other = elsewhere(runs, one)
+        if len(other):
+            few, many = ends(other)
+            increases.append(ratio(other, of=at(many), to=at(few), value="step_seconds"))
+            texts.append(
+                f"With at least {word(ENOUGH)} repetitions, in another go: t({many.learners})/t({few.learners}) = "
+                f"{increases[-1].brief('')}."
+            )
     used = sum(int(one.learners.isin([1, one.learners.max()]).sum()) for one in series)
     sentence = " ".join([*texts, note(increases)])
     return Answer("2.4", sentence, devices(series), used, "measured", "fig-p2-efficiency")

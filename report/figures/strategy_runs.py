@@ -197,6 +197,25 @@ def timed(jobs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([whole, rest[~rest.series.isin(whole.series)]]) if len(whole) else rest
 
 
+@selects
+def elsewhere(jobs: pd.DataFrame, one: pd.DataFrame) -> pd.DataFrame:
+    """For a series of weak or of strong scaling that rests on fewer repetitions: the sizes of it that another
+    allocation repeated at least three times, of the allocation with most such sizes. Empty where there are not two."""
+    asked, job = homework(jobs), first(one)
+    none = asked.iloc[:0]
+    if one.groupby(AXIS, dropna=False).size().min() >= ENOUGH:
+        return none
+    alike = asked[(asked.series == job.series) & (asked.scaling == job.scaling) & (asked.allocation != job.allocation)]
+    often = [other[_repeats(other) >= ENOUGH] for other in comparisons.series(alike, AXIS)]
+    several = [other for other in often if other.learners.nunique() > 1]
+    return max(several, key=lambda other: (other.learners.nunique(), other.started.max()), default=none)
+
+
+def _repeats(jobs: pd.DataFrame) -> pd.Series:
+    """How often each job of a series was run."""
+    return jobs.groupby(AXIS, dropna=False).run_id.transform("size")
+
+
 def at(job: Any) -> dict[str, Any]:
     """Where on the axis a job is."""
     return {name: None if pd.isna(job[name]) else job[name] for name in AXIS}
@@ -252,6 +271,8 @@ def note(estimates: Sequence[Estimate]) -> str:
         return "Single runs, too few for a verdict."
     if counts == {1, ENOUGH}:
         return f"Brackets hold 95 % intervals over at least {word(ENOUGH)} repetitions; the rest are single runs."
+    if ENOUGH in counts:
+        return f"Brackets hold 95 % intervals where {word(ENOUGH)} repetitions or more ran, else ranges: no verdict."
     return f"Fewer than {word(ENOUGH)} repetitions give a range and no verdict."
 
 

@@ -16,7 +16,7 @@ import sympy as sp
 
 from derivations import scaling
 from experiments.scaling import published
-from report import show
+from report import palette
 from report.answers import Missing
 from report.figures.horovod_runs import rate_text
 from report.figures.scaling_k80 import NONE, providers
@@ -146,8 +146,9 @@ def panel(values: Mapping[str, float]) -> alt.VConcatChart:
         perfectly="'perfect scaling'",
     )
     x = alt.X("learners:Q", title="learners", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=list(LEARNERS)))
-    kinds = alt.Scale(domain=["projected", "perfect scaling"], range=[show.CATEGORIES[0], "#555555"])
-    dashes = alt.Scale(domain=["projected", "perfect scaling"], range=[[6, 4], [1, 3]])
+    kinds = alt.Scale(domain=["projected", "perfect scaling"], range=[palette.MODEL, "black"])
+    dashed = [line["strokeDash"] for line in (palette.PROJECTED_LINE, palette.IDEAL_LINE)]
+    dashes = alt.Scale(domain=["projected", "perfect scaling"], range=dashed)
 
     def view(
         field: str, ideal: str, title: str, form: str, first: bool, log: bool = False
@@ -164,14 +165,16 @@ def panel(values: Mapping[str, float]) -> alt.VConcatChart:
             }
 
         line = base.mark_line().encode(x=x, y=y, **encoded("projected"))
-        points = base.mark_point(filled=False, size=60, opacity=1, color=show.CATEGORIES[0]).encode(
-            x=x, y=y, tooltip=tips
-        )
+        points = base.mark_point(filled=False, size=60, opacity=1, color=palette.MODEL).encode(x=x, y=y, tooltip=tips)
         bound = base.mark_line().encode(x=x, y=alt.Y(f"{ideal}:Q"), **encoded("perfectly"))
         return alt.layer(bound, line, points, width=560, height=125)
 
-    return alt.vconcat(
-        view("throughput", "ideal", "images/s", "~s", first=True, log=True),
-        view("efficiency", "perfect", "efficiency", ".0%", first=False),
-        view("cost", "least", "USD a million images", ",.2f", first=False),
-    ).add_params(*params)
+    return (
+        alt.vconcat(
+            view("throughput", "ideal", "images/s", "~s", first=True, log=True),
+            view("efficiency", "perfect", "efficiency", ".0%", first=False),
+            view("cost", "least", "USD a million images", ",.2f", first=False),
+        )
+        .resolve_scale(color="independent", strokeDash="independent")
+        .add_params(*params)
+    )

@@ -189,32 +189,6 @@ def test_the_largest_sums_are_exact() -> None:
 # ---- bad input -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("argv", "complaint"),
-    [
-        (["--learners", "1"], "--learners must be 2 to 256, not 1: one has nobody to sum with"),
-        (["--learners", "257"], "--learners must be 2 to 256, not 257"),
-        (["--min-bytes", "6"], "--min-bytes must be a power of two of at least 4 (a float32), not 6"),
-        (["--max-bytes", "2"], "--max-bytes must be a power of two of at least 4 (a float32), not 2"),
-        (["--min-bytes", "4096", "--max-bytes", "1024"], "--min-bytes 4096 is more than --max-bytes 1024"),
-        (["--windows", "0"], "--windows must be at least 1, not 0"),
-        (["--threads", "0"], "--threads must be at least 1, not 0"),
-        (["--repeat", "0"], "--repeat must be at least 1, not 0"),
-        (["--window-seconds", "nan"], "--window-seconds must be positive and finite, not nan"),
-        (["--max-bytes", str(1 << 60)], f"--max-bytes {1 << 60}: 2 learners have room for vectors of"),
-        (["--gbit", "-1"], "--gbit must be positive, not -1"),
-    ],
-)
-def test_bad_input_is_one_line(
-    argv: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert allreduce.main([*TINY, "--max-bytes", "1024", *argv, "--results", str(tmp_path)]) == 2
-    stderr = capsys.readouterr().err
-    assert stderr.splitlines()[-1].startswith(f"allreduce: {complaint}")
-    assert len([line for line in stderr.splitlines() if line.startswith("allreduce:")]) == 1
-    assert not list(tmp_path.rglob("*.parquet"))
-
-
 def test_too_few_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.machine.cores.siblings", lambda: {0: 0, 1: 0})
     with pytest.raises(UsageError, match="3 learners of 1 threads need 3 cores, this machine has 2"):

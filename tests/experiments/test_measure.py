@@ -54,38 +54,6 @@ def test_a_dry_run_prints_commands_times_and_reasons_and_writes_nothing(
     assert f"results in {folder}" in said and not folder.exists()
 
 
-@pytest.mark.usefixtures("laptop")
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["--budget", "1s"], "measure: --budget 1 s is too little: the first answer takes about"),
-        (["--repeats", "0"], "measure: --repeats must be at least 1, not 0"),
-        (["--results", "/proc/nowhere"], "measure: "),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], arguments: list[str], line: str) -> None:
-    assert measure.main(arguments) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(line) and said.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["--device", "tpu"], "invalid choice: 'tpu'"),
-        (["--budget", "soon"], "'soon' is no time such as 90s, 30m or 2h"),
-        (["--problems", "3"], "'3' is none of 1, 2, 4"),
-    ],
-)
-def test_unreadable_options_are_one_line_and_exit_2(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        measure.main(arguments)
-    said = capsys.readouterr().err
-    assert line in said and said.count("\n") == 1
-
-
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.machine.nvidia.gpus", lambda: [])
     with pytest.raises(UsageError, match="this machine has no NVIDIA GPU; use --device cpu"):

@@ -249,27 +249,6 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.p1.horovod_launch.check_horovod", lambda framework: None)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--learners", "100000"], "100000 learners of 1 threads need 100000 cores"),
-        (["--device", "gpu"], "this machine has no NVIDIA GPU"),
-        (["-H", "no-such-host.invalid:1"], "unknown host no-such-host.invalid"),
-    ],
-)
-def test_what_this_machine_lacks(
-    arguments: list[str],
-    message: str,
-    installed: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr("experiments.machine.nvidia.gpus", lambda: [])
-    assert p1_horovod.main(["--results", str(tmp_path), *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
 def test_a_sweep_ends_with_the_slots(installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
     monkeypatch.setattr(p1_horovod, "run", lambda c, *rest: ran.append(c.learners))

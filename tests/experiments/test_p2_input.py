@@ -29,15 +29,3 @@ def test_both_contenders_are_timed_and_stored(tmp_path: Path) -> None:
     rates = rows.groupby("contender").images_per_second.median()
     assert f"{rates.fed / rates.resident:.1%} of the rate" in verdict
     assert "experiments/p2/worker.py" in parquet.run(Path(stored)).provenance.sources
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--windows", "0"], "--windows must be at least 1, not 0"),
-        (["--data", "synthetic", "--per-learner-batch", "3000"], "--per-learner-batch is more than the 2,000 images"),
-    ],
-)
-def test_bad_input(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert p2_input.main(arguments) == 2
-    assert capsys.readouterr().err == f"p2_input: {message}\n"

@@ -69,42 +69,6 @@ def test_a_run_without_resume_starts_afresh_and_replaces_the_earlier_one(tmp_pat
 # ---- what can go wrong ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--M", "0"], "--M must be at least 1, not 0"),
-        (["--epochs", "101"], "--epochs 101: the homework allows no run of more than 100 epochs"),
-        (["--epochs", "0"], "--epochs must be at least 1, not 0"),
-        (["--batch-size", "0"], "--batch-size must be at least 1, not 0"),
-        (["--batch-size", "49"], "--batch-size 49 is more than the 48 training images"),
-        (["--depth", "15"], "--depth must be 6n+2 with n ≥ 2 (14, 20, … 44, …), not 15"),
-        (["--depth", "8"], "--depth must be 6n+2 with n ≥ 2 (14, 20, … 44, …), not 8"),
-        (["--device", "tpu"], "--device must be auto, cpu or cuda, not tpu"),
-        (["--engine", "fused"], "--engine fused needs a GPU; use --engine plain"),
-        (["--minutes", "0"], "--minutes must be positive and finite, not 0"),
-        (["--minutes", "nan"], "--minutes must be positive and finite, not nan"),
-        (["--minutes", "inf"], "--minutes must be positive and finite, not inf"),
-        (["--seed", str(2**63)], f"--seed must be at most {2**63 - 1}, not {2**63}"),
-        (["--M", str(2**40)], f"--M times --batch-size must be at most {2**24}, not {2**44}"),
-        (["--seed", "-1"], "--seed must be at least 0, not -1"),
-    ],
-)
-def test_bad_input_gets_one_line(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert p4_cutout.main([*command(tmp_path), *arguments]) == 2
-    assert complaint(capsys) == said
-    assert not files(tmp_path)
-
-
-def test_a_gpu_that_is_not_there_gets_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert p4_cutout.main([*command(tmp_path), "--device", "cuda"]) == 2
-    assert complaint(capsys) == "--device cuda: PyTorch sees no GPU here; use --device cpu"
-
-
 def test_the_greatest_seed_works(tmp_path: Path) -> None:
     assert p4_cutout.main(command(tmp_path, "--seed", str(2**63 - 1), epochs=1)) == 0
     assert set(parquet.read("p4_cutout", tmp_path / "results").seed) == {2**63 - 1}

@@ -72,21 +72,6 @@ def test_the_script_writes_both_results(
     assert len(parquet.read("p4_masked_area", tmp_path)) == 1
 
 
-@pytest.mark.parametrize(
-    "wrong", [["--images", "0", "0"], ["--images", "-1"], ["--images", "1000"], ["--draws", "0"], ["--seed", "-1"]]
-)
-@pytest.mark.usefixtures("few")
-def test_bad_input_is_one_line(wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert p4_images.main(["--data", "synthetic", "--results", str(tmp_path), *wrong]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_missing_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert p4_images.main(["--data-dir", str(tmp_path / "none"), "--results", str(tmp_path)]) == 2
-    assert "does not exist" in capsys.readouterr().err
-
-
 def test_a_commit_that_cannot_be_told_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

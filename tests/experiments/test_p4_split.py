@@ -71,28 +71,6 @@ def test_a_learner_that_dies_ends_the_job(tmp_path: Path) -> None:
     assert not learners_of(tmp_path) and not list(tmp_path.rglob("*.parquet"))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--learners 0", "--learners must be at least 1, not 0"),
-        ("--repeat 0", "--repeat must be at least 1, not 0"),
-        ("--M 3 --learners 2", "--M 3 instances can't be shared out evenly to 2 learners"),
-        ("--epochs 101", "--epochs 101: the homework allows no run of more than 100 epochs"),
-        ("--learners 1 --batch-norm synchronised", "--batch-norm synchronised needs at least 2 learners"),
-        ("--batch-norm synchronised", "--batch-norm synchronised needs GPUs"),
-        ("--device cuda", "--device cuda: PyTorch sees no GPU here"),
-        ("--data cifar10 --data-dir /nowhere", "no CIFAR-10 data: /nowhere does not exist"),
-    ],
-)
-def test_bad_input_is_one_line(
-    arguments: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert p4_split.main(["--results", str(tmp_path), *TINY, *arguments.split()]) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.startswith("p4_split: ") and said.count("\n") == 1
-
-
 def test_more_learners_than_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,25 +138,3 @@ def test_the_eager_loop_does_without_tf32_and_settings_are_put_back(monkeypatch:
     assert p4_throughput.main([*SMALL, "--turns", "1", "--data", "synthetic"], lambda line: None) == 0
     assert seen == [("engine", True, False)] * 3 + [("conventional", True, True)]
     assert (cudnn.benchmark, cudnn.allow_tf32) == before
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (["--M", "1", "0"], "--M must be at least 1, not 0"),
-        (["--windows", "0"], "--windows must be at least 1"),
-        (["--turns", "0"], "--turns must be at least 1"),
-        (["--M", "1", "1"], "--M needs different numbers"),
-        (["--seconds", "0"], "--seconds must be positive and finite"),
-        (["--seconds", "nan"], "--seconds must be positive and finite"),
-        (["--seconds", "inf"], "--seconds must be positive and finite"),
-        (["--workers", "-1"], "--workers must be at least 0"),
-        (["--batch-size", "65"], "more than the 64 training images"),
-        (["--device", "tpu"], "--device must be auto, cpu or cuda"),
-    ],
-)
-@pytest.mark.usefixtures("quick")
-def test_bad_input_gets_one_line(wrong: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert p4_throughput.main([*SMALL, "--data", "synthetic", *wrong], lambda line: None) == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1

@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from experiments.store import epochs, schemas
+from experiments.store import epochs, schemas, timed_jobs
 from experiments.store.parquet import ORIGIN
-from report import comparisons
 from report.comparisons import (
     Incomparable,
     difference,
@@ -86,13 +85,13 @@ def test_no_epochs_make_no_jobs() -> None:
 @pytest.mark.parametrize("experiment", ["p1_horovod", "p2_strategy"])
 def test_every_column_of_the_rows_plays_one_part(experiment: str) -> None:
     parts = [
-        *comparisons.WHERE,
-        *comparisons.SETTING,
-        *comparisons.LENGTH,
-        *comparisons.DERIVED,
-        *comparisons.PLACEMENT,
-        *comparisons.IDENTITY,
-        *comparisons.MEASURED,
+        *timed_jobs.WHERE,
+        *timed_jobs.SETTING,
+        *timed_jobs.LENGTH,
+        *timed_jobs.DERIVED,
+        *timed_jobs.PLACEMENT,
+        *timed_jobs.IDENTITY,
+        *timed_jobs.MEASURED,
     ]
     assert len(parts) == len(set(parts))
     newest = set(schemas.of(experiment, 2).names) - {"phase", epochs.STEP[experiment]}
@@ -181,7 +180,7 @@ def test_run_times_of_10_and_25_epochs_are_refused_and_their_rates_are_not() -> 
     assert ratio(runs, of=FOUR, to=ONE).value == pytest.approx(4.0)
     with pytest.raises(Incomparable, match="not 10 epochs of 2 steps and 25 epochs of 2 steps"):
         ratio(runs, of=FOUR, to=ONE, value="train_seconds")
-    more = several(p1([1.0] * 25), p1([1.0] * 25, learners=4, steps=3))
+    more = several(p1([1.0] * 25), p1([1.5] * 25, learners=4, steps=3))
     with pytest.raises(Incomparable, match="25 epochs of 2 steps and 25 epochs of 3 steps"):
         ratio(more, of=FOUR, to=ONE, value="job_seconds")
 

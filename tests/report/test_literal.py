@@ -16,6 +16,7 @@ import pandas as pd
 import pypandoc
 import pytest
 
+from experiments.store import evidence
 from experiments.store import provenance as origins
 from experiments.store.parquet import Run
 from report import literal
@@ -83,7 +84,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 def test_the_page_shows_a_planted_file_as_text(planted: list[Run], tmp_path: Path) -> None:
     known = provenance.known(planted)
+    verdict = evidence.Verdict(problems=[(name, "log", f"it says {text}") for name, text in HOSTILE.items()])
     made = [provenance.text_provenance_runs(known), provenance.tbl_provenance(known)]
+    made.append(provenance.text_provenance_checks(verdict))  # the PDF has these, and no list of runs
     small = book(tmp_path, a="# T {#sec-t}\n\n" + "\n\n".join([*made, provenance.tbl_provenance_runs(known)]))
     render(small, ["html", "pdf"])
     page = (small.output / "report/a.html").read_text(encoding="utf-8")

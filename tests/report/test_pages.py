@@ -20,6 +20,7 @@ CHAPTERS = Book.read(ROOT).chapters
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync"]
+SPOKEN = ("error", "warning")  # Vega says as a warning what it can't draw as asked
 LOCAL = ("file:", "data:", "blob:")
 # What sticks out of the window, other than what its own container scrolls.
 OVERFLOWING = """() => {
@@ -65,7 +66,7 @@ def test_page(rendered: Book, browser: Any, chapter: str, width: int) -> None:
     context.set_offline(True)
     page = context.new_page()
     complaints: list[str] = []
-    page.on("console", lambda message: complaints.extend([message.text] if message.type == "error" else []))
+    page.on("console", lambda message: complaints.extend([message.text] if message.type in SPOKEN else []))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: complaints.extend([] if request.url.startswith(LOCAL) else [request.url]))
     page.on("requestfailed", lambda request: complaints.append(f"not loaded: {request.url}"))

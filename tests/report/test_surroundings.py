@@ -39,11 +39,11 @@ def test_quarto_gets_no_other_profile_or_pandoc(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_book_is_the_same_whatever_the_user_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "# T\n\nIt is `{python} 'x' if 'startup' in globals() else 'nothing'`, says [@he2016].\n"
+    text = "# T\n\nIt is `{python} 'x' if hasattr(__builtins__, 'startup') else 'nothing'`, says [@he2016].\n"
     home = tmp_path / "home"
     startup = home / ".ipython/profile_default/startup/00.py"
     startup.parent.mkdir(parents=True)
-    startup.write_text("startup = 1", encoding="utf-8")
+    startup.write_text("import builtins; builtins.startup = 1", encoding="utf-8")
     style = home / ".local/share/pandoc/default.csl"
     style.parent.mkdir(parents=True)
     style.write_text("<no style/>", encoding="utf-8")
@@ -57,6 +57,28 @@ def test_a_book_is_the_same_whatever_the_user_has(tmp_path: Path, monkeypatch: p
     render(small, ["html"])
     page = text_of((small.output / "report/a.html").read_text(encoding="utf-8"))
     assert "It is nothing, says (He 2016)." in page
+
+
+# Imported by a kernel's Python as it starts: it makes a folder one of the machine's settings, as /etc/ipython is.
+PLANT = """
+from IPython.core import application
+application.SYSTEM_CONFIG_DIRS.append({folder!r})
+application.ENV_CONFIG_DIRS.append({folder!r})
+"""
+
+
+def test_settings_of_the_machines_ipython_do_not_apply(tmp_path: Path) -> None:
+    folder = tmp_path / "etc"
+    (folder / "startup").mkdir(parents=True)
+    (folder / "startup" / "00.py").write_text("import builtins; builtins.planted = 1", encoding="utf-8")
+    for name in ("ipython_config.py", "ipython_kernel_config.py"):
+        line = "c.InteractiveShellApp.exec_lines = ['import builtins; builtins.configured = 1']"
+        (folder / name).write_text(line, encoding="utf-8")
+    applied = "[name for name in ('planted', 'configured') if hasattr(__builtins__, name)]"
+    small = book(tmp_path, a=f"# T\n\nIt is `{{python}} {applied}`.\n")
+    (small.root / "sitecustomize.py").write_text(PLANT.format(folder=str(folder)), encoding="utf-8")
+    render(small, ["html"])
+    assert "It is []." in text_of((small.output / "report/a.html").read_text(encoding="utf-8"))
 
 
 def test_versions_name_the_engine_and_its_tools(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import altair as alt
 import pandas as pd
+import pytest
 import vl_convert
 
 from report import vega
@@ -63,3 +65,15 @@ def test_a_picture_without_script_has_its_words_escaped() -> None:
     assert vega.without_script("a.svg", 'a "b" <c>') == (
         '<noscript><img src="a.svg" alt="a &quot;b&quot; &lt;c&gt;"></noscript>'
     )
+
+
+def test_the_bundle_is_made_once_for_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "dlperf").mkdir()
+    monkeypatch.setattr("report.vega.vl_convert.javascript_bundle", lambda code: f"made; {code}")
+    assert vega.bundle() == "(() => {made; window.vegaEmbed = vegaEmbed;})();"
+    monkeypatch.setattr("report.vega.vl_convert.javascript_bundle", lambda code: pytest.fail("made again"))
+    assert vega.bundle() == "(() => {made; window.vegaEmbed = vegaEmbed;})();"
+    monkeypatch.setattr("report.vega.metadata.version", lambda package: "of another day")
+    monkeypatch.setattr("report.vega.vl_convert.javascript_bundle", lambda code: "newer")
+    assert vega.bundle() == "(() => {newer})();"

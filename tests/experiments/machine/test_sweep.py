@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from experiments.cli import RunError, UsageError
 from experiments.machine import allocation, sweep
 from experiments.store import parquet
+from experiments.store.claims import lock_of
 from experiments.store.provenance import provenance, timed_id
 
 EXPERIMENT = "p4_masked_area"  # a small schema
@@ -124,3 +126,23 @@ def test_a_failed_job_is_named_and_the_others_run(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out.split() == [str(tmp_path / "job-1-r1"), str(tmp_path / "job-4-r1")]
     with pytest.raises(RunError, match=r"^learner 1 was killed"):
         sweep.run_all(EXPERIMENT, jobs, tmp_path, run, skip_finished=False, goes_on=False)
+
+
+def test_a_job_that_another_process_runs_is_refused_and_none_follows(tmp_path: Path) -> None:
+    jobs = [Job(1), Job(2)]
+    path = parquet.path_of(EXPERIMENT, timed_id(jobs[0].slug, jobs[0].flat()), tmp_path)
+    path.parent.mkdir()
+    with lock_of(path).open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="is being made by another process; wait for it, or end it"):
+            sweep.run_all(EXPERIMENT, jobs, tmp_path, lambda job: pytest.fail(), skip_finished=True, goes_on=True)
+
+
+def test_a_job_is_claimed_while_it_runs(tmp_path: Path) -> None:
+    def run(job: Job) -> Path:
+        (lock,) = (tmp_path / EXPERIMENT).glob(".*.lock")
+        assert job.slug in lock.name
+        return stored(job, tmp_path)
+
+    assert sweep.run_all(EXPERIMENT, [Job(1), Job(2)], tmp_path, run, skip_finished=True, goes_on=True) == 0
+    assert not list((tmp_path / EXPERIMENT).glob(".*"))

@@ -16,7 +16,9 @@ import pytest
 
 from experiments.cli import RunError, UsageError
 from experiments.machine import job_clock, processes, stalls
+from experiments.machine.hosts import Hosts
 from experiments.p1 import horovod_launch
+from tests.experiments.machine.test_hosts import makes_hosts, needs_ssh
 from tests.processes import started_for
 
 # A learner without a framework: says its place, and fails where it is told to.
@@ -297,8 +299,6 @@ def test_horovodruns_rendezvous_listens_on_the_loopback_alone() -> None:
     said: list[str] = []
     learner = "import os, time; print('port', os.environ['HOROVOD_GLOO_RENDEZVOUS_PORT'], flush=True); time.sleep(60)"
     command = horovod_launch._command("horovodrun", "localhost:1", 1, [sys.executable, "-c", learner], {})
-    assert "local_horovodrun.py" in command[1]
-    assert "horovod.runner.launch" in horovod_launch._command("horovodrun", "localhost:1,node2:1", 2, ["true"], {})
     with processes.Processes(said.append) as started:
         started.start(command, {"PYTHONPATH": os.environ.get("PYTHONPATH", "")})
         deadline = time.monotonic() + 60
@@ -306,3 +306,28 @@ def test_horovodruns_rendezvous_listens_on_the_loopback_alone() -> None:
             time.sleep(0.05)
         assert found, said
         assert listening(int(found[0].rpartition("port ")[2])) == ["0100007F"]
+
+
+# Says where its host listens at the rendezvous' port; only the first host does.
+WHERE = """
+import os, pathlib
+port = f"{int(os.environ['HOROVOD_GLOO_RENDEZVOUS_PORT']):04X}"
+for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+    address, _, at = line.split()[1].partition(":")
+    if line.split()[3] == "0A" and at == port:
+        print("learner", os.environ["HOROVOD_RANK"], "is told", os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"],
+              "and its host listens at", address, flush=True)
+"""
+
+
+@pytest.mark.horovod
+@pytest.mark.root
+@makes_hosts
+@needs_ssh
+def test_horovodruns_rendezvous_of_several_hosts_listens_at_their_interface_alone() -> None:
+    with Hosts() as made:
+        command = horovod_launch._command("horovodrun", "host1:1,host2:1", 2, [sys.executable, "-c", WHERE], {})
+        done = subprocess.run(made.command("host1", command), capture_output=True, text=True, timeout=120)
+    said = [line.partition(">:")[2] for line in done.stdout.splitlines() if "listens at" in line]
+    # 10.77.0.1, as the kernel writes it
+    assert said == ["learner 0 is told 10.77.0.1 and its host listens at 01004D0A"], done.stdout + done.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from experiments import p1_horovod
@@ -84,48 +82,3 @@ def test_repetitions_and_settings_have_results_of_their_own() -> None:
         (c,) = configs(*more)
         names.add(run_id(c.slug, c.flat()))
     assert len(names) == 7
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--learners", "0"], "--learners must be at least 1, not 0"),
-        (["--learners", "-2"], "--learners must be at least 1, not -2"),
-        (["--batch-size", "0"], "--batch-size must be at least 1, not 0"),
-        (["--image-size", "16"], "--image-size must be at least 32"),
-        (["--warm-up", "-1"], "--warm-up must not be negative"),
-        (["--seed", "-1"], "--seed must be 0 to"),
-        (["--gbit", "1"], "give --hosts 2 with it"),
-        (["--hosts", "2"], "--hosts 2 is more than the 1 learners"),
-        (["--learners", "2", "--hosts", "2", "--gbit", "nan"], "--gbit must be positive"),
-        (["--learners", "2", "--hosts", "2", "-H", "a:2"], "give one of them"),
-        (["--learners", "2", "--hosts", "2", "--launcher", "mpirun"], "--hosts goes with --launcher none"),
-        (["--learners", "4", "-H", "a:1,b:2"], "4 learners need as many slots, a:1,b:2 has 3"),
-        (["-H", "a"], "'a' is not a host and its slots"),
-        (["-H", ""], "'' is not a host and its slots"),
-        (["--sweep", "--hosts", "32"], "--sweep has no size with 32 hosts"),
-        (["--sweep", "--learners", "2"], "leave out --learners, or --sweep"),
-        (["--learners", "1,0"], "--learners must be at least 1, not 0"),
-        (["--repeats", "0"], "--repeats must be at least 1, not 0"),
-        (["--repeat", "0"], "--repeat must be at least 1, not 0"),
-        (["--independent-too", "--no-allreduce"], "leave out --no-allreduce"),
-        (["--stall-timeout", "0"], "--stall-timeout must be positive and finite, not 0"),
-        (["--stall-timeout", "nan"], "--stall-timeout must be positive and finite, not nan"),
-    ],
-)
-def test_bad_input_is_one_line(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert p1_horovod.main(["--results", str(tmp_path), *arguments]) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.startswith("p1_horovod: ") and said.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("learners", "message"),
-    [("1,two", "'two' is no whole number"), ("1,", "'' is no whole number"), ("2,4,2", "2 is named twice")],
-)
-def test_bad_lists_are_one_line(learners: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        p1_horovod.main(["--learners", learners])
-    assert capsys.readouterr().err == f"p1_horovod: argument --learners: {message}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -16,9 +17,10 @@ import pytest
 import torch
 
 from experiments import p4_cutout
+from experiments.p4 import checkpoint as checkpoints
 from experiments.p4 import datasets, plain_engine
 from experiments.store import parquet
-from experiments.store.files import ROOT
+from experiments.store.files import ROOT, write_atomically
 from tests.p4_runs import STEPS, assert_same_bits, begun, checkpoint, command, complaint, files, no_space
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small")
@@ -28,6 +30,7 @@ DRIVER = """
 import os, pathlib, signal, sys
 import torch
 from experiments import p4_cutout
+from experiments.p4 import checkpoint as checkpoints
 from experiments.p4 import datasets, plain_engine
 from experiments.p4.synthetic import synthetic
 small = synthetic(seed=0, train=48, test=24)
@@ -240,16 +243,42 @@ def test_results_that_could_not_be_written_need_no_training_to_be_written_later(
     assert_same_bits(tmp_path, whole)
 
 
-def test_a_finished_run_is_written_though_its_checkpoint_cannot_be(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("writes", [[1], [4], [1, 2, 3, 4]], ids=["in mid-run", "at the end", "always"])
+def test_a_checkpoint_on_a_full_disk_costs_a_warning_that_names_it_and_no_result(
+    writes: list[int],
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def full(*_: Any) -> None:
-        no_space(0)
+    count = itertools.count(1)
 
-    monkeypatch.setattr(p4_cutout, "save_checkpoint", full)
+    def full_at_times(path: Path, data: bytes) -> None:
+        with monkeypatch.context() as patch:
+            if next(count) in writes:
+                patch.setattr(os, "fsync", no_space)
+            write_atomically(path, data)
+
+    monkeypatch.setattr(checkpoints, "write_atomically", full_at_times)
+    monkeypatch.setattr(p4_cutout, "CHECKPOINT_SECONDS", 0)  # one after each of the four epochs
     assert p4_cutout.main(command(tmp_path, "--M", "2")) == 0
-    assert "no checkpoint of the finished run: [Errno 28]" in capsys.readouterr().err
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    (name,) = (path.stem for path in (tmp_path / "results").rglob("*.parquet"))
+    assert warnings == [
+        f"p4_cutout: warning: no checkpoint after epoch {epoch}, the run goes on: [Errno 28] No space left on device: "
+        f"'{tmp_path / 'checkpoints' / name}.ckpt'"
+        for epoch in writes
+    ]
     assert_same_bits(tmp_path, whole)
+
+
+def test_a_run_that_stops_for_its_checkpoint_fails_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "fsync", no_space)
+    assert p4_cutout.main(command(tmp_path, "--minutes", "1e-9")) == 2
+    assert re.search(r"No space left on device: '.*\.ckpt'; earlier results", complaint(capsys))
+    assert not files(tmp_path)
 
 
 def test_resuming_a_complete_run_trains_nothing(

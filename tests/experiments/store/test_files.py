@@ -49,7 +49,12 @@ def test_a_full_disk_leaves_the_earlier_run_and_nothing_else(
             write = full
 
         opened = Path.open
-        monkeypatch.setattr(Path, "open", lambda self, *a, **k: Full(opened(self, *a, **k)))
+
+        def open_full(self: Path, mode: str = "r", **others: Any) -> Any:
+            stream = opened(self, mode, **others)
+            return Full(stream) if "x" in mode else stream
+
+        monkeypatch.setattr(Path, "open", open_full)
     with pytest.raises(OSError, match="No space left"):
         parquet.write(counts(2), made, log="second", results=tmp_path)
     monkeypatch.undo()
@@ -184,3 +189,18 @@ def test_a_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         check_writable(tmp_path / "file")
+
+
+def test_a_temporary_folder_goes_with_its_block_and_those_of_killed_processes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    done = subprocess.Popen(["true"])
+    done.wait()  # its process number is now nobody's
+    dead, live = (tmp_path / f"a-{files.HOST}-{pid}-x" for pid in (done.pid, os.getppid()))
+    foreign, other = tmp_path / f"a-0badc0de-{done.pid}-x", tmp_path / f"b-{files.HOST}-{done.pid}-x"
+    for folder in (dead, live, foreign, other):
+        (folder / "below").mkdir(parents=True)
+    with files.temporary_folder("a") as made:
+        assert made.is_dir() and made.name.startswith(f"a-{files.HOST}-{os.getpid()}-")
+    assert set(tmp_path.iterdir()) == {live, foreign, other}

@@ -201,8 +201,8 @@ def test_the_table_of_scaling_has_medians_ranges_and_intervals() -> None:
 
 
 def test_the_table_flags_efficiencies_above_the_ideal_and_names_few_runs() -> None:
-    _, *rows = lines(str(horovod.tbl_p1_scaling(runs(*gpus({1: 1.0, 2: 0.9}, repeats=1)))))
-    assert rows[1][-2:] == ["111.1 % (above ideal)", "one run"]
+    _, *rows = lines(str(horovod.tbl_p1_scaling(runs(*gpus({1: 1.0, 2: 0.95}, repeats=1)))))
+    assert rows[1][-2:] == ["105.3 % (above ideal)", "one run"]
     _, *rows = lines(str(horovod.tbl_p1_scaling(runs(*gpus({1: 1.0, 2: 1.25}, repeats=2)))))
     assert rows[1][-2:] == ["80.0 %", "79.2–80.8 % (2 runs)"]
 

@@ -58,7 +58,7 @@ def test_the_summary_counts_changes_and_uncommitted_work(runs: list[Run]) -> Non
 def test_settings_and_allocation_stand_with_the_runs(runs: list[Run]) -> None:
     one = runs[0].provenance.model_copy(update={"settings": {"NCCL_ALGO": "Ring"}})
     text = provenance.text_provenance_runs(provenance.known([Run(Path("b"), one, 3)]))
-    assert "allocation here" in text and "- Settings: `NCCL_ALGO=Ring`" in text and "3 rows" in text
+    assert "allocation here" in text and "<li>Settings: <code>NCCL_ALGO=Ring</code></li>" in text and "3 rows" in text
 
 
 def test_the_file_has_a_row_for_each_run(runs: list[Run]) -> None:
@@ -77,7 +77,7 @@ def test_the_file_has_a_row_for_each_run(runs: list[Run]) -> None:
 def test_a_run_has_an_anchor_and_its_state_is_found_once(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     found = provenance.known(runs)
     monkeypatch.setattr("experiments.store.provenance.Provenance.changes", lambda _: pytest.fail("looked again"))
-    assert "[]{#run-d}" in provenance.text_provenance_runs(found)
+    assert '<span id="run-d"></span>' in provenance.text_provenance_runs(found)
     assert provenance.tbl_provenance_runs(found) and provenance.tbl_provenance(found)
 
 

@@ -32,6 +32,13 @@ def test_the_increase_of_an_iterations_time_in_words() -> None:
     assert isinstance(answer, Answer) and answer.runs == 4
 
 
+def test_the_increase_of_a_go_with_repetitions_is_told_as_well() -> None:
+    again = [*repeated(1.0, allocation="two"), *repeated(1.25, 2, allocation="two")]
+    told = text(strategy_efficiency.answer_p2_efficiency(runs(ten(100.0), ten(125.0, 2), ten(130.0, 4), *again)))
+    assert "t(4)/t(1) = 1.30, an efficiency of 76.9 %. With at least three repetitions, in another go: " in told
+    assert re.search(r"another go: t\(2\)/t\(1\) = 1\.25 \(1\.2\d–1\.2\d\)\. Brackets", told)
+
+
 def test_no_efficiency_without_one_learner_of_the_allocation() -> None:
     found = runs(ten(100.0, device=H100, allocation="two"), ten(100.0, 2), ten(110.0, 4))
     assert isinstance(strategy_efficiency.answer_p2_efficiency(found), Missing)
@@ -51,10 +58,11 @@ def test_increase_and_efficiency_are_drawn_and_the_k80s_too() -> None:
 
 
 def test_the_table_of_efficiency_flags_what_is_above_ideal() -> None:
-    head, *rows = lines(str(strategy_efficiency.tbl_p2_efficiency(runs(*repeated(1.0), *repeated(0.8, 2)))))
+    head, *rows = lines(str(strategy_efficiency.tbl_p2_efficiency(runs(*repeated(1.0), *repeated(0.95, 2)))))
     assert head == ["Run on", "N", "t(N) (ms)", "t(N) / t(1)", "t(1) / t(N)", "Interval", "Runs"]
     assert rows[0] == ["H200, 224 px, XLA", "1", "500 (495–505)", "1.00", "100.0 %", "–", "3"]
-    assert rows[1][:5] == ["", "2", "400 (396–404)", "0.80", "125.0 %*"] and re.match(r"12\d–12\d %", rows[1][5])
+    assert rows[1][:5] == ["", "2", "475 (470–480)", "0.95", "105.3 %*"]
+    assert re.match(r"10[\d.]+–10[\d.]+ %", rows[1][5])
 
 
 def test_every_go_that_has_one_learner_shows_its_increase() -> None:
