@@ -21,7 +21,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,22 +37,30 @@ from experiments.machine import settings, supervision, sweep
 from experiments.machine.device_names import device_name
 from experiments.machine.hosts import Hosts
 from experiments.machine.link_speed import Link
+from experiments.machine.own_network import own_network, possible
 from experiments.machine.processes import OWN_RANK, Processes
 from experiments.p2 import fashion_mnist, placement, worker_job
 from experiments.p2.placement import AssignedWorker
 from experiments.p2.strategy_options import EXPERIMENT, LISTS, Config, arguments, series
 from experiments.p2.worker_process import run_worker
 from experiments.store import parquet
+from experiments.store.claims import claimed
 from experiments.store.files import check_writable, temporary_folder
 from experiments.store.provenance import Code, provenance, timed_id
 
 FIRST_PORT = 29500  # of workers on emulated hosts, where every port is free
-# tf.distribute can bind its servers to no other address.
+# tf.distribute can bind its servers to no other address. CPU workers of one host get a separate network where one can
+# be made. GPU workers don't: NCCL was not measured in one.
 OPEN_PORTS = (
     "TensorFlow's workers listen on all addresses and trust who connects; on a network that others use, "
     "run them behind a firewall or on emulated hosts (--hosts 2, as root)"
 )
 LINGER = 1.0  # s until workers are killed: TensorFlow catches SIGTERM and carries on
+
+
+def is_private(c: Config) -> bool:
+    """Whether the job's workers, all started here, get a network of their own where this machine allows it."""
+    return c.job.workers > 1 and c.hosts == 1 and c.job.device == "cpu"
 
 
 def check_devices(c: Config) -> None:
@@ -98,12 +106,13 @@ def launch(c: Config, report: Path, argv: list[str], stall_timeout: float, assig
                 tqdm.write(f"{EXPERIMENT}: worker {assigned.rank} has joined the others", file=sys.stderr)
 
         processes = stack.enter_context(Processes(say, LINGER, stall_timeout=stall_timeout, member="worker"))
-        for i, its_devices in started.items():
-            environment = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")} | its_devices
-            environment[OWN_RANK] = str(i)
-            if workers > 1:
-                environment["TF_CONFIG"] = placement.as_tf_config(addresses, i)
-            processes.start(hosts.command(place[i], command) if hosts else command, environment)
+        with own_network() if assigned is None and is_private(c) else nullcontext():
+            for i, its_devices in started.items():
+                environment = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")} | its_devices
+                environment[OWN_RANK] = str(i)
+                if workers > 1:
+                    environment["TF_CONFIG"] = placement.as_tf_config(addresses, i)
+                processes.start(hosts.command(place[i], command) if hosts else command, environment)
         failed = processes.wait()
     if failed is not None:
         index, status = failed
@@ -253,7 +262,10 @@ def run_assigned(a: argparse.Namespace, argv: list[str], say: Callable[[str], No
     (c,) = series(a)
     assigned = placement.assigned_worker(c.job, a.launcher, a.oversubscribe)
     hosts = len(set(map(placement.host_of, assigned.addresses)))
-    path = run(replace(c, hosts=hosts), a, argv, say, assigned)
+    c = replace(c, hosts=hosts)
+    file = parquet.path_of(EXPERIMENT, timed_id(c.slug, c.flat()), a.results)
+    with claimed(file) if assigned.rank == 0 else nullcontext():  # worker 0 writes
+        path = run(c, a, argv, say, assigned)
     if path:
         print(path)
     return 0
@@ -278,7 +290,7 @@ def main(argv: list[str] | None = None) -> int:
         asked = series(a)
         several = a.sweep or len(asked) > 1
         configs = sweep.fitting(asked, check_devices)
-        if any(c.job.workers > 1 and c.hosts == 1 for c in configs):
+        if any(c.job.workers > 1 and c.hosts == 1 and not (is_private(c) and possible()) for c in configs):
             say(f"warning: {OPEN_PORTS}")
         return sweep.run_all(
             EXPERIMENT,

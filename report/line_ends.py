@@ -1,6 +1,7 @@
 """Names at the ends of lines, in place of a legend.
 
-Labels are pushed apart as far as the PDF needs, whose views are the lowest. `show.specification` leaves room for them.
+Labels are pushed apart as far as the PDF needs, whose views are the lowest. `show.specification` says how much room
+they take, for pages that fit a chart to their column.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def device(name: str) -> str:
 
 def shades(colour: str, count: int) -> list[str]:
     """As many shades of a colour as needed, the colour itself first, then darker and lighter ones by turns."""
-    steps = [0.0, -0.5, 0.45, -0.75, 0.7]
+    steps = [0.0, -0.45, 0.4, -0.85, 0.65]
     return [_mixed(colour, steps[i % len(steps)]) for i in range(count)]
 
 

@@ -33,7 +33,7 @@ CONFIG: dict[str, Any] = {
     "axisQuantitative": {"gridColor": "#e5e5e5"},
     "legend": {"orient": "top", "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
     "header": {"labelFontSize": 12, "titleFontSize": 13},
-    "title": {"fontSize": 13, "fontWeight": "normal", "anchor": "start"},
+    "title": {"fontSize": 13, "fontWeight": "normal", "anchor": "start", "subtitleFontSize": 12},
     "bar": {"color": CATEGORIES[0]},
     "line": {"color": CATEGORIES[0]},
     "point": {"color": CATEGORIES[0]},
@@ -65,7 +65,7 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """The chart's Vega-Lite specification in this document's look."""
     spec = chart.to_dict() | {"config": json.loads(json.dumps(CONFIG))}
     room = round(line_ends.room(spec))
-    return spec | ({"padding": {"left": 5, "top": 5, "right": 5 + room, "bottom": 5}} if room else {})
+    return spec | ({"usermeta": {"room": room}} if room else {})  # for a page that fits the chart to its column
 
 
 def chart(chart: alt.TopLevelMixin, under: str = "", what: str = "") -> None:

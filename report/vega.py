@@ -29,7 +29,7 @@ _EMBED = """<div id="{id}" class="vega-chart" style="width:100%;max-width:700px"
   const draw = () => {{
     const target = document.getElementById("{id}");
     const width = Math.max(target.clientWidth, 240);
-    const labels = spec.padding ? spec.padding.right - 5 : 0; // at the ends of lines
+    const labels = spec.usermeta?.room || 0; // names at the ends of lines
     const fit = (view, pixels) => {{
       if (view.width > 0) view.width = pixels;
       (view.vconcat || []).forEach((part) => fit(part, pixels));

@@ -100,7 +100,7 @@ def _horovod(machine: Machine) -> tuple[list[Job], list[LeftOut]]:
     usable = [name for name in (("torch", "tensorflow") if gpu else ("tensorflow", "torch"))
               if not machine.horovod[name] and (not gpu or name in machine.speed.sees_gpu)]  # fmt: skip
     if not usable:
-        why = next(iter(dict.fromkeys(machine.horovod.values())), "")
+        why = next(iter(dict.fromkeys(machine.horovod.values())), "").partition("; ")[0]  # what it says to do is below
         make = "make horovod" + (" TENSORFLOW='tensorflow[and-cuda]'" if gpu else "")
         return jobs, [*out, LeftOut(1, "Horovod's learners", f"{why or 'no framework sees the GPU'}; `{make}`")]
     batch, pixels = (256 if machine.gpu_gib >= LARGE else 32, 224) if gpu else (16, 64)

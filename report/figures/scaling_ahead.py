@@ -42,7 +42,7 @@ def load_jobs(results: Path = RESULTS) -> pd.DataFrame:
     """Problem 2's jobs, of which each may test a prediction: its `setting` is the prediction's."""
     names = strategy_epochs(results).drop_duplicates("run_id").set_index("run_id").series
     jobs = homework(strategy_runs.load(results))
-    return jobs.assign(setting=without_scaling(jobs.run_id.map(names)))
+    return jobs.assign(setting=without_scaling(jobs.run_id.map(names).astype(object)))  # without jobs: of no type
 
 
 @selects

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -31,6 +32,19 @@ words = ("experiments/allreduce.py", "--learners", "2", "--backend", "gloo", "--
          "4096", "--windows", "2", "--window-seconds", "0.05", "--oversubscribe")
 measure.plan = lambda machine, problems: ([Job(1, "All-reduce", ("link",), words, 5.0, "curve")], [])
 sys.exit(measure.main(["--results", {results!r}, "--repeats", "3", "--device", "cpu"]))
+"""
+
+
+# For a folder on PYTHONPATH: an interpreter, and those that it starts, without these packages.
+HIDING = """
+import sys
+from importlib.machinery import PathFinder
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        hidden = name.partition(".")[0] in ("tensorflow", "horovod")
+        return None if hidden else PathFinder.find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 """
 
 
@@ -79,6 +93,19 @@ def test_failed_jobs_are_listed_with_the_command_that_repeats_them(
     assert measure.main(["--results", str(tmp_path), "--repeats", "1"]) == 1
     said = capsys.readouterr().out
     assert f"failed: a job: learner 1 was killed\n  repeat: {job.command(tmp_path)}\n" in said
+
+
+@pytest.mark.slow
+def test_without_tensorflow_and_horovod_the_rest_runs_and_the_plan_says_what_installs_them(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HIDING)
+    own = {name: value for name, value in os.environ.items() if name != allocation.TOKEN}
+    own |= {"PYTHONPATH": str(tmp_path), "DLPERF_COMMIT": "0" * 40}
+    options = ["--device", "cpu", "--problems", "1,2", "--repeats", "1", "--results", str(tmp_path / "mine")]
+    done = subprocess.run([sys.executable, measure.__file__, *options], env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "left out: Horovod's learners: Horovod is not installed; `make horovod`\n" in done.stdout
+    assert "left out: All of it: TensorFlow is not installed; `pip install 'tensorflow-cpu'`\n" in done.stdout
+    assert {run.provenance.experiment for run in parquet.runs(tmp_path / "mine")} == {"allreduce"}
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ import pytest
 
 from experiments import p2_strategy
 from experiments.cli import RunError
-from experiments.machine import allocation, supervision
+from experiments.machine import allocation, own_network, supervision
 from experiments.machine.link_speed import Link
 from experiments.p2 import placement, strategy_options
 from experiments.store import epochs, parquet
@@ -52,6 +52,7 @@ def test_two_workers_write_their_rows_and_are_skipped_once_finished(tmp_path: Pa
     here = os.environ | {allocation.TOKEN: "one"}
     done = subprocess.run(argv, env=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert ("workers listen on all addresses" in done.stderr) == (not own_network.possible())
     path = Path(done.stdout.split()[-1])
     assert path.parent == tmp_path / "p2_strategy" and path.name.startswith("cpu-weak-2x16-multiworker-auto-r1")
     log = path.with_suffix(".log").read_text()
@@ -201,6 +202,18 @@ def test_a_worker_that_dies_ends_the_job(tmp_path: Path) -> None:
     told = [line for line in said.splitlines() if not line.startswith("warning: ")]
     assert "nothing was written" in said and len(told) == 1
     assert not list(tmp_path.rglob("*.parquet")) and not workers_of(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.root
+@pytest.mark.skipif(not own_network.possible(), reason="needs root and namespaces")
+@needs_tensorflow
+def test_workers_on_cores_are_out_of_reach(tmp_path: Path) -> None:
+    job, found = start(tmp_path, 3)
+    networks = {os.readlink(f"/proc/{pid}/ns/net") for pid in found.values()}
+    assert len(networks) == 1 and networks != {os.readlink("/proc/self/ns/net")}
+    job.send_signal(signal.SIGTERM)
+    job.communicate(timeout=60)
 
 
 @pytest.mark.slow

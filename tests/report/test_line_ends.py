@@ -49,8 +49,8 @@ def test_a_name_pushed_into_another_pushes_on() -> None:
 
 
 def test_the_chart_leaves_room_for_the_longest_name() -> None:
-    # 9 pixels beside the point and 6.7 for each letter of "strong": 49.2; 5 are the chart's own.
-    assert show.specification(chart())["padding"] == {"left": 5, "top": 5, "right": 54, "bottom": 5}
+    # 9 pixels beside the point and 6.7 for each letter of "strong": 49.2
+    assert show.specification(chart())["usermeta"] == {"room": 49}
     stacked = alt.vconcat(chart(), chart())
-    assert show.specification(stacked)["padding"]["right"] == 54
-    assert "padding" not in show.specification(alt.Chart(POINTS).mark_line().encode(x="learners:Q", y="value:Q"))
+    assert show.specification(stacked)["usermeta"] == {"room": 49}
+    assert "usermeta" not in show.specification(alt.Chart(POINTS).mark_line().encode(x="learners:Q", y="value:Q"))

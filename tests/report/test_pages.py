@@ -280,3 +280,28 @@ def test_no_text_of_the_pdf_is_smaller_than_8_points(rendered: Book) -> None:
 
 def test_pdf_is_there(rendered: Book) -> None:
     assert (rendered.output / rendered.pdf_name).stat().st_size > 50_000
+
+
+def largest_gap(page: str) -> float:
+    """The largest part of a page's height that has no words, as `pdftotext -bbox` lists them; the margins aside."""
+    height = float(re.findall(r'height="([\d.]+)"', page)[0])
+    ends, gap = 0.07 * height, 0.0
+    for top, bottom in sorted((float(found[1]), float(found[3])) for found in WORD.findall(page)):
+        gap, ends = max(gap, top - ends), max(ends, bottom)
+    return gap / height
+
+
+def test_a_gap_is_what_has_no_words() -> None:
+    word = '<word xMin="10" yMin="{}" xMax="30" yMax="{}">word</word>'
+    page = 'width="595" height="1000">' + word.format(100, 110) + word.format(90, 400) + word.format(700, 710)
+    assert largest_gap(page) == pytest.approx(0.3)  # from 400 to 700; the 110 of a word beside ends nothing
+
+
+def test_no_page_of_a_chapter_is_half_empty(rendered: Book) -> None:
+    """But its last one, and the front."""
+    listed = subprocess.run(["pdftotext", "-bbox", rendered.output / rendered.pdf_name, "-"], capture_output=True)
+    pages = listed.stdout.decode().split("<page ")[2:]
+    starts = [bool(re.match(r"\d \w|Answers|References", " ".join(f[4] for f in WORD.findall(p)))) for p in pages]
+    inner = [page for page, begins in zip(pages, [*starts[1:], True], strict=True) if not begins]
+    assert len(inner) > 20
+    assert [(number, gap) for number, page in enumerate(inner, 2) if (gap := largest_gap(page)) > 0.4] == []

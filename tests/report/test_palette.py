@@ -20,8 +20,8 @@ def test_a_device_has_its_colour_whatever_a_series_is_called() -> None:
 
 def test_a_devices_series_are_shades_of_its_colour() -> None:
     found = palette.series(["PyTorch, CPU", "PyTorch, H200", "PyTorch, H200, mixed", "H100", "TensorFlow, CPU"])
-    # Half of 0xD5, 0x5E and 0x72, 0xB2, rounded to the even one: 106.5, 47, 57 and 89.
-    assert found == ["#D55E00", "#0072B2", "#003959", "#56B4E9", "#6A2F00"]
+    # 55 % of 0x72 and 0xB2 are 62.7 and 97.9, of 0xD5 and 0x5E 117.2 and 51.7: 0x3F, 0x62, 0x75 and 0x34.
+    assert found == ["#D55E00", "#0072B2", "#003F62", "#56B4E9", "#753400"]
     five = palette.series([f"H200, {i}" for i in range(5)])
     assert len(set(five)) == 5
 

@@ -59,7 +59,7 @@ def test_small_gpus_get_small_batches() -> None:
 
 
 def test_what_is_not_installed_is_named_with_what_installs_it() -> None:
-    refused = dict.fromkeys(("tensorflow", "torch"), "Horovod is not installed")
+    refused = dict.fromkeys(("tensorflow", "torch"), "Horovod is not installed; build it with: make horovod")
     jobs, out = plan(replace(LAPTOP, installed=(), horovod=refused), [1, 2, 4])
     assert jobs == []
     said = reasons(out)
