@@ -34,7 +34,7 @@ EMPTY_CHARTS = """() => [...document.querySelectorAll(".vega-chart")].filter((ch
   return !drawing || drawing.clientWidth < 100 || drawing.clientHeight < 50 || !chart.querySelector("path, canvas");
 }).map((chart) => chart.id)"""
 BROKEN_IMAGES = "() => [...document.images].filter((i) => !i.complete || !i.naturalWidth).map((i) => i.src)"
-# The rows of a list are alike, and axe takes seconds for thousands: it sees all at one width, at others the first twenty.
+# Rows of a list are alike, and axe takes seconds for thousands: it sees all at one width, twenty at the others.
 SHORTENED = """document.querySelectorAll("tbody, main ul").forEach((list) =>
   [...list.children].slice(20).forEach((row) => row.remove()))"""
 DEAD_LINKS = """() => [...document.querySelectorAll("a[href^='#']")].map((a) => decodeURIComponent(a.hash.slice(1)))
