@@ -3,9 +3,10 @@
     python experiments/allreduce.py --backend nccl --learners 2
     python experiments/allreduce.py --backend gloo --learners 2 --gbit 10
 
-starts one process a learner, times all-reduces of float32 by torch.distributed, and writes
-results/allreduce/<run-id>.parquet, one row a window, and its log. NCCL's learners have a GPU each, Gloo's have cores of
-their own. With --gbit, learners alternate between two hosts (experiments/machine/hosts.py) behind links of that speed.
+starts one process per learner, times all-reduces of float32 by torch.distributed, and writes
+results/allreduce/<run-id>.parquet, one row per window, and its log. NCCL's learners have one GPU each, Gloo's have
+their own cores. With --gbit, learners alternate between two hosts (experiments/machine/hosts.py) behind links of that
+speed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-# Before PyTorch: this package takes out of the environment what would pin threads.
+# Before PyTorch: this package removes variables that would pin threads.
 from experiments.cli import Parser, UsageError, check_at_least, check_positive, exit_status, path
 
 # isort: split
@@ -44,10 +45,10 @@ from experiments.store.files import RESULTS, temporary_folder
 from experiments.store.provenance import Code, provenance, timed_id
 
 EXPERIMENT = "allreduce"
-LEARNER = "--learner"  # the launcher's word for: be one
+LEARNER = "--learner"  # makes this process a learner
 GIB = 1 << 30
-WINDOW = "window "  # how a learner's lines start that tell of one
-LINGER = 1.0  # s until learners are killed; they leave nothing behind
+WINDOW = "window "  # starts a learner's line about a window
+LINGER = 1.0  # s until learners are killed; they leave nothing to clean up
 ENVIRONMENT = ("NCCL_", "TORCH_NCCL_", "GLOO_")
 
 
@@ -77,8 +78,8 @@ def learner(config: dict[str, Any], rank: int, rendezvous: str) -> int:
     try:
         learn(Config(**config), rank, rendezvous, say)
     except Exception as error:
-        text = " ".join(str(error).partition("\nException raised from")[0].split())  # what follows is a stack of C++
-        lost = "by peer" in text  # somebody else has failed
+        text = " ".join(str(error).partition("\nException raised from")[0].split())  # the rest is a C++ stack trace
+        lost = "by peer" in text  # another learner has failed
         print(f"{'' if lost else EXPERIMENT + ': '}learner {rank}: {text[:1000] or type(error).__name__}", flush=True)
         os._exit(1)  # destructors may wait for other learners
     return 0
@@ -111,7 +112,7 @@ def configure(a: argparse.Namespace) -> Config:
         device = torch.cuda.get_device_name()
     else:
         core_sets(a.learners, a.threads, a.oversubscribe)
-        # Gloo's ring holds what it receives beside the vector.
+        # Gloo's ring keeps a receive buffer beside the vector.
         room = available_memory() / a.learners / 2
         device = cpu_name()
     if a.max_bytes > room:
@@ -146,7 +147,7 @@ def available_memory() -> int:
 
 
 def collect(c: Config, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Run the learners to their end; what rank 0 said of each window. Raises UsageError; RunError when one fails."""
+    """Run the learners to their end; returns rank 0's windows. Raises UsageError, or RunError if one fails."""
     said, log = list[dict[str, Any]](), list[str]()
 
     def listen(line: str) -> None:

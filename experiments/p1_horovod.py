@@ -7,14 +7,14 @@
     python experiments/p1_horovod.py --learners 16 --hosts 2 --gbit 10  # on two emulated hosts, 10 Gbit/s between them
     python experiments/p1_horovod.py --learners 16 --device gpu -H node1:8,node2:8
 
-The images per learner are the same for every number of learners: this is weak scaling. Learners start an epoch
-together. Rows lay out each learner's time from the job's start to its end: the set-up with the warm-up, every step, and
-what comes after the last one; the barrier between epochs is the gap between their steps.
+The images per learner are the same for every number of learners: this is weak scaling. Learners start each epoch
+together. Rows cover each learner's time from the job's start to its end: the set-up including the warm-up, every step,
+and the time after the last one. The gap between two epochs' steps is the barrier.
 
-Variables such as HOROVOD_RANK, which would give learners another place, are taken out of the environment; others that
-Horovod and its libraries read, such as HOROVOD_FUSION_THRESHOLD, reach the learners, are stored with the results, and
-give a run of its own. A learner that is stopped on this machine ends the job (--stall-timeout); one on another host
-can't be seen, and the job waits for it.
+Variables such as HOROVOD_RANK, which would override a learner's place, are removed from the environment. Others that
+Horovod and its libraries read, such as HOROVOD_FUSION_THRESHOLD, reach the learners, are stored with the results and
+give the run another id. A learner stopped on this machine ends the job (--stall-timeout). A learner stopped on another
+host can't be seen: the job waits for it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def arguments() -> cli.Parser:
     return horovod_options.arguments(__doc__)
 
 
-def be_learner(c: Config, report: Path, pin: str) -> int:
-    """Do one learner's part in a process that a launcher started; its exit status. Raises UsageError."""
+def run_learner(c: Config, report: Path, pin: str) -> int:
+    """Run one learner in a process that a launcher started; returns its exit status. Raises UsageError."""
     horovod_launch.join(horovod_launch.spec(c.slots), c.learners)
     began = job_start()
     rank, local = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_LOCAL_RANK"])
@@ -78,15 +78,15 @@ def be_learner(c: Config, report: Path, pin: str) -> int:
         reports = learner.train(c.job, c.learners, began, say)
     except Exception as error:
         traceback.print_exc()
-        # What Horovod raises says only that another learner is gone.
+        # Horovod's own error says only that another learner is gone.
         if type(error).__name__ == "HorovodInternalError" or "Horovod has been shut down" in str(error):
-            time.sleep(1)  # launchers blame who ends first
+            time.sleep(1)  # launchers blame the first process that ends
         else:
             print(f"{EXPERIMENT}: learner {rank}: {type(error).__name__}: {supervision.first_line(error)}", flush=True)
         return 1
     if rank == 0:
         reports[0] |= {"versions": library_versions(), "sources": loaded_sources()}
-        reports[0]["device"] = device_name(c.job.device)  # the starting machine may have none
+        reports[0]["device"] = device_name(c.job.device)  # the machine that starts the job may have no GPU
         write_atomically(report, json.dumps(reports).encode())
     return 0
 
@@ -94,7 +94,7 @@ def be_learner(c: Config, report: Path, pin: str) -> int:
 def job(
     c: Config, report: Path, argv: list[str], stall_timeout: float
 ) -> tuple[list[dict[str, Any]], Link | None, horovod_launch.Finished]:
-    """Launch all learners; their reports by rank, the emulated link, and the finished job. Raises RunError."""
+    """Launch all learners; returns reports by rank, the emulated link and the finished job. Raises RunError."""
     own = ["--learners", str(c.learners), "--repeat", str(c.repeat), f"--{'' if c.job.allreduce else 'no-'}allreduce"]
     pin = ["--pin", "rank"] if c.emulated else []
     command = supervision.command(__file__, *argv, *own, "--report", str(report), *pin)
@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> int:
         if a.report:
-            return be_learner(configure(a, (a.learners or [1])[0]), a.report, a.pin)
+            return run_learner(configure(a, (a.learners or [1])[0]), a.report, a.pin)
         if removed := settings.clear():
             say(f"{EXPERIMENT}: taken out of the environment, as learners get their places here: {', '.join(removed)}")
         configs, several = horovod_options.series(a)

@@ -1,5 +1,5 @@
-"""Does Problem 2's input pipeline keep up? Its training step fed by the pipeline, against the same step on one batch
-that stays on the device, in one process, in alternating windows.
+"""Does Problem 2's input pipeline keep up? The training step fed by the pipeline is timed against the same step on one
+batch that stays on the device, in alternating windows of one process.
 
     python experiments/p2_input.py --device gpu --per-learner-batch 256 --write
 
@@ -53,7 +53,7 @@ def arguments() -> Parser:
 
 
 def window(step: Callable[[], object], steps: int, images: int) -> float:
-    """Images per second over so many steps."""
+    """Images per second over a number of steps."""
     start = time.perf_counter()
     for _ in range(steps):
         step()

@@ -8,10 +8,10 @@
     python experiments/p2_strategy.py --learners 2 --communication ring,auto --hosts 2 --gbit 1
     python experiments/p2_strategy.py --sweep --scaling weak --steps-per-epoch 2 --no-evaluate
 
-Options that take lists make a job of each combination. Workers are processes, started here on this machine (or on
-emulated hosts). With TF_CONFIG set, or under srun with --launcher slurm, the script starts only the one worker that it
-is then, and worker 0's writes the results. A row is a worker's execution (call of TensorFlow), test, set-up or end.
-Updates of the warm-up are taken back, and its time is part of the set-up's, as is that of a barrier after it.
+Options that take lists make one job of each combination. Workers are processes that the script starts on this machine
+(or on emulated hosts). With TF_CONFIG set, or under srun with --launcher slurm, it starts only the worker that these
+name, and the script of worker 0 writes the results. A row is a worker's execution (a call of TensorFlow), test, set-up
+or end. The warm-up's updates are undone; its time, and that of the barrier after it, count as set-up.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from experiments.store.files import check_writable, temporary_folder
 from experiments.store.provenance import Code, provenance, timed_id
 
 FIRST_PORT = 29500  # of workers on emulated hosts, where every port is free
-# tf.distribute gives its servers no other address. CPU workers of one host get a network of their own where one can be
-# made; what NCCL makes of one was not measured, so GPU workers don't.
+# tf.distribute can bind its servers to no other address. CPU workers of one host get a separate network where one can
+# be made. GPU workers don't: NCCL was not measured in one.
 OPEN_PORTS = (
     "TensorFlow's workers listen on all addresses and trust who connects; on a network that others use, "
     "run them behind a firewall or on emulated hosts (--hosts 2, as root)"
 )
-LINGER = 1.0  # s until workers are killed; TensorFlow catches SIGTERM and goes on, and workers leave nothing behind
+LINGER = 1.0  # s until workers are killed: TensorFlow catches SIGTERM and carries on
 
 
 def is_private(c: Config) -> bool:
@@ -69,8 +69,8 @@ def check_devices(c: Config) -> None:
 
 
 class Finished(NamedTuple):
-    """What a job leaves: all workers' reports (where worker 0 ran here), the emulated link, the lines that its workers
-    printed, and its wall clock in seconds."""
+    """A finished job: all workers' reports (if worker 0 ran here), the emulated link, the workers' lines of output and
+    the wall-clock time in seconds."""
 
     reports: list[dict[str, Any]]
     link: Link | None
@@ -102,7 +102,7 @@ def launch(c: Config, report: Path, argv: list[str], stall_timeout: float, assig
             log.append(line)
             if line.startswith(supervision.EPOCH_LINE):
                 bar.update()
-            elif assigned and assigned.others and line == f"joined {assigned.rank}":  # now the others may be missed
+            elif assigned and assigned.others and line == f"joined {assigned.rank}":  # all are there
                 tqdm.write(f"{EXPERIMENT}: worker {assigned.rank} has joined the others", file=sys.stderr)
 
         processes = stack.enter_context(Processes(say, LINGER, stall_timeout=stall_timeout, member="worker"))
@@ -135,8 +135,8 @@ def read_reports(report: Path, workers: int) -> list[dict[str, Any]]:
 def as_rows(c: Config, done: Finished, assigned: bool = False) -> pd.DataFrame:
     """A row for each worker's set-up, executions, tests and end.
 
-    Scripts that each start an `assigned` worker start at times of their own, by clocks of their own: there, the barrier
-    that ends the set-up is the moment that all workers share, and worker 0's script starts the job.
+    Scripts that each start an `assigned` worker start at different times, by different clocks. The moment that their
+    workers share is then the barrier at the end of the set-up, and the job starts when worker 0's script does.
     """
     j, rows = c.job, []
     images = j.steps_per_execution * j.effective_batch // j.workers
@@ -233,12 +233,12 @@ def run(
 ) -> Path | None:
     """Run a job and write its results; returns their file. Raises UsageError and RunError.
 
-    An `assigned` worker is the only one of the job that runs here; none but worker 0 writes.
+    An `assigned` worker is the only one that runs here; only worker 0 writes results.
     """
     writes = assigned is None or assigned.rank == 0
     if writes:
         check_writable(parquet.path_of(EXPERIMENT, "", a.results).parent)
-    fashion_mnist.load(a.data_dir, c.dataset)  # say what is wrong with the data once, and not in every worker
+    fashion_mnist.load(a.data_dir, c.dataset)  # report bad data once, not in every worker
     started, code = datetime.now(UTC), Code.now()
     with temporary_folder(EXPERIMENT) as folder:
         done = launch(c, folder / "report.json", argv, a.stall_timeout, assigned)
@@ -252,7 +252,7 @@ def run(
 
 def run_assigned(a: argparse.Namespace, argv: list[str], say: Callable[[str], None]) -> int:
     """Run the one worker that TF_CONFIG or Slurm names; the exit status. Raises UsageError and RunError."""
-    # The workers can't agree on what to skip, as only worker 0 has the results, and ports are for one job.
+    # Workers can't agree on jobs to skip, since only worker 0 has the results, and the ports serve one job.
     own = {"--sweep": a.sweep, "--skip-finished": a.skip_finished, "--hosts": a.hosts > 1, "--repeats": a.repeats > 1}
     unfit = [option for option, chosen in own.items() if chosen]
     unfit += [f"--{name.replace('_', '-')} with several values" for name in LISTS if len(getattr(a, name) or []) > 1]

@@ -2,10 +2,10 @@
 
     python experiments/p3_crosscheck.py
 
-Parameters by torch, and those of Keras's and torchvision's own networks; operations by torch.utils.flop_counter (2 per
-multiply-accumulate, biases not counted) and fvcore (1 per multiply-accumulate, some element-wise layers counted too);
-receptive fields by the support of an input gradient. fvcore, Keras and torchvision are optional. Nets are written out
-in experiments/p3/torch_nets.py, not made from `derivations`, so that the two sides are independent.
+Parameters are counted by torch and in Keras's and torchvision's own networks; operations by torch.utils.flop_counter (2
+per multiply-accumulate, biases not counted) and fvcore (1 per multiply-accumulate, some element-wise layers counted
+too); receptive fields by the support of an input gradient. fvcore, Keras and torchvision are optional. Nets are written
+out in experiments/p3/torch_nets.py, not made from `derivations`, so that the two sides are independent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-# Before PyTorch: this package takes out of the environment what would pin threads.
+# Before PyTorch: this package removes variables that would pin threads.
 from experiments.cli import Parser, exit_status, path
 
 # isort: split
@@ -91,7 +91,7 @@ def fvcore(model: nn.Module, x: Tensor) -> dict[str, int]:
 
 def keras_vgg19() -> dict[str, int]:
     """Parameters of keras.applications.VGG19, untrained."""
-    os.environ["KERAS_BACKEND"] = "torch"  # the one that is certainly there
+    os.environ["KERAS_BACKEND"] = "torch"  # the one backend that is certainly installed
     import keras
 
     variables = keras.applications.VGG19(weights=None).trainable_weights

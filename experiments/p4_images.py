@@ -1,4 +1,4 @@
-"""Problem 4.1: what cutout does to images (DeVries & Taylor 2017, §3), by the code that the training uses.
+"""Problem 4.1: images before and after cutout (DeVries & Taylor 2017, §3), by the training's own code.
 
     python experiments/p4_images.py --data-dir ~/data
 
@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-# Before PyTorch: this package takes out of the environment what would pin threads.
+# Before PyTorch: this package removes variables that would pin threads.
 from experiments.cli import Parser, UsageError, exit_status, path
 
 # isort: split

@@ -3,11 +3,11 @@
     python experiments/p4_kernels.py --M 1 2 4 8 16 32 --data-dir ~/data --write
 
 Some steps are launched kernel by kernel under PyTorch's profiler, which takes each kernel's time from the GPU. A step's
-launches of one kernel are added up; the median over steps is shown with their range. The bytes are those that
-derivations/roofline.py counts, the bandwidth is that of a large copy on the same device: bytes over bandwidth is the
-least time of a kernel that moves them. Beside their sum stands the time of the whole step, replayed as a graph as in
-training: what is more is spent between kernels, what is less is saved by kernels side by side. --write stores a row
-for each kernel and M in results/p4_kernels/.
+launches of one kernel are added up; the median over steps is shown with its range. derivations/roofline.py counts the
+bytes, and a large copy on the same device gives the bandwidth: bytes over bandwidth is the least time in which a kernel
+can move them. The kernels' sum is shown beside the time of a whole step, replayed as a graph as in training. A longer
+step spends time between kernels; a shorter one overlaps kernels. --write stores a row for each kernel and M in
+results/p4_kernels/.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-# Before PyTorch: this package takes out of the environment what would pin threads.
+# Before PyTorch: this package removes variables that would pin threads.
 from experiments.cli import Parser, RunError, UsageError, exit_status
 
 # isort: split
@@ -71,7 +71,7 @@ Event = tuple[str, float]  # a kernel's name and its seconds
 
 
 def table_name(launched: str) -> str | None:
-    """The table's name of a kernel that a profiler saw, by its demangled name; None for one that isn't the step's."""
+    """The table's name of a kernel, by the demangled name that a profiler reports; None for one outside the step."""
     if found := CUDA.search(launched):
         function, channels, variant = found.groups()
         return (FORWARD if function == "forward" else BACKWARD)[variant].format(channels)
@@ -90,8 +90,8 @@ def profile(engine: Any, steps: int) -> list[Event]:
 
 
 def by_step(events: Iterable[Event], expected: dict[str, int]) -> list[dict[str, float]]:
-    """Seconds by the table's names, for each step of which the profiler saw every launch; the step's last kernel ends
-    it. Raises RunError for too few."""
+    """Seconds by the table's names, for each step whose launches the profiler saw completely. The step's last kernel
+    marks its end. Raises RunError for too few steps."""
     whole: list[dict[str, float]] = []
     seconds, launches = defaultdict[str, float](float), Counter[str]()
     for launched, duration in events:
@@ -146,7 +146,7 @@ def rows(config: training.Config, steps: list[dict[str, float]], whole: float, s
 
 
 def measure(config: training.Config, data: cifar10.Cifar, steps: int, speed: float) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of one M, and the names of what else the profiler saw."""
+    """The rows of one M, and the names of other kernels that the profiler saw."""
     engine = training.make_engine(config, data)
     samples, size = data.train_images.shape[:2]
     seed = augment.epoch_seed(config.seed, 1)
@@ -195,7 +195,7 @@ def parser() -> Parser:
 
 
 def configure(a: Namespace) -> list[training.Config]:
-    """What is trained at each M. Raises UsageError."""
+    """The training configuration at each M. Raises UsageError."""
     if not torch.cuda.is_available():
         raise UsageError("PyTorch sees no GPU here, and the times of its kernels are what this measures")
     if cuda_kernels.nvcc() is None:

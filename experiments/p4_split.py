@@ -1,12 +1,12 @@
 """Problem 4's batch of M·B images split over several GPUs: how much faster is a step, with which BatchNorm?
 
-    python experiments/p4_split.py --learners 1                               # what there is to gain on
+    python experiments/p4_split.py --learners 1                               # the baseline
     python experiments/p4_split.py --learners 2                               # half of the instances on each GPU
     python experiments/p4_split.py --learners 2 --batch-norm synchronised     # statistics over the whole batch
 
-Learners are processes, here on this machine. They train as experiments/p4_cutout.py does, on the same draws, for a few
-epochs: for the speed, not for the accuracy. Each validates on all test images with its own running statistics; the
-results hold learner 0's.
+Learners are processes on this machine. They train as experiments/p4_cutout.py does, on the same draws, for a few
+epochs: this measures speed, not accuracy. Each validates on all test images with its own running statistics; the
+results are learner 0's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-# Before PyTorch: this package takes out of the environment what would pin threads.
+# Before PyTorch: this package removes variables that would pin threads.
 from experiments.cli import Parser, RunError, UsageError, check_at_least, exit_status, path
 
 # isort: split
@@ -49,7 +49,7 @@ from experiments.store.provenance import Code, library_versions, loaded_sources,
 
 EXPERIMENT = "p4_split"
 BATCH_NORMS = ("local", "synchronised")
-LINGER = 1.0  # s until learners are killed; they leave nothing behind
+LINGER = 1.0  # s until learners are killed; they leave nothing to clean up
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def check_devices(c: Config) -> None:
 
 
 def engine_class(c: Config) -> Any:
-    """What a learner trains with. Raises UsageError without Triton."""
+    """The class of a learner's engine. Raises UsageError without Triton."""
     if c.learners == 1:
         return engine_class_of_one(c.training)
     try:
@@ -135,7 +135,7 @@ def engine_class(c: Config) -> Any:
 
 
 def train(c: Config, data: cifar10.Cifar, rank: int, folder: Path) -> dict[str, Any]:
-    """Train with the other learners; this one's report. Raises RunError and what torch raises."""
+    """Train with the other learners; returns this one's report. Raises RunError and torch's own errors."""
     began = time.perf_counter()
     if c.learners > 1:
         gpu = torch.device("cuda", 0) if c.training.device == "cuda" else None
@@ -176,7 +176,7 @@ def train(c: Config, data: cifar10.Cifar, rank: int, folder: Path) -> dict[str, 
 
 
 def run_learner(c: Config, a: argparse.Namespace) -> int:
-    """Do one learner's part in a process that was started here; its exit status."""
+    """Run one learner in a process that this script started; returns its exit status."""
     try:
         report = train(c, datasets.load(a.data_dir, c.training.dataset), a.rank, a.folder)
         reports = [report]
@@ -202,7 +202,7 @@ def run_learner(c: Config, a: argparse.Namespace) -> int:
 
 
 def launch(c: Config, folder: Path, argv: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Start all learners and wait; their reports, and what they printed. Raises RunError."""
+    """Start all learners and wait; returns their reports and their output. Raises RunError."""
     log: list[str] = []
     bar = tqdm(total=c.training.epochs, desc=c.slug, unit="epoch", disable=None)
 
@@ -254,7 +254,7 @@ def run(c: Config, a: argparse.Namespace, argv: list[str], say: Callable[[str], 
     """Run a job and write its results; returns their file. Raises UsageError and RunError."""
     name = timed_id(c.slug, c.flat())
     check_writable(parquet.path_of(EXPERIMENT, name, a.results).parent)
-    datasets.load(a.data_dir, c.training.dataset)  # say what is wrong with the data once, and not in every learner
+    datasets.load(a.data_dir, c.training.dataset)  # report bad data once, not in every learner
     started, code = datetime.now(UTC), Code.now()
     with temporary_folder(EXPERIMENT) as folder:
         reports, log = launch(c, folder, argv)

@@ -5,8 +5,8 @@
 ours: the engine that p4_cutout.py would use here, bf16 on a GPU. compiled: PyTorch's compiler and one CUDA graph
 (p4/compiled_engine.py), in the same precision. eager: the plain engine in fp32, without TF32. conventional: a
 DataLoader with transforms on the CPU (p4/conventional_loop.py), in PyTorch's defaults, which let convolutions use TF32
-on a GPU. They take turns, forth and back, with a few windows each turn; set-up (construction, compilation, tuning,
-warm-up) is outside of the windows, and the longest is shown: later turns may find kernels in a cache. A rate is the
+on a GPU. They take turns, back and forth, a few windows at a time. Set-up (construction, compilation, tuning,
+warm-up) is outside the windows; the longest is shown, since later turns may find kernels in a cache. A rate is the
 median of its windows, with their range; a ratio is that of medians, with the range from ours' worst window over the
 contender's best to its best over the worst. The roofline is the bandwidth of a copy on the device, measured here, over
 the bytes that the contender's step moves (derivations/roofline.py). --write stores the windows of each M in
@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
 
-# Before PyTorch: this package takes out of the environment what would pin threads.
+# Before PyTorch: this package removes variables that would pin threads.
 from experiments.cli import Parser, UsageError, check_at_least, check_positive, exit_status
 
 # isort: split
@@ -88,7 +88,7 @@ def engine_rates(
         return now(config.device) - begin
 
     train(WARM_UP_STEPS)
-    # A window is a fixed number of steps, as asking for the time within it would make the device wait for the host.
+    # A window is a fixed number of steps: reading the clock within it would make the device wait for the host.
     n = max(1, round(seconds * WARM_UP_STEPS / train(WARM_UP_STEPS)))
     setup = now(config.device) - start
     return setup, [n * config.M * config.batch_size / train(n) for _ in range(windows)]
@@ -105,7 +105,7 @@ def spread(values: tuple[float, float, float], form: str) -> str:
 
 
 def traffic(engine: str, precision: str) -> int:
-    """Bytes that a step moves for each image."""
+    """Bytes that a step moves per image."""
     step: roofline.Step = "fused" if engine == "fused" else "conventional"
     return int(roofline.bytes_per_image(ELEMENT_BYTES[precision], each_m.DEPTH, step))
 

@@ -1,11 +1,11 @@
-"""Predict what more learners would bring and cost, from what was measured here. A projection: it stores nothing.
+"""Predict the speed and cost of more learners from runs measured here. A projection: it stores nothing.
 
     python experiments/predict.py --from my-results --learners 8
     python experiments/predict.py --from my-results --learners 2,4,8,16 --link 100gbit --price 2.5
 
-One learner's step and an all-reduce make the step of several: the folder's own all-reduce, of the same allocation, or
-that of a network of --link. The homework's job is Problem 2's: ten epochs of 60,000 images. Below the table stands
-how far the same method was off where the larger jobs were run.
+The step of several learners is one learner's step plus an all-reduce: the folder's own, measured in the same
+allocation, or that of a network of speed --link. The homework's job is Problem 2's: ten epochs of 60,000 images. Lines
+below the table give the method's error where the larger jobs were run.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Predict what more GPUs would do from those measured: images/s at numbers of learners that were not run yet.
+"""Predict images/s of more GPUs from those measured: at numbers of learners that have not been run yet.
 
     python experiments/scaling_ahead.py --learners 4,8
 
 The step-time model of derivations/scaling.py is fitted to Problems 1 and 2's GPUs in results/. Weak and strong scaling
 of a setting, from one allocation, are fitted together: an image's computation, a step's overhead and the all-reduce's
-exposed part are the same in both. Run it and commit what it writes before the larger job is run: the prediction is then
-tested against what it could not know. A series needs one GPU and one larger number of them.
+exposed part are the same in both. Run this and commit its results before the larger job runs: the job then tests a
+prediction that could not know the outcome. A series needs one GPU and one larger number of them.
 """
 
 from __future__ import annotations

@@ -7,16 +7,16 @@ A learner that computes b images in a step spends on each of them
 
     τ(p, b) = c + o/b + s·k(p)/b        seconds,        and p learners do p/τ images a second.
 
-c, o and s ≥ 0 are fitted: computation, overhead and exposed communication. Throughputs can't tell what is hidden from
-what is fast, so s is what neither hides. How communication grows, k(p), depends on the cost that dominates it, which
-few points can't tell either: a ring's bandwidth, a ring's latency or a tree (`derivations.scaling.growth`). All three
-are fitted. The first predicts: fitted to even fewer points it came nearest to the largest fitted ones, whose errors are
-stored for all three and for their mean ("choice"). The interval is a bootstrap over both noise and forms, each form
-weighted by how well it explains the fitted points.
+c, o and s ≥ 0 are fitted: computation, overhead and exposed communication. Throughputs can't distinguish hidden
+communication from fast communication, so s is the exposed part. How communication grows, k(p), depends on the cost that
+dominates it: a ring's bandwidth, a ring's latency or a tree (`derivations.scaling.growth`). A few points don't reveal
+which, so all three are fitted. The first predicts: fitted to even fewer points, it came nearest to the largest fitted
+ones. The errors of all three forms and of their mean are stored ("choice"). The interval is a bootstrap over both noise
+and forms, each form weighted by how well it explains the fitted points.
 
-The points of up to 4 learners are fitted, and a series' largest is always predicted. A series of 1 and N learners alone
-borrows its exposed communication from one on the same machine in another precision. Nothing is fitted for GPUs whose
-all-reduce was timed by itself (experiments/allreduce.py): one GPU's step and that time predict the step of several.
+The points of up to 4 learners are fitted; a series' largest point is always predicted. A series of 1 and N learners
+alone borrows its exposed communication from one on the same machine in another precision. Nothing is fitted for GPUs
+whose all-reduce was timed by itself (experiments/allreduce.py): that time and one GPU's step predict those of several.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def run(path: Path, level: float, draws: int, seed: int, results: Path) -> Path:
     for old in set(written.parent.glob("*.parquet")) - {written}:
         earlier = parquet.run(old).provenance.config
         if {key: earlier.get(key) for key in settings} == settings:
-            # The same fit of what the inputs were before: two of them would be read as one result.
+            # The same fit of earlier inputs: readers would take both for one result.
             old.unlink()
             old.with_suffix(".log").unlink(missing_ok=True)
     return written

@@ -2,7 +2,7 @@
 
     python tools/build_horovod.py        # `make horovod` does this in the project's own environment
 
-Horovod 0.28.1 is the newest on the Python index, as source only. It is built as it is, by a compiler wrapper
+Horovod 0.28.1 is the newest on the Python index, as source only. It is built unchanged, by a compiler wrapper
 (tools/horovod-cxx) that bridges the years since. A wheel fits only the frameworks that it was built for, so it is kept
 under ~/.cache/dlperf by their versions, and building again takes seconds. With nvcc, NCCL and a CUDA build of PyTorch
 it all-reduces on GPUs through NCCL, else on CPUs through Gloo. Takes about 5 minutes on 2 cores.
@@ -37,7 +37,7 @@ LIBRARIES += [Path("/usr/lib64"), Path("/usr/local/cuda/lib64")]
 
 
 class BuildError(RuntimeError):
-    """Horovod can't be had; the message is one line that says why and what to do."""
+    """Horovod can't be built or installed; the message is one line that says why and what to do."""
 
 
 def frameworks(wanted: list[str]) -> dict[str, str]:
@@ -127,8 +127,9 @@ def build(folder: Path, source: str, versions: dict[str, str], gpu: dict[str, st
 def cause(log: str) -> str:
     """The line of a build's log that says why it failed.
 
-    That is a compiler's or CMake's first error; else what a shell could not run; else make's first failed target, as
-    one that was killed for lack of memory says nothing itself. pip and setuptools' warnings speak of errors, too.
+    That is the first error of a compiler or of CMake; else a command that a shell could not run; else make's first
+    failed target, since a compiler killed for lack of memory says nothing itself. Warnings of pip and setuptools, which
+    mention errors too, don't count.
     """
     lines = [line.strip() for line in log.splitlines() if "subprocess-exited-with-error" not in line]
     compiler, shell = r"(^|: )(fatal )?error: |^CMake Error", r": (not found|No such file or directory|Killed)$"

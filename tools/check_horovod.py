@@ -1,7 +1,7 @@
 """One of two learners that check an installed Horovod; tools/build_horovod.py launches them.
 
-Each learner draws data of its own and trains a linear model, averaging gradients. Exits non-zero unless the all-reduce
-is right, both end with the same weights, and those differ from what the learner reaches alone.
+Each learner draws its own data and trains a linear model, averaging gradients. Exits non-zero unless the all-reduce is
+right, and both end with the same weights, different from those that the learner reaches alone.
 """
 
 from __future__ import annotations

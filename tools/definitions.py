@@ -1,8 +1,8 @@
-"""A module's top-level definitions in a form in which two modules can be compared, whatever they import and how.
+"""A module's top-level definitions in a form that can be compared between modules, however they import names.
 
 Each name is resolved to what it means: `load` in experiments/cifar.py to experiments.cifar.load, `np.zeros` to
 numpy.zeros, a path that is made from __file__ to where it leads. Names that a function binds stay as they are. Imports
-are no definitions, nor is what makes a file a script: `if __name__ == "__main__"`, and the project root's place on
+are not definitions, nor are the lines that make a file a script: `if __name__ == "__main__"`, and the project root on
 sys.path.
 """
 
@@ -15,7 +15,7 @@ import tokenize
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-Dotted = dict[str, str | None]  # what each bound name means; None for what is only known when the code runs
+Dotted = dict[str, str | None]  # the meaning of each bound name; None if it is known only when the code runs
 PRAGMAS = ("# type:", "# noqa", "# fmt:", "# ruff:", "#!")
 
 
@@ -38,7 +38,7 @@ def module_name(path: str) -> str:
 
 
 def longest(name: str, renames: Mapping[str, str], separator: str = ".") -> str:
-    """The name with the longest part of it renamed that is known under another name, unless it has that already."""
+    """The name with its longest renamed prefix replaced, unless it has the new one already."""
     parts = name.split(separator)
     for end in range(len(parts), 0, -1):
         head = separator.join(parts[:end])
@@ -48,7 +48,7 @@ def longest(name: str, renames: Mapping[str, str], separator: str = ".") -> str:
 
 
 def latest(name: str, renames: Mapping[str, str], separator: str = ".") -> str:
-    """The name after all renames of it, one after the other; what is renamed to itself stays."""
+    """The name after all its renames, one after the other; a name renamed to itself stays."""
     seen = set[str]()
     while name not in seen:
         seen.add(name)
@@ -127,7 +127,7 @@ class _Scope:
 
 
 class _Resolver(ast.NodeTransformer):
-    """Replaces each global name, with its attributes, by what it means, under the names that are known for it now."""
+    """Replaces each global name, with its attributes, by its meaning under today's names."""
 
     def __init__(self, path: str, top: Dotted, renames: Mapping[str, str], files: Mapping[str, str]) -> None:
         self.path, self.renames, self.files = path, renames, files
@@ -137,7 +137,7 @@ class _Resolver(ast.NodeTransformer):
         self.words: list[str] = []
 
     def _meaning(self, name: str) -> str | None:
-        """What a name means; itself for a builtin, None where a function binds it."""
+        """The meaning of a name; itself for a builtin, None where a function binds it."""
         for depth, scope in enumerate(reversed(self.scopes)):
             if name in scope.names and not (scope.of_class and depth):
                 return scope.names[name]
@@ -147,7 +147,7 @@ class _Resolver(ast.NodeTransformer):
         return latest(dotted, self.renames)
 
     def _chain(self, node: ast.expr) -> str | None:
-        """What a name and its attributes mean, where that is known before the code runs."""
+        """The meaning of a name with its attributes, where it is known before the code runs."""
         if isinstance(node, ast.Name):
             return self._meaning(node.id)
         if isinstance(node, ast.Attribute) and (base := self._chain(node.value)):
@@ -155,7 +155,7 @@ class _Resolver(ast.NodeTransformer):
         return None
 
     def _place(self, node: ast.AST) -> str | None:
-        """Where a path leads, from the project root, that an expression makes from __file__."""
+        """The path from the project root that an expression makes from __file__."""
         if isinstance(node, ast.Name) and node.id == "__file__":
             return self.path
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
@@ -259,14 +259,14 @@ class _Resolver(ast.NodeTransformer):
 
 
 def _comments(text: str) -> dict[int, str]:
-    """Comments by line, without those that speak to tools."""
+    """Comments by line, without those addressed to tools."""
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     found = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
     return {line: words for line, words in found.items() if not words.startswith(PRAGMAS)}
 
 
 def _is_import(statement: ast.stmt) -> bool:
-    """Whether a statement only imports, maybe where something holds, or makes the file a script."""
+    """Whether a statement only imports, perhaps under a condition, or makes the file a script."""
     if isinstance(statement, ast.If):
         return "__name__" in ast.unparse(statement.test) or all(map(_is_import, statement.body + statement.orelse))
     if isinstance(statement, ast.Expr):
@@ -275,7 +275,7 @@ def _is_import(statement: ast.stmt) -> bool:
 
 
 def _groups(tree: ast.Module) -> Iterator[tuple[tuple[str, ...], list[ast.stmt]]]:
-    """The statements that are definitions, those together that bind the same names."""
+    """The statements that are definitions, grouped by the names that they bind."""
     found: dict[tuple[str, ...], list[ast.stmt]] = {}
     for number, statement in enumerate(tree.body):
         if not _is_import(statement):

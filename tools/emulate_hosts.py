@@ -1,4 +1,4 @@
-"""Runs a command on emulated hosts, joined by a network of known speed (needs root).
+"""Run a command on emulated hosts, joined by a network of known speed (needs root).
 
     python tools/emulate_hosts.py --gbit 10 -- horovodrun --gloo -np 2 -H host1:1,host2:1 python train.py
 

@@ -1,6 +1,6 @@
-"""CIFAR-10's data: checks them, or downloads the official archive.
+"""Check CIFAR-10's data, or download the official archive.
 
-    python tools/get_cifar10.py --data-dir DIR    says what is there and checks it
+    python tools/get_cifar10.py --data-dir DIR    reports what is there and checks it
     python tools/get_cifar10.py --download DIR    fetches the official python archive, then does the same
 
 A folder may hold any of CIFAR-10's usual archives, packed or not; experiments/p4/cifar10_archives.py reads them.

@@ -1,6 +1,6 @@
-"""Fashion-MNIST's data: checks them, or downloads the four files.
+"""Check Fashion-MNIST's data, or download the four files.
 
-python tools/get_fashion_mnist.py --data-dir DIR    says what is there and checks it
+python tools/get_fashion_mnist.py --data-dir DIR    reports what is there and checks it
 python tools/get_fashion_mnist.py --download DIR    fetches the files, then does the same
 """
 

@@ -6,9 +6,9 @@
 
 The old file is that of a git revision, the new ones are those of the working tree. Every definition of the old file
 must stand in exactly one of the new files and mean the same there. Imports may differ, and a module's own docstring;
-other docstrings and comments only with --words; names only where another row or --rename says so. What the new files
-have beside is refused unless another row says where it came from, or --with-more why it changes no number. Files that
-are not Python must be equal. The tests prove every such row again.
+other docstrings and comments only with --words; names only where another row or --rename says so. Anything more in the
+new files is refused unless another row says where it came from, or --with-more why it changes no number. Files that are
+not Python must be equal. The tests prove every such row again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from experiments.store.files import ROOT
 from experiments.store.ledger import Change
 from tools.definitions import Definition, definitions, latest, module_name, names_of
 
-# Where names of modules went that no run records, so that the ledger has no rows of them. New names stay as they are.
+# New names of modules that no run records, so that the ledger has no rows for them. New names map to themselves.
 WENT = {
     "experiments.allocation": "experiments.machine.allocation",
     "experiments.ledger": "experiments.store.ledger",
@@ -66,7 +66,7 @@ class MoveError(UsageError):
 
 
 class Names(NamedTuple):
-    """Dotted names and paths of files, with what they are now."""
+    """Dotted names and paths of files, with their present ones."""
 
     names: dict[str, str]
     files: dict[str, str]

@@ -1,4 +1,4 @@
-"""Times each fused kernel for each tile on this GPU, and so finds the entries of `fused_passes.TILES`.
+"""Time each fused kernel with each tile on this GPU, to find the entries of `fused_passes.TILES`.
 
     python tools/tune_tiles.py --M 1 8 32
 
@@ -32,7 +32,7 @@ PER_PROCESSOR = (1, 2, 4, 8)
 
 
 def engine(batch: int, steps: int = 4, dtype: torch.dtype = torch.bfloat16, depth: int = 44) -> FusedEngine:
-    """An engine on random images: timing does not depend on what they show."""
+    """An engine on random images: timing does not depend on their content."""
     generator = torch.Generator("cuda").manual_seed(0)
     images = torch.randint(0, 256, (4096, 32, 32, 3), dtype=torch.uint8, device="cuda", generator=generator)
     labels = torch.randint(0, 10, (4096,), device="cuda", generator=generator)
@@ -80,7 +80,7 @@ def main() -> None:
     if a.compile:
         compile_all(a.compile[0], int(a.compile[1]))
         return
-    engine(64)  # the kernels of the step itself, once, before processes race for them
+    engine(64)  # compile the step's kernels once, before processes race for them
     jobs = [
         subprocess.Popen([sys.executable, __file__, "--compile", kind, str(width)])
         for kind, width in itertools.product(KINDS, WIDTHS)

@@ -1,12 +1,11 @@
-"""Which allocation a run was made in: one host, one boot, one go. Times and rates are compared only within one.
+"""The allocation of a run: one host, one boot, one go. Times and rates are compared only within one.
 
-A go starts with a script's first job and ends with the script; jobs of several scripts, or of scripts side by side on
-disjoint GPUs, belong to one go where they are given the same token: `export DLPERF_ALLOCATION=$(uuidgen)`.
+A go starts with a script's first job and ends with the script. Jobs of several scripts, or of scripts side by side on
+disjoint GPUs, belong to one go if they share a token: `export DLPERF_ALLOCATION=$(uuidgen)`.
 
-Runs from before allocations were recorded are told apart by allocations.csv. Its rule: runs whose hosts have the same
-processor and the same number of cores to use, and between which never more than 15 minutes passed, share an
-allocation. The other way round, what differs in cores counts as another host, though it may have been a part of the
-same one.
+allocations.csv assigns runs from before allocations were recorded. Its rule: runs share an allocation if their hosts
+have the same processor and the same number of usable cores, and no gap between them exceeds 15 minutes. Runs with
+different numbers of cores therefore count as different hosts, even if they may have been parts of one.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ class Window(NamedTuple):
 
 
 def token() -> str:
-    """The token of this go: the one handed on in the environment, or a new one, which child processes get.
+    """The token of this go: the one in the environment, or a new one, which child processes inherit.
 
-    Raises UsageError for one that is not 1 to 100 printable characters.
+    Raises UsageError unless it has 1 to 100 printable characters.
     """
     given = os.environ.setdefault(TOKEN, secrets.token_hex(8))
     if not 1 <= len(given) <= 100 or not given.isprintable():
@@ -74,7 +73,7 @@ def windows(path: Path = EARLIER) -> tuple[Window, ...]:
 
 
 def of_earlier(host_cpu: str, host_cores: int, started: datetime) -> str:
-    """The allocation of a run that doesn't name its own; empty where the table has none for it."""
+    """The allocation of a run that doesn't name one; empty if the table has none."""
     for window in windows():
         if (host_cpu, host_cores) == (window.host_cpu, window.host_cores) and window.first <= started <= window.last:
             return window.allocation

@@ -1,8 +1,8 @@
 """CPU learners: which cores belong to which learner.
 
-A learner is pinned to its own cores, as logical devices that share one thread pool do not scale (they measure the
-pool). Hardware threads of one physical core share its arithmetic units, so all physical cores are dealt out before
-any core's second thread.
+A learner is pinned to its own cores: logical devices that share one thread pool would measure the pool, not scaling.
+Hardware threads of one physical core share its arithmetic units, so all physical cores are dealt out before any core's
+second thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CPUS = Path("/sys/devices/system/cpu")
 def siblings(root: Path = CPUS) -> dict[int, int]:
     """For each logical CPU this process may use, its rank among the hardware threads of its physical core, 0 first.
 
-    Where the system says nothing about a CPU, it counts as a core of its own.
+    A CPU without topology information counts as a separate core.
     """
     seen: dict[str, int] = {}
     ranks = {}
@@ -37,8 +37,8 @@ def core_sets(
 ) -> list[tuple[int, ...]]:
     """`threads` logical CPUs for each of `learners` learners, disjoint, physical cores first.
 
-    With `oversubscribe` CPUs are dealt out again from the start where there are too few. Raises UsageError when there
-    are too few without it, or less CPU time than theirs, or for numbers below 1. `ranks`: of another machine than this.
+    With `oversubscribe`, CPUs are dealt out again from the start where there are too few. Raises UsageError without it
+    for too few CPUs or too small a CPU quota, and for numbers below 1. `ranks` may describe another machine.
     """
     for name, value in (("learners", learners), ("threads", threads)):
         if value < 1:

@@ -1,4 +1,4 @@
-"""The CPU time that control groups grant this process: a container may see all cores and get half of one."""
+"""The CPU time that control groups grant this process: a container may see all cores but get half of one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _groups() -> Iterator[Path]:
 def _numbers(file: Path) -> list[str]:
     try:
         return file.read_text().split()
-    except OSError:  # the root group has none, nor has a group that isn't mounted here
+    except OSError:  # neither the root group nor a group that isn't mounted here has one
         return []
 
 
@@ -41,7 +41,7 @@ def cores() -> float | None:
 
 
 def throttled() -> int:
-    """In how many periods this process's groups used up their quota and had to wait, since the groups were made."""
+    """How often this process's groups have used up a period's quota and had to wait, since the groups were made."""
     total = 0
     for group in dict.fromkeys(_groups()):
         words = _numbers(group / "cpu.stat")

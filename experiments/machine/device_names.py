@@ -1,4 +1,4 @@
-"""What this machine's processor and GPUs are called."""
+"""The names of this machine's processor and GPUs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def cpu_name() -> str:
     return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
 
 
-# What Markdown, HTML or Typst might take for their own; no processor or GPU has it in its name.
+# Characters with a meaning in Markdown, HTML or Typst; no name of a processor or GPU has them.
 _ACTIVE = re.compile(r"[^\w .,()/+@-]|_|@(?! )")
 
 
@@ -45,7 +45,7 @@ class Gpu(NamedTuple):
 
 
 class Driver(NamedTuple):
-    """What NVIDIA's driver says of this machine: all its GPUs, or why it can't list them."""
+    """The answer of NVIDIA's driver: all GPUs of this machine, or why it can't list them."""
 
     gpus: tuple[Gpu, ...] = ()
     failure: str = ""
@@ -75,7 +75,7 @@ def physical_gpus() -> tuple[str, ...]:
 
 
 def _number(name: str) -> int | None:
-    """The number of the GPU that a part of CUDA_VISIBLE_DEVICES names; None where there is none such."""
+    """The number of the GPU that a part of CUDA_VISIBLE_DEVICES names; None if there is none."""
     uuids = physical_gpus()
     if name.isascii() and name.isdecimal():
         return int(name) if int(name) < len(uuids) else None

@@ -4,9 +4,9 @@ A host is a set of Linux namespaces: it has its own name, network, processes and
 files with the others. Each has one interface, eth0, on a common switch; `tc` limits how fast it sends. With ssh, each
 runs an sshd that lets the others in by name. tools/emulate_hosts.py runs a command on such hosts.
 
-Nothing outlives the process that made the hosts, not even after kill -9: the first process of each host waits at a
-pipe from its maker, and when that closes it removes the hosts' files and ends, whereupon the kernel kills what else
-runs in the host and drops its network.
+Nothing outlives the process that made the hosts, even after kill -9. The first process of each host waits for the end
+of a pipe from its maker; it then removes the hosts' files and ends, and the kernel kills the host's other processes and
+drops its network.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ mount --bind "$2/hosts" /etc/hosts
 if [ -e "$2/ssh_config" ]; then mount --bind "$2/ssh_config" /etc/ssh/ssh_config; fi
 exec "$3" -ISc "$4" "$pid" "$2"
 """
-# Then it turns into this. Orphans become its children: as it ignores SIGCHLD, the kernel reaps them. (A shell would
-# not do: dash catches SIGCHLD whatever it is told, and ends its `read` when an orphan ends.)
+# Then it executes this. Orphans become its children, and as it ignores SIGCHLD, the kernel reaps them. (A shell would
+# not do: dash always catches SIGCHLD, and its `read` ends when an orphan does.)
 WAIT = """
 import shutil, signal, sys
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -70,7 +70,7 @@ IdentityFile {files}/key
 IdentitiesOnly yes
 UserKnownHostsFile {files}/known_hosts
 """
-# The key lies in a folder under /tmp, which StrictModes would refuse; only root can read it.
+# StrictModes would refuse the key's folder, which is under /tmp; only root can read the key.
 SSHD_CONFIG = """
 HostKey {files}/key
 AuthorizedKeysFile {files}/key.pub
@@ -94,7 +94,7 @@ def tool(name: str) -> str:
 
 
 def _checked(argv: Sequence[str], what: str) -> None:
-    """Run a tool to its end. Raises UsageError with its last words."""
+    """Run a tool to its end. Raises UsageError with its last line of output."""
     done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode:
         raise UsageError(f"cannot {what}: {_last_words(done.stderr)}")
@@ -104,15 +104,15 @@ def _last_words(stderr: str) -> str:
     return (stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
-LEAST_GBIT = 1e-3  # Gbit/s; tc takes no rates much below
+LEAST_GBIT = 1e-3  # Gbit/s; tc refuses much lower rates
 
 
 class Hosts:
     """`count` hosts, named host1, host2, …, that exist inside its `with` block.
 
-    Each sends at most `gbit` Gbit/s, Ethernet frames included (None: as fast as the machine can), and what it sends
-    arrives `delay_us` µs later, so that a round trip takes twice that. Without `ssh` processes start on a host by
-    `command` alone. Raises UsageError where that can't be had.
+    Each sends at most `gbit` Gbit/s, Ethernet frames included (None: as fast as the machine can). Data arrives
+    `delay_us` µs after it is sent, so a round trip takes twice that. Without `ssh`, only `command` starts processes on
+    a host. Raises UsageError where the machine can't do this.
     """
 
     def __init__(
@@ -163,12 +163,12 @@ class Hosts:
         """Remove the hosts, with all that runs on them; returns when they are gone."""
         for name, pid in self._pid.items():
             if self._first[name].poll() is None:
-                # A forked child of ours may hold a copy of the pipe, so closing it won't do.
-                with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                # A forked child may hold a copy of the pipe, so closing ours is not enough.
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
                     os.kill(pid, signal.SIGKILL)
         for first in self._first.values():
             first.communicate()
-        shutil.rmtree(self.files, ignore_errors=True)  # a host that ended by itself did that already
+        shutil.rmtree(self.files, ignore_errors=True)  # a host that ended by itself has removed them already
 
     @property
     def ssh_key(self) -> Path:
@@ -177,7 +177,7 @@ class Hosts:
 
     @property
     def ssh_config(self) -> Path:
-        """Settings for ssh; on the hosts they are the system's, so there `ssh host2` needs no options."""
+        """Settings for ssh; on the hosts they are the system's own, so `ssh host2` needs no options there."""
         return self.files / "ssh_config"
 
     def command(self, host: str, argv: Sequence[str], cwd: Path | None = None) -> list[str]:
@@ -208,7 +208,7 @@ class Hosts:
             return thread.submit(call).result()
 
     def measure(self, seconds: float = 2.0, rounds: int = 200) -> Link:
-        """What one TCP connection from the first to the second host gets in so many seconds."""
+        """Rate and round trip of one TCP connection from the first to the second host, over some seconds."""
         with self.inside("host2", socket.socket) as listener, self.inside("host1", socket.socket) as sender:
             listener.bind((self.addresses["host2"], 0))
             listener.listen()
@@ -237,7 +237,7 @@ class Hosts:
         (self.files / "sshd_config").write_text(SSHD_CONFIG.format(files=self.files))
 
     def _start(self, name: str) -> None:
-        """Start the first process of a host, in a session of its own: Ctrl-C is for its maker."""
+        """Start the first process of a host, in a session of its own, so that Ctrl-C reaches only its maker."""
         unshare = [tool("unshare"), "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child"]
         self._first[name] = first = subprocess.Popen(
             [*unshare, "sh", "-ec", SET_UP, "sh", name, str(self.files), sys.executable, WAIT],
@@ -255,7 +255,7 @@ class Hosts:
         self._pid[name] = int(pid)
 
     def _connect(self) -> None:
-        """Plug every host into the switch and limit what it sends."""
+        """Plug every host into the switch and limit its sending rate."""
         self._net("switch", "ip", "link add switch type bridge")
         self._net("switch", "ip", "link set switch up")
         for i, name in enumerate(self.names, 1):
@@ -267,7 +267,7 @@ class Hosts:
             self._net(name, "ip", "link set lo up")
             parent = "root"
             if self.gbit is not None:
-                # Bursts of 1 ms bridge the timer's slack; what waits longer than the latency is dropped.
+                # Bursts of 1 ms bridge the timer's slack; packets that wait longer than the latency are dropped.
                 burst = max(1e6 * self.gbit / 8, 64 * 1024)
                 limit = f"tbf rate {self.gbit * 1e9:.0f}bit burst {burst:.0f} latency 50ms"
                 self._net(name, "tc", f"qdisc add dev {INTERFACE} root handle 1: {limit}")

@@ -11,9 +11,9 @@ STARTED = "DLPERF_JOB_STARTED"  # when the job's first process was started, in s
 
 
 def job_start() -> float:
-    """In a process that `Processes` started: the job's start on this process's time.perf_counter. Raises UsageError.
+    """The job's start on this process's time.perf_counter; for processes that `Processes` started. Raises UsageError.
 
-    Other hosts' clocks are taken to agree with that of the starting one.
+    Assumes that other hosts' clocks agree with that of the starting host.
     """
     if STARTED not in os.environ:
         raise UsageError("a process of a job that doesn't know the job's start; start the job without --report")

@@ -1,4 +1,4 @@
-"""How fast the link between two hosts is: one TCP connection's rate and round trip."""
+"""The speed of the link between two hosts: one TCP connection's rate and round trip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Link:
-    """What a link was seen to do: TCP payload in Gbit/s (10⁹ bits), median round trip of one byte in µs."""
+    """A link's measured speed: TCP payload in Gbit/s (10⁹ bits), median round trip of one byte in µs."""
 
     gbit: float
     round_trip_us: float

@@ -12,7 +12,7 @@ def gpus() -> list[str]:
 
 
 def check_gpus(learners: int, oversubscribe: bool) -> None:
-    """Raise UsageError when this machine has too few GPUs for so many learners."""
+    """Raise UsageError when this machine has too few GPUs for that many learners."""
     there = len(gpus())
     if not there:
         raise UsageError(f"--device gpu: {no_gpu()}")

@@ -17,17 +17,17 @@ from experiments.cli import RunError
 from experiments.machine import settings, stalls
 from experiments.machine.job_clock import STARTED
 
-LINGER = 15.0  # s from SIGTERM to SIGKILL; horovodrun takes up to 5 to end what it started
+LINGER = 15.0  # s from SIGTERM to SIGKILL; horovodrun takes up to 5 to end its own processes
 OWN_RANK = "DLPERF_RANK"  # the rank of a process that the job's script starts itself, in its environment
-PREFIX = re.compile(r"^(\[[\d,]+\]<std(out|err)>: ?|\d+: )")  # what launchers put before a learner's lines
+PREFIX = re.compile(r"^(\[[\d,]+\]<std(out|err)>: ?|\d+: )")  # the prefix that launchers give a learner's lines
 
 
 class Processes:
-    """The processes of a job; leaving its `with` block ends all of them, and what they have started on this machine.
+    """The processes of a job. Leaving the `with` block ends them, and all that they have started on this machine.
 
-    They get SIGTERM, and after `linger` seconds SIGKILL. Where this process is killed, they get the signal `orphaned`
-    (needs util-linux's setpriv), and that once for each of this process's threads. A process on this machine that is
-    stopped for `stall_timeout` seconds ends the job; it is a `member` whose rank is in one of the variables `ranks`.
+    They get SIGTERM, and SIGKILL after `linger` seconds. If this process is killed, they get the signal `orphaned`
+    (needs util-linux's setpriv), once for each of its threads. A process on this machine that is stopped for
+    `stall_timeout` seconds ends the job. Messages call it a `member`, with its rank from one of the variables `ranks`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Processes:
         self.seconds = 0.0  # from the start of the first process until `wait` saw the job's end
 
     def start(self, argv: Sequence[str], environment: dict[str, str]) -> None:
-        """Start one, in a session of its own, so that Ctrl-C reaches only this process, which then ends the others."""
+        """Start one, in a session of its own: Ctrl-C then reaches only this process, which ends the others."""
         self._began = self._began or (time.time(), time.perf_counter())
         here = settings.without_proxies(os.environ)
         own = {STARTED: repr(self._began[0]), stalls.MARK: self._mark, "PYTHONUNBUFFERED": "1"}
@@ -78,22 +78,22 @@ class Processes:
             self._say(PREFIX.sub("", line.rstrip()))
 
     def unwatch(self) -> None:
-        """No longer watch for stopped processes: the job is ending, and horovodrun stops what it ends."""
+        """Stop watching for stopped processes: the job is ending, and horovodrun stops what it is about to end."""
         self._watching = False
 
     def wait(self) -> tuple[int, int] | None:
-        """Wait for the end; which process failed first and its exit status, None if none did.
+        """Wait for the end; returns the process that failed first and its exit status, None if none failed.
 
-        Raises RunError, after it has killed them, for processes that have been stopped too long.
+        Kills processes that have been stopped too long, and raises RunError.
         """
         while True:
             ended = [process.poll() for process in self._started]
             failed = [i for i, status in enumerate(ended) if status]
             if failed and self._watching and (stopped := self._watch.stopped(self._launchers)):
-                # Peers give up a stopped process before the watch does: theirs is not the failure to tell.
+                # Peers may give up on a stopped process before the watch does: theirs is not the failure to report.
                 raise self._stopped(stopped, "stopped, and its peers gave up waiting")
             if failed:
-                # Its end may bring others down first: the one that was killed is the one to name.
+                # A killed process may bring down others, which end first: it is the one to blame.
                 killed = [i for i in failed if (ended[i] or 0) < 0 or (ended[i] or 0) > 128]
                 first = (killed or failed)[0]
                 return first, ended[first] or 0
@@ -105,7 +105,7 @@ class Processes:
             time.sleep(0.05)
 
     def _stopped(self, stopped: dict[str, int], how: str) -> RunError:
-        """The error that names stopped processes, which are killed."""
+        """Kill the stopped processes; returns the error that names them."""
         stalls.kill([process.pid for process in stalls.of_job(self._mark, "T")])
         who = " and ".join(f"{name} (process {pid})" for name, pid in stopped.items())
         have = "has" if len(stopped) == 1 else "have"

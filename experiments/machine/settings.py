@@ -1,10 +1,10 @@
-"""What the host's environment and configuration files do to a run: cleared, or recorded with it.
+"""Settings in the host's environment and configuration files that affect a run: cleared, or recorded with it.
 
-One list for every script. Cleared is what would give a process a place in another job, or pin its threads elsewhere
-than the project pins them: the latter by importing `experiments`, before any library has read it. Between the processes
-of a job there is no proxy. Recorded is all else that Horovod, TensorFlow, XLA, Keras, PyTorch, Triton, NCCL, Gloo, MPI,
-OpenMP, MKL, OpenBLAS, oneDNN, CUDA, or the allocator read; of that, what can change a number is part of the run's
-identity.
+One list for every script. Variables are cleared if they would give a process a place in another job, or pin its threads
+elsewhere than the project does; importing `experiments` clears the latter before any library reads them. The processes
+of a job use no proxy between them. Every other setting that Horovod, TensorFlow, XLA, Keras, PyTorch, Triton, NCCL,
+Gloo, MPI, OpenMP, MKL, OpenBLAS, oneDNN, CUDA or the allocator reads is recorded; those that can change a number are
+part of the run's identity.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CLEARED = re.compile(
     rf"|{PINS.pattern}"
 )
 PROXY = re.compile(r"(grpc|https?|all)_proxy$", re.IGNORECASE)
-# Recorded, but no part of the identity: where a job runs, and what is printed or kept on disk.
+# Recorded, but not part of the identity: where a job runs, and what it prints or keeps on disk.
 NO_NUMBERS = re.compile(
     r"(CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|NVIDIA_VISIBLE_DEVICES|NVIDIA_DRIVER_CAPABILITIES|NVIDIA_REQUIRE_\w+"
     r"|NVIDIA_PRODUCT_NAME|(CUDA|CUDNN|NCCL)_(HOME|PATH|ROOT|VERSION)|NV_\w+|\w+_VERSION|TF_CONFIG"
@@ -46,7 +46,7 @@ FILES = (
 
 
 def clear(which: re.Pattern[str] = CLEARED) -> list[str]:
-    """Remove from this process's environment what is to be cleared; the names, for the user to know."""
+    """Remove variables from this process's environment; returns their names, so that the user can be told."""
     names = sorted(name for name in os.environ if which.match(name))
     for name in names:
         del os.environ[name]
@@ -54,18 +54,18 @@ def clear(which: re.Pattern[str] = CLEARED) -> list[str]:
 
 
 def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment whose process reaches the others of its job directly: gRPC would ask a proxy for this machine."""
+    """The environment without proxies: gRPC would use one even to reach this machine's own processes."""
     return {name: value for name, value in environment.items() if not PROXY.match(name)}
 
 
 def recorded() -> dict[str, str]:
-    """The variables that are set, by name, and the files that say something, by path without their comments."""
+    """Variables that are set, by name, and files that are not empty, by path and without comments."""
     found = {name: value for name, value in os.environ.items() if READ.match(name) and not CLEARED.match(name)}
     for name in FILES:
         path = Path(name).expanduser()
         try:
             lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-        except OSError:  # one that can't be read here is not read by a library either
+        except OSError:  # a library can't read it either
             continue
         said = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if said:

@@ -1,4 +1,4 @@
-"""Series of jobs: their order, which of them are still to be run, the plan that is printed first, and the progress."""
+"""Series of jobs: their order, the jobs that are left, the plan that is printed first, and the progress."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ C = TypeVar("C", bound=Config)
 def alternating(variants: Callable[[int], Sequence[C]], repeats: int, first: int = 1) -> list[C]:
     """Jobs in the order to run them: all variants of a repetition, then those of the next in reverse, and so on.
 
-    So a drift of the machine's speed falls on all variants alike. `variants` makes the jobs of one repetition.
+    A drift of the machine's speed then affects all variants alike. `variants` makes the jobs of one repetition.
     """
     jobs: list[C] = []
     for number in range(first, first + repeats):
@@ -52,9 +52,9 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def fitting(configs: Sequence[C], check: Callable[[C], None]) -> list[C]:
-    """The jobs that this machine is large enough for; one line on standard error for each other kind of job.
+    """The jobs that fit this machine; prints a line on standard error for each other kind of job.
 
-    `check` raises UsageError for a job that is too large, as does this where all of them are.
+    `check` raises UsageError for a job that is too large; so does this function if all of them are.
     """
     fit, refused = list[C](), dict[str, UsageError]()
     for config in configs:
@@ -71,8 +71,8 @@ def fitting(configs: Sequence[C], check: Callable[[C], None]) -> list[C]:
 
 
 def estimate(configs: Sequence[Config], earlier: Iterable[Provenance]) -> float | None:
-    """Seconds that the jobs will take, by the median of earlier runs that differ in the repetition at most; None when
-    not all of them have one."""
+    """Seconds that the jobs will take, by the median of earlier runs with the same settings but the repetition; None if
+    a job has no such run."""
     known: dict[str, list[float]] = {}
     for origin in earlier:
         key = json.dumps(origin.config | {"repeat": 0}, sort_keys=True)
@@ -88,7 +88,7 @@ def _announce(
     skip_finished: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Say which jobs will be run, for how long, and whether some of them were run before in another allocation."""
+    """Announce the jobs, the time they will take, and whether some of them ran before in another allocation."""
     if skip_finished:
         here, wanted = allocation.current(), [_plain(config.flat()) for config in todo]
         others = sum(origin.where != here and origin.config in wanted for origin in earlier)
@@ -114,11 +114,11 @@ def run_all(
     skip_finished: bool,
     goes_on: bool,
 ) -> int:
-    """Run the jobs and print the files that they wrote; the exit status, 1 when one failed.
+    """Run the jobs and print the files that they wrote; returns the exit status.
 
-    Of a finished job of this allocation nothing is run with `skip_finished`. Where it `goes_on`, the other jobs still
-    run after one that failed, which is named at once and again at the end. Suspicious ones are named at the end. Raises
-    UsageError, as for a job that another process is running, and RunError where it doesn't go on.
+    `skip_finished` leaves out jobs that this allocation has finished. With `goes_on`, the other jobs still run after
+    one has failed; failures are named at once and again at the end, suspicious runs at the end. Raises UsageError, for
+    example for a job that another process is running, and RunError for failed jobs.
     """
 
     def say(line: str) -> None:

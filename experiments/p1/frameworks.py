@@ -1,7 +1,7 @@
-"""What a learner of Problem 1's jobs trains, in TensorFlow or in PyTorch: the network, its data and its step.
+"""The network, data and training step of a learner of Problem 1's jobs, in TensorFlow or in PyTorch.
 
-Compiled, a network's backward pass is one piece whose gradients all come at its end, so no all-reduce overlaps it. The
-compilation takes place in the first step, so in the warm-up if there is one.
+The backward pass of a compiled network is one piece that yields all gradients at its end, so no all-reduce overlaps it.
+Compilation happens in the first step, hence in the warm-up if there is one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEARNING_RATE, MOMENTUM = 0.0125, 0.9  # per learner and 32 images, after Goyal 
 
 @dataclass(frozen=True)
 class Job:
-    """What all learners of a job do. Images are `image_size` pixels wide and high."""
+    """The settings that all learners of a job share. Images are `image_size` pixels wide and high."""
 
     framework: str  # tensorflow | torch
     network: str  # resnet50 | tiny, a net for tests
@@ -43,14 +43,14 @@ class Job:
 
 
 class Step(NamedTuple):
-    """What a step came to."""
+    """The outcome of a step."""
 
     loss: float
     wait_seconds: float | None  # from the end of the backward pass until all gradients were averaged; None: unknown
 
 
 class Framework(Protocol):
-    """What `train` needs of a framework, set up for one learner."""
+    """The interface that `train` needs, set up for one learner."""
 
     model: str  # where the network comes from
     rank: int
@@ -75,7 +75,7 @@ def check_size(size: int, planned: int) -> None:
 class TensorFlow:
     """Keras 3's ResNet50 with a loop of its own: `fit` with Horovod's optimiser averages nothing in Keras 3.
 
-    Its graph doesn't tell how long it waits for the all-reduce.
+    Its graph doesn't reveal how long it waits for the all-reduce.
     """
 
     def __init__(self, job: Job, learners: int) -> None:
@@ -162,9 +162,9 @@ class TensorFlow:
 class Torch:
     """torchvision's ResNet-50, or experiments/p1/torch_resnet50.py where torchvision can't be imported.
 
-    Its wait lasts from the end of the backward pass to the end of Horovod's synchronize(), on a GPU by CUDA's events;
-    what the all-reduce does during the backward pass is not in it. Without all-reduce it is measured likewise, around
-    nothing.
+    Its wait lasts from the end of the backward pass to the end of Horovod's synchronize(), by CUDA events on a GPU. It
+    excludes the part of the all-reduce that overlaps the backward pass. Without all-reduce the same interval is
+    measured, around nothing.
     """
 
     def __init__(self, job: Job, learners: int) -> None:
@@ -190,8 +190,8 @@ class Torch:
         self._images = torch.randn(shape, generator=generator).to(self._device, memory_format=torch.channels_last)
         self._labels = torch.randint(CLASSES, (job.batch_size,), generator=generator).to(self._device)
         for parameter in net.parameters():
-            # With channels-last images autograd makes channels-last gradients, which Horovod refuses; but it adds them
-            # into those that are there already.
+            # For channels-last images autograd makes channels-last gradients, which Horovod refuses. But it adds into
+            # gradients that exist already, and keeps their layout.
             parameter.grad = torch.zeros(parameter.shape, device=self._device)
         self._gradients = [parameter.grad for parameter in net.parameters()]
         rate = job.learning_rate(self.learners)
@@ -235,7 +235,7 @@ class Torch:
         return Step(loss.item(), after - before)
 
     def _mark(self, number: int) -> float:
-        """The time; on a GPU an event that it reaches after all that it was given before."""
+        """The time; on a GPU, also records an event behind all work launched so far."""
         if self._events:
             self._events[number].record()
         return time.perf_counter()

@@ -1,8 +1,9 @@
-"""A Horovod learner: what one of N processes does in Problem 1's jobs.
+"""A Horovod learner: one of the N processes of Problem 1's jobs.
 
-Every learner has a copy of the network and its own synthetic images, made once. A step computes gradients of its own
-batch, averages them over all learners with an all-reduce [Sergeev & Del Balso 2018], and updates. With `allreduce` off
-nothing is averaged: the same learners side by side, independent, which is the upper bound that shared hardware sets.
+Every learner has a copy of the network and its own synthetic images, made once. A step computes the gradients of its
+own batch, averages them over all learners with an all-reduce [Sergeev & Del Balso 2018], and updates the weights. With
+`allreduce` off nothing is averaged: the same learners run side by side, independently, which gives the upper bound that
+shared hardware sets.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ def _all_reports(learner: Framework, report: dict[str, Any]) -> list[dict[str, A
 
 
 def train(job: Job, learners: int, began: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Run the job as one of its `learners`; the reports of all, by rank.
+    """Run the job as one of its `learners`; returns the reports of all, by rank.
 
-    A report has `marks` (epochs, steps + 1), when an epoch started and when each of its steps ended, in seconds since
-    the job began, which was at `began` on this process's time.perf_counter. It also has `losses` and `waits` (epochs,
-    steps), the `digest` of the weights and facts about the learner. All learners start an epoch together, the first
-    one when all have ended their warm-up. `say` gets a line after each epoch. Raises RuntimeError for another number of
-    learners, when the loss is not finite, or when learners that averaged their gradients end with different weights.
+    A report has `marks` (epochs, steps + 1): the start of an epoch and the end of each of its steps, in seconds since
+    the job's start, which was at `began` on this process's time.perf_counter. It also has `losses` and `waits` (epochs,
+    steps), the `digest` of the weights and facts about the learner. All learners start an epoch together; the first
+    epoch starts after everyone's warm-up. `say` gets a line after each epoch. Raises RuntimeError for an unplanned
+    number of learners, a loss that is not finite, or weights that differ although gradients were averaged.
     """
 
     def now() -> float:

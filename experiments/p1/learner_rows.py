@@ -14,16 +14,16 @@ from experiments.p1.horovod_options import Config
 
 
 def check_ranks(c: Config, reports: list[dict[str, Any]]) -> None:
-    """Raise RunError unless the learners that reported are those of the plan."""
+    """Raise RunError unless exactly the planned learners have reported."""
     ranks = [report["rank"] for report in reports]
     if ranks != list(range(c.learners)):
         raise RunError(f"{c.learners} learners were planned, ranks {ranks} have reported; nothing was written")
 
 
 def as_rows(c: Config, reports: list[dict[str, Any]], link: Link | None, seconds: float) -> pd.DataFrame:
-    """A row for each learner's set-up, steps and end, of a job that took so many seconds.
+    """A row for each learner's set-up, steps and end; `seconds` is the job's whole time.
 
-    Raises RunError where a learner's clock is so far from the starting script's that its time line doesn't fit the job.
+    Raises RunError if a learner's clock differs so much from the script's that its time line doesn't fit into the job.
     """
     frames = []
     for report in reports:
@@ -65,7 +65,7 @@ def as_rows(c: Config, reports: list[dict[str, Any]], link: Link | None, seconds
 
 
 def _time_line(report: dict[str, Any], end: float) -> Iterator[dict[str, Any]]:
-    """What a learner did from when to when, in order."""
+    """A learner's phases in order, with their times."""
 
     def phase(name: str, began: float, ended: float, **more: Any) -> dict[str, Any]:
         empty = {"epoch": 0, "step": 0, "wait_seconds": None, "loss": None}

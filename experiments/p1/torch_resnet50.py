@@ -1,6 +1,6 @@
 """ResNet-50 [He et al. 2016, table 1] in PyTorch, for where torchvision can't be imported.
 
-The stride of a stage is in the 3×3 convolution of its first block, as in torchvision, whose parameter count it has.
+As in torchvision, a stage's stride is in the 3×3 convolution of its first block; the parameter counts agree too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fashion-MNIST (Xiao et al. 2017) from its four idx files, checked by hash; and a stand-in.
 
-The files may be compressed by gzip or not; the hash is of what they hold, as distributors wrap it differently.
+The files may be compressed by gzip or not. The hash is that of the content, since distributors compress it differently.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 from experiments.cli import UsageError
 from experiments.store.files import write_atomically
 
-URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"  # where Keras takes it from
-FOLDERS = ("", "fashion-mnist", "FashionMNIST/raw", "dataset-fashion-mnist")  # of data folders in use
+URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"  # Keras's source
+FOLDERS = ("", "fashion-mnist", "FashionMNIST/raw", "dataset-fashion-mnist")  # usual names of data folders
 CLASSES = 10
 SIDE = 28  # pixels
 # File, shape and SHA-256 of the uncompressed file.
@@ -55,7 +55,7 @@ HOW_TO_GET_IT = (
 
 
 class DataError(UsageError):
-    """The data set is missing, damaged or not what it claims to be; the message is one line and names the file."""
+    """The data set is missing, damaged or not Fashion-MNIST; the message is one line and names the file."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,9 @@ def synthetic(seed: int = 0, train: int = 2_000, test: int = 400) -> Fashion:
 
 
 def download(folder: Path, url: str = URL) -> None:
-    """Fetch the four files into `folder`; a file gets its name when its content is right.
+    """Fetch the four files into `folder`; a file appears there only once its content is right.
 
-    Files that are there and right are left alone, broken ones are replaced. Raises DataError.
+    Files that are right already are left alone, broken ones are replaced. Raises DataError.
     """
     for name, (file, _, _) in FILES.items():
         target = folder / f"{file}.gz"

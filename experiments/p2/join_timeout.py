@@ -1,7 +1,7 @@
 """A time limit for workers that wait for each other in TensorFlow.
 
 TensorFlow waits without end and holds the interpreter's lock meanwhile, so neither a thread nor a signal handler of
-the worker would run: a process of its own keeps the time.
+the worker would run. A separate process keeps the time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 
 def silent_peers(addresses: list[str]) -> list[str]:
-    """The addresses, host:port, where nobody answers."""
+    """The addresses, host:port, where nothing answers."""
     silent = []
     for address in addresses:
         try:
@@ -35,9 +35,9 @@ def silent_peers(addresses: list[str]) -> list[str]:
 
 
 class JoinTimeout:
-    """Kills this process when its block, in which the workers meet, takes more than so many seconds.
+    """Kills this process if the block in which the workers meet takes longer than a number of seconds.
 
-    Before that, a line on standard output names the addresses, host:port, where nobody answers; `who` is its prefix.
+    A line on standard output, with the prefix `who`, first names the addresses, host:port, where nothing answers.
     """
 
     def __init__(self, seconds: float, addresses: list[str], who: str) -> None:
@@ -51,14 +51,14 @@ class JoinTimeout:
 
 
 def main(argv: list[str]) -> None:
-    """Wait for the end of standard input, which comes with the end of the block or of the process; or kill that."""
+    """Wait for the end of standard input, when the block or the process ends; after the limit, kill the process."""
     seconds, who, addresses = float(argv[0]), argv[1], argv[2:]
     watched = os.getppid()
     if select.select([sys.stdin], [], [], seconds)[0]:
         return
     silent = silent_peers(addresses)
-    # A peer that is stopped, or another program at its port, answers, but doesn't join.
+    # A stopped peer, or another program at its port, answers but doesn't join.
     missing = f"missing: {', '.join(silent)}" if silent else f"not joined, but answering: {', '.join(addresses)}"
-    if os.getppid() == watched:  # else it has ended meanwhile
+    if os.getppid() == watched:  # otherwise it has ended meanwhile
         print(f"{who}not all workers joined within {seconds:g} s; {missing}", flush=True)
         os.kill(watched, signal.SIGKILL)

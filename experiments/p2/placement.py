@@ -21,7 +21,7 @@ PINNED = "DLPERF_CORES"  # in the environment of a worker process: which logical
 
 
 def devices(job: Job, workers: int, oversubscribe: bool) -> list[dict[str, str]]:
-    """The cores or GPUs of each of so many workers of this machine, as its environment. Raises UsageError."""
+    """The cores or GPUs of each of `workers` workers on this machine, as environments. Raises UsageError."""
     local = job.local
     if job.device == "cpu":
         sets = cores.core_sets(workers, job.threads * local, oversubscribe)
@@ -32,7 +32,7 @@ def devices(job: Job, workers: int, oversubscribe: bool) -> list[dict[str, str]]
 
 
 def free_addresses(count: int) -> list[str]:
-    """So many addresses of this machine that nobody listens at."""
+    """`count` addresses of this machine where nothing listens."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for s in sockets:
@@ -41,7 +41,7 @@ def free_addresses(count: int) -> list[str]:
 
 
 def as_tf_config(addresses: Sequence[str], index: int) -> str:
-    """What tells TensorFlow where the workers are, and which of them it is."""
+    """TF_CONFIG, which tells TensorFlow where the workers are and which of them it is."""
     return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
 
 
@@ -50,7 +50,7 @@ def as_tf_config(addresses: Sequence[str], index: int) -> str:
 
 @dataclass(frozen=True)
 class AssignedWorker:
-    """The one worker that the script starts where TF_CONFIG or Slurm has given it a place among others."""
+    """The one worker that the script starts where TF_CONFIG or Slurm has assigned it a place."""
 
     addresses: list[str]  # of all workers
     rank: int
@@ -63,7 +63,7 @@ class AssignedWorker:
 
 
 def host_of(address: str) -> str:
-    """The host of host:port, by one name."""
+    """The host of host:port, under one name."""
     host = host_and_port(address)[0].lower()
     return "127.0.0.1" if host == "localhost" else host
 
@@ -102,7 +102,7 @@ def cluster(text: str, workers: int) -> tuple[list[str], int]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing is written to standard error: TensorFlow's import logs there, whatever level it is told."""
+    """Silence standard error: importing TensorFlow logs there at any log level."""
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
@@ -123,7 +123,7 @@ def slurm_tf_config(workers: int) -> str:
         import tensorflow as tf
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver
     try:
-        # It asks nvidia-smi unless it is told of GPUs, which it deals out on paper: one a task, of more than enough.
+        # Without a number of GPUs it would ask nvidia-smi; it only counts them: one a task, of more than enough.
         found = resolver({"worker": workers}, gpus_per_node=1 << 16, gpus_per_task=1, auto_set_gpu=False)
         return as_tf_config(found.cluster_spec().as_dict()["worker"], int(os.environ["SLURM_PROCID"]))
     except (RuntimeError, ValueError) as error:
@@ -146,7 +146,7 @@ def check_address(address: str) -> None:
         ) from error
     try:
         with socket.socket() as s:
-            # As TensorFlow does: at all of the machine's addresses, and ports of connections that have just ended too.
+            # As TensorFlow binds: to all addresses, and to ports of connections that have just ended.
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind(("", port))
     except OSError as error:
@@ -163,7 +163,7 @@ def assigned_worker(job: Job, launcher: str, oversubscribe: bool) -> AssignedWor
     try:
         mine = devices(job, hosts.count(hosts[rank]), oversubscribe)[hosts[:rank].count(hosts[rank])]
     except UsageError:
-        # Too few for all workers of this host; it may see only a part that is its alone.
+        # Too few for all workers of this host, but what this one sees may be its share alone.
         alone = launcher == "slurm" or (job.device == "gpu" and "CUDA_VISIBLE_DEVICES" in os.environ)
         if not alone:
             raise
@@ -172,13 +172,13 @@ def assigned_worker(job: Job, launcher: str, oversubscribe: bool) -> AssignedWor
 
 
 def assigned_failure(experiment: str, assigned: AssignedWorker, status: int, log: Sequence[str]) -> RunError:
-    """Why the one worker that was started here has ended."""
+    """The error for the one worker that was started here: why it has ended."""
     who, mark = f"worker {assigned.rank}", f"{experiment}: "
     said = [line.removeprefix(mark) for line in log if line.startswith(mark)]
     raised = [line for line in log if line.startswith(f"{who}: ")]
-    # Of a lost peer, TensorFlow says only that somebody is gone, or just aborts.
+    # When it loses a peer, TensorFlow doesn't say which, or just aborts.
     if not said and (raised or status == -signal.SIGABRT):
-        for _ in range(4):  # who has failed is on its way out
+        for _ in range(4):  # the peer that failed may still be ending
             if silent := silent_peers(assigned.others):
                 one = len(silent) == 1
                 said = [f"{who} lost {', '.join(silent)}, which no longer answer{'s' if one else ''}"]

@@ -1,4 +1,4 @@
-"""Problem 2's command line: its options, what is wrong with them, and the jobs that they make."""
+"""Problem 2's command line: its options, their checks, and the jobs that they describe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Config(Placed):
     scaling: str
     base: int  # weak: images per learner; strong: the effective batch
     dataset: str
-    whole: bool  # an epoch has all training images, but for a last part of a batch
+    whole: bool  # an epoch has all training images except a last partial batch
     hosts: int
     gbit: float | None
     oversubscribe: bool
@@ -44,7 +44,7 @@ class Config(Placed):
 
     @property
     def learner(self) -> str:
-        """What a learner is."""
+        """The kind of device that a learner is."""
         if self.job.device == "gpu":
             return "GPU"
         if self.job.local == 1:
@@ -102,13 +102,13 @@ def arguments(description: str | None) -> cli.Parser:
         "--skip-finished", action="store_true", help="do nothing where the results are there; several jobs do so"
     )
     p.add_argument("--results", type=path, default=RESULTS, help="folder for results")
-    p.add_argument("--job", help=argparse.SUPPRESS)  # what a worker that was started here does, in JSON
+    p.add_argument("--job", help=argparse.SUPPRESS)  # the job of a worker that this script started, in JSON
     p.add_argument("--report", type=path, help=argparse.SUPPRESS)  # where worker 0 writes its report
     return p
 
 
 def check(a: argparse.Namespace) -> None:
-    """Raise UsageError for what is wrong with any job of the command line."""
+    """Raise UsageError if any job of the command line is invalid."""
     names = ["base", "effective_batch", "epochs", "threads", "steps_per_execution", "hosts", "repeat", "repeats"]
     cli.check_at_least(1, a, *names, "learners", "workers")
     cli.check_positive(a, "join_timeout", "stall_timeout", "learning_rate")
@@ -179,7 +179,7 @@ def sizes(a: argparse.Namespace, distribution: str) -> list[int]:
     if not a.sweep:
         return a.learners or [1]
     workers = max(1, a.workers or 1)
-    # Fewer learners than hosts, or some that the workers can't share, make no job.
+    # Sizes with fewer learners than hosts, or that the workers can't share equally, are left out.
     fit = [learners for learners in SWEEP[distribution] if learners >= a.hosts and learners % workers == 0]
     if not fit:
         every = ", ".join(map(str, SWEEP[distribution]))

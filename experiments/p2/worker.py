@@ -21,8 +21,8 @@ from experiments.p2.join_timeout import JoinTimeout
 from experiments.p2.worker_job import NO_CLASS, PADDED, Job, order, shares
 
 MOMENTUM = 0.9
-WARM_UP = 2  # executions before the first epoch, whose updates are taken back
-BLOCK = 1 << 16  # bytes that a worker tells the others at once
+WARM_UP = 2  # executions before the first epoch, whose updates are undone
+BLOCK = 1 << 16  # bytes that a worker sends to the others at once
 HEADER = 8  # bytes before its message, with the message's length
 
 
@@ -33,7 +33,7 @@ def _strategy(job: Job) -> Any:
     if job.device == "cpu":
         tf.config.set_visible_devices([], "GPU")
         tf.config.threading.set_intra_op_parallelism_threads(job.threads * job.local)
-        # An all-reduce blocks a thread of each replica until all have come.
+        # An all-reduce blocks a thread of each replica until all have arrived.
         tf.config.threading.set_inter_op_parallelism_threads(max(2, job.local))
         (cpu,) = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * job.local)
@@ -78,19 +78,19 @@ def sized(images: Any, size: int) -> Any:
     if size == PADDED:
         margin = (PADDED - fashion_mnist.SIDE) // 2
         return tf.pad(images, [[0, 0], [margin, margin], [margin, margin]])[..., None]
-    # As floats: TensorFlow resizes bytes on the CPU only.
+    # As floats: TensorFlow resizes bytes only on the CPU.
     return tf.image.resize(tf.cast(images[..., None], tf.float32), [size, size], method="bilinear")
 
 
 class Laps:
-    """What a set-up spends its time on: seconds by name, in order. The first lap starts at the clock's zero."""
+    """The parts of a set-up: seconds by name, in order. The first lap starts at the clock's zero."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._before = clock, 0.0
         self.seconds: dict[str, float] = {}
 
     def __call__(self, name: str) -> None:
-        """The lap of that name ends now."""
+        """End the lap of that name now."""
         now = self._clock()
         self.seconds[name], self._before = now - self._before, now
 
@@ -149,12 +149,12 @@ class Worker:
     def _distributed(self, images: np.ndarray, index: np.ndarray, labels: np.ndarray, first: int) -> Any:
         """The images of `index`, a row for each replica in turn, with their labels, without end.
 
-        Its `first` rows come once more before them, for the warm-up: so one pipeline serves it and all epochs, and none
-        starts while workers are timed. An endless one doesn't ask all workers before each step whether they have data.
+        Its `first` rows come once more before them, for the warm-up. So one pipeline serves the warm-up and all epochs,
+        and none starts while workers are timed. An endless pipeline needn't ask all workers for data before each step.
         """
         tf = self._tf
         with tf.device("CPU:0"):
-            # In memory once, as bytes, and gathered when needed; a constant of the graph would be copied often.
+            # In memory once, as bytes, and gathered when needed; a constant in the graph would be copied often.
             everything = tf.constant(images)
 
         def rows(_: Any) -> Any:
@@ -179,7 +179,7 @@ class Worker:
             return loss, tape.gradient(loss, self._weights)
 
         def update(images: Any, labels: Any) -> Any:
-            # Resized out here, as that isn't differentiated, and XLA may lack it.
+            # Resized out here: it needs no gradient, and XLA may not support it.
             loss, slopes = gradients(sized(images, job.image_size), labels)
             optimizer.apply_gradients(zip(slopes, net.trainable_variables, strict=True))
             return loss
@@ -213,7 +213,7 @@ class Worker:
         return [value.numpy() for value in self._strategy.experimental_local_results(values)]
 
     def warm_up(self) -> None:
-        """Compile, take the updates back, and wait for all workers."""
+        """Compile, undo the updates, and wait for all workers."""
         kept = [self._local(variable)[0] for variable in self._variables]
         self._execute.get_concrete_function(self._train)
         self.laps("trace")
@@ -227,7 +227,7 @@ class Worker:
             for copy in self._strategy.experimental_local_results(variable):
                 copy.assign(value)
         self.laps("restore")
-        self.all_gather_bytes(b"")  # a barrier: the first epoch's time is no worker's waiting for another's set-up
+        self.all_gather_bytes(b"")  # a barrier, so that no worker's first epoch includes waiting for another's set-up
         self.laps("barrier")
 
     def fed(self) -> Callable[[], object]:
@@ -277,7 +277,7 @@ class Worker:
         return digests.pop()
 
     def all_gather_bytes(self, mine: bytes) -> list[bytes]:
-        """What all workers give, in TensorFlow's order of them; all have to call it, and none returns before all have.
+        """The bytes of all workers, in TensorFlow's order. All must call it, and none returns before all have.
 
         TensorFlow sorts workers by their name as text: of more than ten, worker 10 comes before worker 2.
         """
@@ -293,7 +293,7 @@ class Worker:
 
     def _all_gather_block(self, mine: bytes) -> list[bytes]:
         """The blocks of all workers, each filled up with zeros to BLOCK bytes."""
-        # In numbers that every communication implementation carries.
+        # As numbers that every communication implementation supports.
         block = np.zeros(BLOCK, np.float32)
         block[: len(mine)] = np.frombuffer(mine, np.uint8)
         gathered = self._local(self._gather(self._tf.constant(block)))[0][:: self.job.local]

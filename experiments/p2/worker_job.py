@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 PADDED = 32  # pixels; 28 with two zeros on each side, ResNet-50's least. Larger images are resized
-EVALUATION_BATCH = 250  # images a learner takes at once, at most
-NO_CLASS = 255  # label of what pads the last batch of an evaluation
+EVALUATION_BATCH = 250  # images that a learner takes at once, at most
+NO_CLASS = 255  # label of the padding in an evaluation's last batch
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all workers of a job do."""
+    """The settings that all workers of a job share."""
 
     network: str  # resnet50 | tiny, a net for tests
     image_size: int  # pixels that the network sees, PADDED or more
@@ -48,8 +48,8 @@ class Job:
 def order(job: Job, samples: int, worker: int) -> np.ndarray:
     """Which training images the worker's learners take, (epochs · steps · local learners, per-learner batch).
 
-    An epoch is a permutation of all images, the same for all workers, cut into effective batches; what is left over
-    after the last whole one is dropped, another part in each epoch. Learner i takes the i-th part of every batch.
+    An epoch is a permutation of all images, the same for all workers, cut into effective batches. The rest after the
+    last whole batch is dropped; each epoch drops other images. Learner i takes the i-th part of every batch.
     """
     kept = job.steps * job.effective_batch
     epochs = [np.random.default_rng((job.seed, epoch)).permutation(samples)[:kept] for epoch in range(job.epochs)]

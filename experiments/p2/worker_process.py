@@ -1,7 +1,7 @@
 """A worker process of Problem 2: trains its part, and worker 0 reports for all.
 
-Lines that it prints: `joined RANK` once all workers are there; worker 0's set-up by what took the time, and its
-epochs; and why it failed.
+It prints `joined RANK` once all workers are there, and the reason if it fails. Worker 0 also prints its set-up's laps
+and its epochs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from experiments.store.provenance import library_versions, loaded_sources
 
 
 def job_clock() -> Callable[[], float]:
-    """Seconds since the job's start. Raises UsageError in a process that was started by hand."""
+    """A clock of seconds since the job's start. Raises UsageError in a process that was started by hand."""
     began = job_start()
     return lambda: time.perf_counter() - began
 
@@ -41,9 +41,9 @@ def train(
     clock: Callable[[], float],
     say: Callable[[str], None],
 ) -> tuple[Worker, float, list[dict[str, Any]]]:
-    """Train to the end; the worker, when its set-up ended, and its epochs.
+    """Train to the end; returns the worker, the time when its set-up ended, and its epochs.
 
-    Times are of the `clock`. `say` gets a line on the set-up and one after each epoch. Raises RuntimeError when the
+    Times are the `clock`'s. `say` gets a line on the set-up and one after each epoch. Raises RuntimeError when the
     loss is not finite.
     """
     worker = Worker(job, data, rank, watch, clock)
@@ -66,7 +66,7 @@ def train(
 def run_worker(
     experiment: str, job: worker_job.Job, dataset: str, data_dir: Path | None, join_timeout: float, report: Path
 ) -> int:
-    """Do one worker's part; its exit status. Worker 0 writes the report. Raises UsageError."""
+    """Run one worker; returns its exit status. Worker 0 writes the report. Raises UsageError."""
     clock = job_clock()
     if PINNED in os.environ:  # before TensorFlow is loaded, so that all its threads inherit it
         os.sched_setaffinity(0, map(int, os.environ[PINNED].split(",")))
@@ -91,7 +91,7 @@ def run_worker(
             raise RuntimeError("the workers end with different weights, so their gradients were not summed")
     except Exception as error:
         traceback.print_exc()
-        # What TensorFlow raises for a lost peer says only that somebody else is gone.
+        # TensorFlow's error for a lost peer says only that another worker is gone.
         lost = type(error).__name__ in {"UnavailableError", "AbortedError", "CancelledError"}
         print(
             f"{'' if lost else experiment + ': '}worker {rank}: {type(error).__name__}: "

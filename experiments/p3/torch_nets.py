@@ -1,4 +1,4 @@
-"""Problem 3's networks in torch, written out here and not made from `derivations`, so that the two are independent."""
+"""Problem 3's networks in torch, written out here rather than made from `derivations`: the two are independent."""
 
 from __future__ import annotations
 

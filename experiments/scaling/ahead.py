@@ -1,4 +1,4 @@
-"""What the measured GPUs say of more of them, before those are run: the held-out truth comes later."""
+"""Predictions for more GPUs from the measured ones, made before the larger jobs run and test them."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def ahead(
 ) -> list[Row]:
     """Rows of the fit and of each number of learners that a series has not been run with yet.
 
-    A series whose batch per learner shrinks with the learners keeps its effective batch; another keeps the batch of a
-    learner. Settings without one GPU, or with one alone, are left out: they have nothing to be fitted to.
+    A series whose batch per learner shrinks as learners are added keeps its effective batch; another keeps the batch
+    per learner. Settings without one GPU, or with one alone, are left out: they give nothing to fit.
     """
     rng = np.random.default_rng(seed)
     rows: list[Row] = []

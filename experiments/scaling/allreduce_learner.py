@@ -16,10 +16,10 @@ from experiments.cli import RunError
 from experiments.machine.cores import core_sets
 
 ITEM = 4  # bytes of a float32
-# Sums of these numbers, each times a rank, are exact in float32 for so many learners. Their number is prime, so that no
-# two pieces of a vector that a learner might mix up are alike.
+# Sums of these numbers, each times a rank, are exact in float32 for that many learners. Their count is prime, so that a
+# learner that mixes up two pieces of a vector is noticed: no two are alike.
 PATTERN, MOST_LEARNERS = 251, 256
-TRIAL = 0.25  # of a window, the least that a trial must last to tell how many iterations a window needs
+TRIAL = 0.25  # share of a window that a trial must last to set a window's number of iterations
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def check_sum(vector: Tensor, rank: int, learners: int) -> None:
 
 
 def window(vector: Tensor, iterations: int) -> float:
-    """Seconds of so many all-reduces, one after the other, for the slowest learner; all learners get this number."""
+    """Seconds of a number of all-reduces in a row, for the slowest learner; all learners get the same value."""
 
     def finish() -> None:
         if vector.is_cuda:
@@ -98,7 +98,7 @@ def measure(size: int, windows: int, window_seconds: float, device: torch.device
 
 
 def learn(c: Config, rank: int, rendezvous: str, say: Callable[[dict[str, Any]], None]) -> None:
-    """Measure all sizes with the other learners; rank 0 says the results. Raises RunError and what torch raises."""
+    """Measure all sizes with the other learners; rank 0 reports. Raises RunError and torch's own errors."""
     if c.backend == "gloo":
         os.sched_setaffinity(0, core_sets(c.learners, c.threads, c.oversubscribe)[rank])
         torch.set_num_threads(c.threads)

@@ -1,4 +1,4 @@
-"""The step-time model of derivations/scaling.py, fitted to throughputs, and intervals for what it predicts."""
+"""The step-time model of derivations/scaling.py, fitted to throughputs, and intervals for its predictions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LEVEL = 0.8
 # The form that predicts. Chosen once, on fitted points alone: fitted to the smaller of them, it came nearest to the
 # largest (`predictions.choices` has the errors of each form and of their mean).
 PREDICTS = "bandwidth"
-# No throughput is printed or measured more exactly, so a fit that passes through its points by luck proves nothing.
+# No throughput is printed or measured more exactly: a fit that passes through its points by luck proves nothing.
 LEAST_NOISE = 1e-3
-# Nor is any this uncertain: one degree of freedom alone would allow draws beyond all numbers.
+# Nor is any more uncertain: a single degree of freedom would allow absurdly large draws.
 MOST_NOISE = 0.5
 Array = NDArray[np.float64]
 GROWTH = {name: sp.lambdify(scaling.p, expression, "numpy") for name, expression in scaling.growth().items()}
@@ -29,18 +29,18 @@ class Form:
 
     name: str
     parameters: Array  # (c[, o], s), seconds
-    noise: float  # relative standard deviation of a throughput; 0 where no point is left over
+    noise: float  # relative standard deviation of a throughput; 0 without a degree of freedom
     weight: float
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A series' points, (n,) each, and what they say: learners, images a learner in a step, images/s."""
+    """A series' fit and its points, (n,) each: learners, images a learner in a step, images/s."""
 
     learners: Array
     batches: Array
     rates: Array
-    overhead: bool  # whether o can be told from c: batches differ, and there are points enough
+    overhead: bool  # whether o can be separated from c: batches differ, and there are enough points
     forms: tuple[Form, ...]
 
     @property
@@ -78,8 +78,8 @@ class Fit:
     ) -> Array:
         """(2, n): the interval for a new measurement, by a parametric bootstrap; NaN without a degree of freedom.
 
-        Each draw takes a form by its weight and a noise that its residuals allow, σ̂·√(ν/χ²_ν), as few degrees of
-        freedom ν say little about it; makes the fitted points anew, fits them, and adds a new measurement's noise.
+        Each draw picks a form by its weight, and a noise that the residuals allow, σ̂·√(ν/χ²_ν): few degrees of freedom
+        ν say little about it. It makes the fitted points anew, fits them, and adds a new measurement's noise.
         """
         if not self.freedom:
             return np.full((2, len(learners)), np.nan)
@@ -97,7 +97,7 @@ class Fit:
 
 
 def design(form: str, learners: Array, batches: Array, overhead: bool) -> Array:
-    """(n, 2 or 3): what multiplies c, o where there is one, and s."""
+    """(n, 2 or 3): the factors of c, of o where there is one, and of s."""
     columns = [np.ones(len(learners)), GROWTH[form](learners) / batches]
     return np.stack([columns[0], 1 / batches, columns[1]] if overhead else columns, axis=1)
 
@@ -127,7 +127,7 @@ def fit(learners: Array, batches: Array, rates: Array) -> Fit:
         if not parameters[0]:
             raise ValueError("throughput grows so much faster than learners that no time is left to compute")
         squares = float(((times / (matrix @ parameters) - 1) ** 2).sum())
-        # The marginal likelihood of unknown noise, but for constants that the forms share.
+        # The marginal likelihood for unknown noise, except for constants that the forms share.
         weight = (squares + len(rates) * LEAST_NOISE**2) ** (-freedom / 2)
         fitted.append(Form(name, parameters, float(np.sqrt(squares / freedom)) if freedom else 0.0, weight))
     total = sum(form.weight for form in fitted)

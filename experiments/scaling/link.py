@@ -1,4 +1,4 @@
-"""A link's latency and speed from timed all-reduces, and what a ring over such a link takes."""
+"""A link's latency and speed from timed all-reduces, and the time of a ring over such a link."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def fit_link(sizes: ArrayLike, seconds: ArrayLike, learners: int) -> tuple[float
         raise ValueError("bytes and seconds must be positive numbers")
     if learners < 2 or len(np.unique(x)) < 2:
         raise ValueError("a link's latency and speed need at least 2 learners and 2 sizes")
-    a, t = 1 / y, x / y  # what multiplies the latency and the transfer of a byte in seconds over measured seconds
+    a, t = 1 / y, x / y  # factors of latency and seconds a byte in fitted over measured seconds
     normal = np.array([[a @ a, a @ t], [a @ t, t @ t]])
     wanted = np.array([a.sum(), t.sum()])
-    # The determinant is positive for two sizes. Where one of both is negative, it is zero in the best that is allowed.
+    # With two sizes the determinant is positive. If one parameter is negative, it is zero in the best allowed fit.
     latency, transfer = (normal[::-1, ::-1] * [[1, -1], [-1, 1]]) @ wanted / np.linalg.det(normal)
     if latency < 0:
         latency, transfer = 0.0, wanted[1] / normal[1, 1]
@@ -38,5 +38,5 @@ def ring_seconds(learners: int, size: float, latency: float, transfer: float) ->
 
 
 def exposed_seconds(communication: float, step: float, hidden: bool) -> float:
-    """Seconds of communication that a step shows: all of it, or what its backward pass, if that hides it, can't."""
+    """Seconds of communication that a step exposes: all of it, or if `hidden`, what the backward pass can't hide."""
     return max(0.0, communication - (float(BACKWARD) * step if hidden else 0.0))

@@ -1,10 +1,10 @@
-"""What more learners would bring and cost: one learner's step and an all-reduce, measured by itself or given.
+"""Projected speed and cost of more learners, from one learner's step and an all-reduce, measured by itself or given.
 
-The method is that of `predictions.by_link`: a step of p learners is one learner's, and what the all-reduce of a ring
-takes beside it. The value has nothing of it hidden; the interval goes up to as much hidden as the backward pass lasts,
-covers one learner's repetitions, and goes down by the most that the method promised too much, on the committed GPUs or
-for the folder's own larger jobs. Cores of one host share its memory, which the method leaves out: there it promises far
-too much, and the interval says so.
+The method is that of `predictions.by_link`: a step of p learners is one learner's step plus a ring's all-reduce. The
+value assumes that none of the all-reduce is hidden. The interval covers one learner's repetitions. Its upper end hides
+as much of the all-reduce as the backward pass lasts; its lower end allows for the method's largest overestimate, on the
+committed GPUs or for the folder's own larger jobs. The method ignores that cores of one host share its memory: there it
+promises far too much, and the interval shows it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Link:
     source: str
 
     def seconds(self, learners: int, size: float) -> float:
-        """Of a ring's all-reduce of so many bytes."""
+        """Seconds of a ring's all-reduce of `size` bytes."""
         return ring_seconds(learners, size, self.alpha, self.beta)
 
 
@@ -59,7 +59,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Projected:
-    """What so many learners would do."""
+    """The projection for a number of learners."""
 
     learners: int
     rate: float  # images/s
@@ -72,7 +72,7 @@ class Projected:
 
 
 def series(results: Path) -> Series:
-    """The series that says most: Problem 1's before Problem 2's weak one, GPUs, most sizes, most runs, the latest.
+    """The most informative series: Problem 1's before Problem 2's weak one, GPUs, most sizes, most runs, the latest.
 
     Raises UsageError without one that has a single learner.
     """
@@ -115,12 +115,12 @@ def measured_link(results: Path, allocation: str) -> Link | None:
 
 
 def given_link(gbit: float) -> Link:
-    """A network of that speed between learners; its latency is taken to be nothing."""
+    """A network of that speed between learners, with no latency."""
     return Link(0.0, 8e-9 / gbit, f"a link of {gbit:g} Gbit/s, given")
 
 
 def rate(one: float, batch: float, learners: int, communication: float, hidden: bool) -> float:
-    """Images/s of so many learners, each as fast as one that does `one` images/s alone."""
+    """Images/s of a number of learners, each as fast as one that does `one` images/s alone."""
     step = batch / one
     return learners * batch / (step + (exposed_seconds(communication, step, hidden) if learners > 1 else 0.0))
 
@@ -128,8 +128,8 @@ def rate(one: float, batch: float, learners: int, communication: float, hidden: 
 def project(
     own: Series, link: Link, numbers: list[int], too_much: float = 0.0, price: float | None = None
 ) -> list[Projected]:
-    """One learner as measured, then each number of learners; `too_much`: by what part the method promised too much
-    elsewhere. The folder's own larger jobs are projected too, and can only widen that."""
+    """One learner as measured, then each number of learners. `too_much` is the method's largest relative overestimate
+    elsewhere; the folder's own larger jobs are projected too, and can only raise it."""
     size = float(published.networks()[NETWORK][0])
     alone = own.rates[1]
     one = float(pd.Series(alone).median())
@@ -148,7 +148,7 @@ def project(
     return found
 
 
-# ---- how far the method was off elsewhere ----------------------------------------------------------------------------
+# ---- the method's errors elsewhere -----------------------------------------------------------------------------------
 
 
 def on_committed(results: Path) -> pd.DataFrame:
@@ -179,7 +179,7 @@ def on_published(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def errors_text(committed: pd.DataFrame, public: pd.DataFrame, own: list[Projected]) -> list[str]:
-    """A line for each of the places where the method can be checked: the range of predicted over measured."""
+    """A line for each set of runs that can check the method: the range of predicted over measured."""
     here = pd.DataFrame({"error": [p.rate / p.measured - 1 for p in own if p.measured and p.learners > 1]})
     named = (
         (f"committed GPUs ({', '.join(sorted(set(map(_gpu, committed.device))))})", committed),
@@ -198,5 +198,5 @@ def _gpu(device: str) -> str:
 
 
 def most_promised(committed: pd.DataFrame) -> float:
-    """The largest part by which the method promised too much."""
+    """The method's largest relative overestimate."""
     return max(0.0, float(committed.error.max())) if len(committed) else 0.0

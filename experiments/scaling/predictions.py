@@ -1,4 +1,4 @@
-"""What a fit says of points that it has not seen: held-out ones, other networks, and the homework's machines."""
+"""Predictions of a fit for points that it has not seen: held out, of other networks, of the homework's machines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WEAK_BATCH, STRONG_BATCH = 64, 256
 
 
 def row(method: str, role: str, point: Any, predicted: float, **more: Any) -> Row:
-    """A row of the schema; what is not given is empty."""
+    """A row of the schema; columns that are not given are empty."""
     observed = getattr(point, "images_per_second", None)
     known = {name: getattr(point, name, None) for name in ("learners", "per_learner_batch", "gradient_bytes", "source")}
     known |= {"link_gbit_per_second": getattr(point, "link_gbit_per_second", None)}
@@ -93,7 +93,7 @@ def curve(points: pd.DataFrame, level: float, draws: int, rng: np.random.Generat
 
 
 def choices(points: pd.DataFrame) -> list[Row]:
-    """What each form, and their mean time, make of the largest fitted points, fitted to the smaller ones alone.
+    """Predictions of the largest fitted points by each form, and by their mean time, fitted to the smaller ones alone.
 
     `fit.PREDICTS` was chosen by these errors. No held-out point takes part.
     """
@@ -117,7 +117,7 @@ def choices(points: pd.DataFrame) -> list[Row]:
 def transfer(points: pd.DataFrame, lender: pd.DataFrame) -> list[Row]:
     """Computation from this series' one learner, exposed communication an image from all points of another precision.
 
-    That takes gradient bytes and images a learner to be the same in both.
+    Assumes the same gradient bytes and images a learner in both.
     """
     alone, *others = records(points.sort_values("learners"))
     name = lender.series.iloc[0]
@@ -183,9 +183,9 @@ def linked(several: Any, rate: float, windows: pd.DataFrame) -> list[Row]:
 def by_gradients(frame: pd.DataFrame, reference: str = "ResNet-101") -> list[Row]:
     """A network's efficiency from another's at as many learners, by the bytes of their gradients.
 
-    The all-reduce takes a time in proportion to bytes. What it takes beside the computation decides, and that is either
-    in proportion to MACs or what a P100 was published to need; either nothing of the all-reduce is hidden, or as much
-    as the backward pass lasts. All four are predicted, as the published efficiencies can't tell which holds.
+    The all-reduce takes time in proportion to bytes; its ratio to the computation decides. Computation is either in
+    proportion to MACs or a P100's published time. Either nothing of the all-reduce is hidden, or as much as the
+    backward pass lasts. All four are predicted, as the published efficiencies can't tell which holds.
     """
     known, seconds = published.networks(), published.p100_seconds(frame)
     work = {"MACs": {name: float(macs) for name, (_, macs) in known.items()}, "P100 seconds": seconds}

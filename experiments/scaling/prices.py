@@ -1,6 +1,6 @@
 """Prices of accelerators: a dated table with a source for each price, and cost as a function of it.
 
-Where sources conflict the table has a row for each, and so has everything that is made from it.
+Where sources conflict, the table and everything made from it have a row for each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Storing a projection: its rows, with the table that is printed as its log."""
+"""Storing a projection: its rows, with the printed table as its log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write(
     experiment: str, label: str, rows: pd.DataFrame, shown: list[str], config: dict[str, Any], started: datetime,
     code: Code, results: Path
 ) -> Path:  # fmt: skip
-    """Print the columns that are `shown` and store the rows; their file. `config` has the seed, and what was fitted, so
+    """Print the columns `shown` and store the rows; returns their file. `config` has the seed and the fit's inputs, so
     both are part of the run's name. Raises SchemaError."""
     rows = rows.astype({"learners": "int64", "freedom": "Int64"})
     origin = provenance(

@@ -1,6 +1,6 @@
 """Published throughputs of data-parallel training, and the sizes of the networks that they were measured with.
 
-They need neither scipy nor a framework, as the report reads them too.
+Reading them needs neither scipy nor a framework, since the report does so too.
 """
 
 from __future__ import annotations

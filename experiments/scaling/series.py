@@ -12,7 +12,7 @@ from experiments.machine.device_names import short_name
 from experiments.scaling import published
 from experiments.store import epochs, suspicious
 
-# What all inputs are brought to; `setting` is what series have in common that differ in precision alone.
+# The common form of all inputs; series that differ only in precision share a `setting`.
 POINTS = ["series", "setting", "network", "learners", "per_learner_batch", "images_per_second", "gradient_bytes"]
 POINTS += ["node_learners", "link_gbit_per_second", "source"]
 Row = dict[str, Any]
@@ -27,7 +27,7 @@ def throughputs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_points(rows: pd.DataFrame, batch: str, size: float) -> pd.DataFrame:
-    """What all learners did in the time of the slowest, as plain points: a run's median over epochs, then over runs.
+    """Throughput of all learners in the time of the slowest, as points: a run's median over epochs, then over runs.
 
     Only epochs that `epochs.counted` keeps count.
     """
@@ -45,9 +45,9 @@ def as_points(rows: pd.DataFrame, batch: str, size: float) -> pd.DataFrame:
 
 
 def one_allocation(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each series that come from one allocation, as rates compare within one only.
+    """The rows of each series from one allocation, since rates compare only within one.
 
-    The one with the most sizes, then with the most runs, then the latest.
+    The allocation with the most sizes, then with the most runs, then the latest.
     """
     if rows.empty:
         return rows
@@ -98,7 +98,7 @@ def measured(results: Path) -> tuple[pd.DataFrame, list[str]]:
     frames, runs = [], []
     horovod, distributed = one_allocation(horovod_epochs(results)), one_allocation(strategy_epochs(results))
     if len(horovod):
-        # Where learners ran on more hosts than they need, a curve has the fewest.
+        # Where the same learners ran on several numbers of hosts, a curve takes the fewest hosts.
         alike = horovod.groupby(["framework", "device_kind", "batch_size", "image_size", "learners"])
         horovod = horovod[horovod.hosts == alike.hosts.transform("min")]
         frames.append(as_points(horovod, "batch_size", float(published.networks()["ResNet-50"][0])))
