@@ -109,7 +109,8 @@ def launch(c: Config, report: Path, argv: list[str], stall_timeout: float, assig
         with own_network() if assigned is None and is_private(c) else nullcontext():
             for i, its_devices in started.items():
                 environment = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")} | its_devices
-                environment[OWN_RANK] = str(i)
+                # TensorFlow writes sources there, which a worker that is killed leaves behind.
+                environment |= {OWN_RANK: str(i), "TMPDIR": str(report.parent)}
                 if workers > 1:
                     environment["TF_CONFIG"] = placement.as_tf_config(addresses, i)
                 processes.start(hosts.command(place[i], command) if hosts else command, environment)

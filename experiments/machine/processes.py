@@ -22,6 +22,11 @@ OWN_RANK = "DLPERF_RANK"  # the rank of a process that the job's script starts i
 PREFIX = re.compile(r"^(\[[\d,]+\]<std(out|err)>: ?|\d+: )")  # the prefix that launchers give a learner's lines
 
 
+def leash(signal_name: str) -> list[str]:
+    """What to put before a command that gets this signal where this process is killed: util-linux's setpriv, if any."""
+    return ["setpriv", f"--pdeathsig={signal_name}", "--"] if shutil.which("setpriv") else []
+
+
 class Processes:
     """The processes of a job. Leaving the `with` block ends them, and all that they have started on this machine.
 
@@ -41,7 +46,7 @@ class Processes:
         ranks: Sequence[str] = (OWN_RANK,),
     ) -> None:
         self._say, self._linger, self._stall_timeout = say, linger, stall_timeout
-        self._leash = ["setpriv", f"--pdeathsig={orphaned}", "--"] if shutil.which("setpriv") else []
+        self._leash = leash(orphaned)
         self._started: list[subprocess.Popen[str]] = []
         self._readers: list[threading.Thread] = []
         self._launchers: set[int] = set()

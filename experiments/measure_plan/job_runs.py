@@ -9,7 +9,6 @@ import pty
 import re
 import select
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from statistics import median
 
 from experiments.cli import UsageError
 from experiments.machine import allocation
+from experiments.machine.processes import leash
 from experiments.measure_plan.budget import span
 from experiments.measure_plan.homework_jobs import Job
 from experiments.store import parquet
@@ -182,9 +182,8 @@ def run(job: Job, results: Path, tell: Callable[[str], None]) -> str | None:
     """Run a job to its end; None, or what its last line said where it failed. Leaving it early ends its processes."""
     # A terminal of its own, as the scripts draw their progress on nothing else.
     ours, theirs = pty.openpty()
-    leash = ["setpriv", "--pdeathsig=TERM", "--"] if shutil.which("setpriv") else []  # for the case that we are killed
     process = subprocess.Popen(
-        [*leash, sys.executable, *job.arguments(results)],
+        [*leash("TERM"), sys.executable, *job.arguments(results)],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=theirs,

@@ -15,6 +15,7 @@ from experiments.cli import UsageError
 from experiments.machine import nvidia
 from experiments.machine.cores import siblings
 from experiments.machine.device_names import device_name
+from experiments.machine.processes import leash
 from experiments.p1.horovod_launch import check_horovod
 
 PROBE_SECONDS = 120  # until a library that hangs counts as one that sees no GPU
@@ -111,7 +112,8 @@ def _ask(command: Sequence[str], core: int | None) -> Speed:
             os.sched_setaffinity(0, {core})
 
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, preexec_fn=pin)
+        leashed = [*leash("KILL"), *command]
+        done = subprocess.run(leashed, capture_output=True, text=True, timeout=PROBE_SECONDS, preexec_fn=pin)
         found = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
         raise UsageError(f"the probe of this machine failed ({type(error).__name__}); name a --device") from error
