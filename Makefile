@@ -16,7 +16,7 @@ unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN PYTHONHOME PYTHONPATH
 # pip must not install twice at a time into one environment.
 .NOTPARALLEL:
 
-.PHONY: report measure test test-all check verify manifest horovod clean
+.PHONY: report measure test test-all check verify manifest readme horovod clean
 
 # QUARTO=install tries once, for a minute at most, to install Quarto; without one the embedded engine renders.
 # RESULTS=DIR (or DIR:DIR2) shows your own results beside the committed ones, PRICE= what an hour of a device costs (USD).
@@ -46,6 +46,10 @@ verify: $(VENV)/report.installed
 # Lists the hashes of all results anew, after new runs.
 manifest: $(VENV)/report.installed
 	$(BIN)/python tools/verify_results.py --manifest
+
+# README's picture, drawn anew after new runs.
+readme: $(VENV)/report.installed
+	$(BIN)/python tools/draw_readme.py
 
 # Always looks again: what is installed may have changed since, and the wheel is kept by the versions that it is for.
 horovod: $(VENV)/distributed.installed $(VENV)/tensorflow.installed

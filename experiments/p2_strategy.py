@@ -268,6 +268,9 @@ def run_assigned(a: argparse.Namespace, argv: list[str], say: Callable[[str], No
         path = run(c, a, argv, say, assigned)
     if path:
         print(path)
+        from experiments.store import suspicious  # only now: what it loads is no source of the run
+
+        suspicious.warn([path])
     return 0
 
 

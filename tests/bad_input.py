@@ -21,7 +21,10 @@ import torch
 from experiments.store import parquet
 from report.output import LIST
 from tests.cifar10_files import flipped, packed, put
+from tests.p4_runs import SMALL
 from tests.stored_run import counts, origin
+
+IMAGES = len(SMALL.train_images)
 
 # What comes before a case's own words.
 GIVEN = {
@@ -153,7 +156,7 @@ FLAGS = {
         ("--epochs 101", "--epochs 101: the homework allows no run of more than 100 epochs"),
         ("--epochs 0", "--epochs must be at least 1, not 0"),
         ("--batch-size 0", "--batch-size must be at least 1, not 0"),
-        ("--batch-size 97", "--batch-size 97 is more than the 96 training images"),
+        ("--batch-size 97", f"--batch-size 97 is more than the {IMAGES} training images"),
         ("--depth 15", "--depth must be 6n+2 with n ≥ 2 (14, 20, … 44, …), not 15"),
         ("--depth 8", "--depth must be 6n+2 with n ≥ 2 (14, 20, … 44, …), not 8"),
         ("--device tpu", "--device must be auto, cpu or cuda, not tpu"),
@@ -196,7 +199,7 @@ FLAGS = {
         ("--seconds nan", "--seconds must be positive and finite"),
         ("--seconds inf", "--seconds must be positive and finite"),
         ("--workers -1", "--workers must be at least 0"),
-        ("--batch-size 97", "more than the 96 training images"),
+        ("--batch-size 97", f"more than the {IMAGES} training images"),
         ("--device tpu", "--device must be auto, cpu or cuda"),
     ],
     "experiments.predict": [
@@ -220,6 +223,7 @@ FLAGS = {
         ("--to docx", "--to takes html, pdf or html,pdf, not docx"),
         ("--engine latex", "argument --engine: invalid choice: 'latex'"),
     ],
+    "tools.draw_readme": [("now", "unrecognized arguments: now")],
     "tools.emulate_hosts": [
         ("", "nothing to do; give --measure, or a command after --"),
         ("--count 1 --measure", "2 to 250 hosts can be emulated, not 1"),
@@ -365,7 +369,7 @@ def _of_another(content: bytes) -> bytes:
     return out.getvalue()
 
 
-RESUME = ("experiments.p4_cutout", "--resume")
+RESUME = ("experiments.p4_cutout", "--M 2 --resume")
 CHECKPOINTS = [
     Bad("torn", *RESUME, checkpoint(lambda c: c[: len(c) // 2]), "not a whole checkpoint"),
     Bad("empty", *RESUME, checkpoint(lambda c: b""), "not a whole checkpoint"),

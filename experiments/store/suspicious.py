@@ -130,11 +130,12 @@ def _throttled(frame: pd.DataFrame) -> Iterable[tuple[str, str]]:
 
 def _above_arithmetic(jobs: pd.DataFrame) -> Iterable[tuple[str, str]]:
     """ResNet-50's multiply-accumulates shrink with the image's area."""
+    of_224 = float(FLOP * imagenet_resnet.macs())  # pixels
     for job in jobs.to_dict("records"):
         network = str(job.get("network") or job.get("model"))
         if "resnet50" not in network.lower():
             continue
-        each = float(FLOP * imagenet_resnet.macs()) * (job["image_size"] / imagenet_resnet.INPUT.h) ** 2
+        each = of_224 * (job["image_size"] / imagenet_resnet.INPUT.h) ** 2
         cores = job["threads"] if job["device_kind"] == "cpu" else 1
         precision = "float32" if job["precision"] == "float32" else "mixed"
         most = job["learners"] * cores * _peak(job["device"], f"{precision}_flops") / each

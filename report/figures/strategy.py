@@ -113,24 +113,24 @@ def answer_p2_throughput(runs: pd.DataFrame) -> Answer | Missing:
             f"On {place(few)}, going from {few.learners} to {many.learners} learners multiplies throughput "
             f"{' and '.join(parts)}; the ideal is {many.learners / few.learners:g}."
         )
-        again = _again(runs, frame)
-        growths += again.values()
-        if again:
-            parts = [f"by {growth.brief('')} {how}" for how, growth in again.items()]
-            texts.append(f"With at least {word(ENOUGH)} repetitions, in another go: {' and '.join(parts)}.")
+        for span, again in _again(runs, frame).items():
+            growths += again.values()
+            parts = [f"by {growth.brief('')} with {scaling}" for scaling, growth in again.items()]
+            told = f"In another go, with at least {word(ENOUGH)} repetitions, {span}"
+            texts.append(f"{told}: {' and '.join(parts)} scaling.")
     sentence = " ".join([*texts, note(growths)])
     return Answer("2.1", sentence, devices(series), sum(map(len, series)), "measured", "fig-p2-throughput")
 
 
-def _again(runs: pd.DataFrame, frame: pd.DataFrame) -> dict[str, Estimate]:
-    """The growth of throughput where another allocation repeated a series, by its sizes and scaling."""
-    found = {}
+def _again(runs: pd.DataFrame, frame: pd.DataFrame) -> dict[str, dict[str, Estimate]]:
+    """The growth of throughput where another allocation repeated a series, by its sizes and by scaling."""
+    found: dict[str, dict[str, Estimate]] = {}
     for scaling, one in each(frame):
         other = elsewhere(runs, one)
         if len(other):
             few, many = ends(other)
-            how = f"from {few.learners} to {many.learners} with {scaling} scaling"
-            found[how] = ratio(other, of=at(many), to=at(few))
+            span = f"from {few.learners} to {many.learners} learners"
+            found.setdefault(span, {})[scaling] = ratio(other, of=at(many), to=at(few))
     return found
 
 

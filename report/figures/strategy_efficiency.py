@@ -58,7 +58,7 @@ def answer_p2_efficiency(runs: pd.DataFrame) -> Answer | Missing:
             few, many = ends(other)
             increases.append(ratio(other, of=at(many), to=at(few), value="step_seconds"))
             texts.append(
-                f"With at least {word(ENOUGH)} repetitions, in another go: t({many.learners})/t({few.learners}) = "
+                f"In another go, with at least {word(ENOUGH)} repetitions: t({many.learners})/t({few.learners}) = "
                 f"{increases[-1].brief('')}."
             )
     used = sum(int(one.learners.isin([1, one.learners.max()]).sum()) for one in series)

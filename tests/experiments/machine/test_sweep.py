@@ -12,7 +12,7 @@ import pytest
 
 from experiments.cli import RunError, UsageError
 from experiments.machine import allocation, sweep
-from experiments.store import parquet
+from experiments.store import parquet, suspicious
 from experiments.store.claims import lock_of
 from experiments.store.provenance import provenance, timed_id
 
@@ -136,6 +136,20 @@ def test_a_job_that_another_process_runs_is_refused_and_none_follows(tmp_path: P
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match="is being made by another process; wait for it, or end it"):
             sweep.run_all(EXPERIMENT, jobs, tmp_path, lambda job: pytest.fail(), skip_finished=True, goes_on=True)
+
+
+def test_suspicious_runs_are_named_when_all_have_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [timed_id(job.slug, job.flat()) for job in (Job(1), Job(2))]
+    flags = [suspicious.Flag(names[0], "too fast"), suspicious.Flag("another", "too fast")]
+    monkeypatch.setattr(suspicious, "find", lambda experiment, results: flags)
+    jobs = [Job(1), Job(2)]
+    sweep.run_all(EXPERIMENT, jobs, tmp_path, lambda job: stored(job, tmp_path), skip_finished=True, goes_on=True)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert warnings == [
+        f"warning: {names[0]} is suspicious: too fast; answers leave it out until explained.csv explains it"
+    ]
 
 
 def test_a_job_is_claimed_while_it_runs(tmp_path: Path) -> None:

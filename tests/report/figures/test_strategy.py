@@ -333,7 +333,7 @@ def test_single_runs_are_joined_by_what_another_go_repeated() -> None:
     told = text(strategy.answer_p2_throughput(runs(*once, *again)))
     # 4 × 100 / 130 within the first go; 2 × 1 / 1.25 within the second, whose runs lie 1 % apart on both sides.
     assert "from 1 to 4 learners multiplies throughput by 3.08 with weak scaling" in told
-    assert "With at least three repetitions, in another go: by 1.60 (1.57–1.63) from 1 to 2 with weak scaling." in told
+    assert "with at least three repetitions, from 1 to 2 learners: by 1.60 (1.57–1.63) with weak scaling." in told
     # Two repetitions, or one size, are no reason to name another go.
     for fewer in (again[:2] + again[3:], again[:3]):
         assert "another go" not in text(strategy.answer_p2_throughput(runs(*once, *fewer)))
