@@ -89,4 +89,4 @@ def test_all_data_files_of_the_packages_are_package_data() -> None:
     carried = {pattern.removeprefix("*") for pattern in settings["package-data"]["*"]}
     listed = run("git", "ls-files", *PACKAGES, cwd=ROOT).split() if (ROOT / ".git").exists() else []
     suffixes = {Path(name).suffix for name in listed} - {".py"}
-    assert suffixes - carried <= {".qmd", ".slurm", ".yaml"}
+    assert suffixes - carried <= {".qmd", ".scss", ".slurm", ".svg", ".yaml"}
