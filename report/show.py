@@ -20,7 +20,7 @@ import altair as alt
 import pandas as pd
 from IPython.display import display
 
-from report import hop, line_ends, vega, yours
+from report import alt_text, hop, line_ends, vega, yours
 from report.answers import Answer, Missing
 from report.palette import CATEGORIES, ORDERED
 
@@ -78,9 +78,9 @@ def chart(chart: alt.TopLevelMixin, under: str = "", what: str = "") -> None:
 
 
 def _chart(spec: dict[str, Any], under: str, what: str) -> None:
-    alt_text = vega.described(spec, what)
-    spec = spec | {"description": alt_text}
-    _image(lambda: _script() + vega.drawing(spec), vega.svg(spec), alt_text, under)
+    words = alt_text.described(spec, what)
+    spec = spec | {"description": words}
+    _image(lambda: _script() + vega.drawing(spec), vega.svg(spec), words, under)
 
 
 def _script() -> str:

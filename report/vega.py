@@ -1,4 +1,4 @@
-"""A chart's specification as HTML, as the PDF's lower views, and as the words that stand in for it."""
+"""A chart's specification as HTML, and as the PDF's lower views."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import html
 import json
 import os
 import re
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import vl_convert
 from experiments.store.files import write_atomically
 
 LOWER = 0.64  # a view's height in the PDF
-SERIES = 8  # names that an alternative text lists at most
 
 # A view takes its column's width, a phone's 350 pixels as well as a desk's 700, and keeps its font size. Vega-Lite
 # fits a single view with its axes; for views above each other it can't, so their axes get 76 pixels.
@@ -99,51 +97,3 @@ def svg(spec: dict[str, Any]) -> str:
     """The specification's picture, as printed. Labels that Vega hides, for want of room, are left out: who searches or
     listens to the PDF would find them."""
     return re.sub(r'<text[^>]* opacity="0"[^>]*>[^<]*</text>', "", vl_convert.vegalite_to_svg(printed(spec)))
-
-
-# ---- alternative text ----------------------------------------------------------------------------------------------
-
-
-def described(spec: dict[str, Any], what: str = "") -> str:
-    """What a chart shows, for who can't see it: `what`, then each view's title, axes and series."""
-    views = [text for view in spec.get("vconcat", [spec]) if (text := _view(view, spec.get("datasets", {})))]
-    return " ".join([what] * bool(what) + [f"{view}." for view in dict.fromkeys(views)])
-
-
-def _view(view: dict[str, Any], datasets: dict[str, Any]) -> str:
-    channels: dict[str, Any] = {}
-    names: list[str] = []
-    for unit in _units(view, view.get("data", {}), {}):
-        for name, channel in unit["encoding"].items():
-            channels.setdefault(name, channel)
-        names += _series(unit["encoding"].get("color", {}), datasets.get(unit["data"].get("name"), []))
-    axes = [title for name in ("y", "x") if (title := _title(channels.get(name, {})))]
-    title = view.get("title", "")
-    title = title.get("text", "") if isinstance(title, dict) else title
-    shown = [" ".join(title) if isinstance(title, list) else title, " against ".join(axes)]
-    names = list(dict.fromkeys(names))
-    if len(names) > 1:
-        shown.append(", ".join(names[:SERIES]) + (f" and {len(names) - SERIES} more" if len(names) > SERIES else ""))
-    return ": ".join(part for part in shown if part)
-
-
-def _units(view: dict[str, Any], data: dict[str, Any], encoding: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The view, or those that are layered in it, with what they inherit."""
-    data, encoding = view.get("data", data), encoding | view.get("encoding", {})
-    if "layer" not in view:
-        yield {"data": data, "encoding": encoding}
-    for inner in view.get("layer", []):
-        yield from _units(inner, data, encoding)
-
-
-def _title(channel: dict[str, Any]) -> str:
-    title = channel.get("title") or channel.get("field") or ""
-    return " ".join(title) if isinstance(title, list) else str(title)
-
-
-def _series(color: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    if color.get("type") not in ("nominal", "ordinal"):
-        return []
-    domain = (color.get("scale") or {}).get("domain")
-    found = domain if isinstance(domain, list) else [row.get(str(color.get("field"))) for row in rows]
-    return [str(name) for name in dict.fromkeys(found) if name is not None]

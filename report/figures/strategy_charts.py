@@ -83,7 +83,7 @@ def _panel(own: pd.DataFrame, title: str, log: bool, measures: Sequence[str], le
     layers = [base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title, scale=heights), y2="high:Q")]
     for basis, line, point in STYLES:
         if basis in set(own.basis):
-            of_basis = base.transform_filter(f"datum.basis == '{basis}'")
+            of_basis = base.transform_filter(alt.FieldEqualPredicate(field="basis", equal=basis))
             layers.append(of_basis.mark_line(**line).encode(y=y, detail="measure:N"))
             layers.append(of_basis.mark_point(**point).encode(y=y, shape=shape, tooltip=tips))
     beside = base.encode(x=alt.X("edge:Q", **_learners(own)))
@@ -111,7 +111,7 @@ def curves(points: pd.DataFrame, measures: Sequence[str]) -> alt.TopLevelMixin:
         layers = [base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q")]
         for basis, line, point in STYLES:
             if basis in set(own.basis):
-                of_basis = base.transform_filter(f"datum.basis == '{basis}'")
+                of_basis = base.transform_filter(alt.FieldEqualPredicate(field="basis", equal=basis))
                 layers.append(of_basis.mark_line(**line).encode(y=y))
                 layers.append(of_basis.mark_point(**point).encode(y=y, tooltip=tips))
         views.append(alt.layer(*layers).properties(width=WIDTH, height=120))

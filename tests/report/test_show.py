@@ -41,7 +41,7 @@ def test_the_embedded_engine_gets_html_without_the_bundle_and_svg(
     show.chart(CHART)
     (bundle,) = shown
     assert set(bundle) == {"text/html", "image/svg+xml", "alt"}
-    assert bundle["alt"] == "y against x: a</script>, <table>."
+    assert bundle["alt"] == "y against x: a</script>: 3 at 1; <table>: 4 at 2."
     assert "vegaEmbed(" in bundle["text/html"] and "window.vegaEmbed=" not in bundle["text/html"]
     assert bundle["image/svg+xml"].startswith("<svg")
 
@@ -74,7 +74,7 @@ def test_quarto_gets_what_the_format_at_hand_needs_and_never_text_html(
     assert [RAW.findall(text) for text in (first, second, paper)] == [["html"], ["html"], ["typst"]]
     assert "window.vegaEmbed=" in first and "window.vegaEmbed=" not in second
     assert '<noscript><img src="data:image/svg+xml;base64,' in first and 'alt="Two points. y against x' in first
-    assert 'alt: "Two points. y against x: a</script>, <table>."' in paper and "vegaEmbed" not in paper
+    assert 'alt: "Two points. y against x: a</script>: 3 at 1; <table>: 4 at 2."' in paper and "vegaEmbed" not in paper
 
 
 def test_setup_starts_a_page_that_needs_the_bundle_again(
@@ -110,7 +110,7 @@ def test_a_result_is_described_by_its_function(shown: list[dict[str, str]], monk
     show.result(fig_points, CHART)
     show.result(fig_points, PNG)
     assert [bundle["alt"] for bundle in shown] == [
-        "Two points, one above the other. y against x: a</script>, <table>.",
+        "Two points, one above the other. y against x: a</script>: 3 at 1; <table>: 4 at 2.",
         "Two points, one above the other.",
     ]
     assert 'alt="Two points, one above the other."' in shown[1]["text/html"]

@@ -1,4 +1,4 @@
-"""A chart as HTML, lower views for the PDF, and the words that stand in for it."""
+"""A chart as HTML, and lower views for the PDF."""
 
 from __future__ import annotations
 
@@ -41,24 +41,6 @@ def test_labels_that_are_hidden_are_not_in_the_picture() -> None:
     many = alt.Chart(pd.DataFrame({"y": [0, 200]})).mark_point().encode(y=alt.Y("y", axis=axis)).properties(height=100)
     svg = vega.svg(many.to_dict())
     assert ">100<" in svg and ">200<" in svg and ">101<" not in svg
-
-
-def test_a_chart_is_described_by_its_titles_axes_and_series() -> None:
-    base = alt.Chart(POINTS).encode(
-        x=alt.X("x", title="learners"), color=alt.Color("name", scale=alt.Scale(domain=["A", "B"]))
-    )
-    layered = base.mark_rule().encode(y=alt.Y("y", title="images/s")) + base.mark_point().encode(y="y")
-    layered = layered.properties(title="GPUs")
-    plain = alt.Chart(POINTS).mark_bar().encode(x="x", y="y").properties(title=["CPU,", "two lines"])
-    assert vega.described(alt.vconcat(layered, plain).to_dict(), "Throughput.") == (
-        "Throughput. GPUs: images/s against learners: A, B. CPU, two lines: y against x."
-    )
-
-
-def test_a_description_names_series_from_the_rows_and_only_so_many() -> None:
-    many = pd.DataFrame({"x": range(10), "name": [f"s{i}" for i in range(10)]})
-    found = vega.described(alt.Chart(many).mark_point().encode(x="x", color="name:N").to_dict())
-    assert found == "x: s0, s1, s2, s3, s4, s5, s6, s7 and 2 more."
 
 
 def test_a_picture_without_script_has_its_words_escaped() -> None:
