@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from experiments.store import epochs, evidence, ledger, parquet, schemas
 from experiments.store.files import ROOT
 from experiments.store.provenance import Provenance, provenance, run_id
-from report import literal, show
+from report import show
 from report.figures import (
     augmentation_runs,
     augmentation_speed,
@@ -81,12 +82,12 @@ def test_provenance_names_all_of_a_run(tmp_path: Path, monkeypatch: pytest.Monke
         "`0123456`",
         "p4_cutout",
         "a device",
-        literal.text(origin.host_cpu),
-        origin.command,
+        html.escape(origin.host_cpu),  # what only pages list is HTML
+        html.escape(origin.command),
         "2026-01-02 03:04",
     ):
         assert part in text
-    assert f"{origin.source_hash[:12]}`, unchanged since" in text and "| current |" in text
+    assert f"<code>{origin.source_hash[:12]}</code>, unchanged since" in text and "| current |" in text
     assert "the sources of 0 of them have changed" in text
 
 
@@ -99,7 +100,9 @@ def test_changes_that_leave_numbers_are_told_with_their_reason(tmp_path: Path, m
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     write(tmp_path, monkeypatch)
     text, _ = run("provenance.qmd", tmp_path, monkeypatch)
-    assert f"changed since: `{source}` (clearer words)" in text and "| same numbers |" in text.replace("\u00a0", " ")
+    assert f"changed since: <code>{source}</code> (clearer words)" in text and "| same numbers |" in text.replace(
+        "\u00a0", " "
+    )
     assert "the sources of 1 of them have changed since, for 0 in ways that could change numbers" in text
 
 
@@ -108,5 +111,5 @@ def test_provenance_says_which_sources_are_stale(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("DLPERF_COMMIT", "0" * 40)
     write(tmp_path, monkeypatch)
     text, _ = run("provenance.qmd", tmp_path, monkeypatch)
-    assert "changed since: `experiments/p4_cutout.py`" in text and "| stale |" in text
+    assert "changed since: <code>experiments/p4_cutout.py</code>" in text and "| stale |" in text
     assert "the sources of 1 of them have changed" in text
