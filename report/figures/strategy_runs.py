@@ -203,7 +203,7 @@ def elsewhere(jobs: pd.DataFrame, one: pd.DataFrame) -> pd.DataFrame:
     allocation repeated at least three times, of the allocation with most such sizes. Empty where there are not two."""
     asked, job = homework(jobs), first(one)
     none = asked.iloc[:0]
-    if one.groupby(AXIS, dropna=False).size().min() >= ENOUGH:
+    if _repeats(one).min() >= ENOUGH:
         return none
     alike = asked[(asked.series == job.series) & (asked.scaling == job.scaling) & (asked.allocation != job.allocation)]
     often = [other[_repeats(other) >= ENOUGH] for other in comparisons.series(alike, AXIS)]
