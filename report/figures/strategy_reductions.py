@@ -102,17 +102,25 @@ def _reductions(runs: pd.DataFrame, kind: str = "gpu") -> list[pd.DataFrame]:
     return contests(runs[runs.strategy == "mirrored"], "all_reduce", REDUCTIONS, kind)
 
 
+def _alike(found: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The contests that differ from the first one in the number of learners alone, few learners first."""
+    job = first(found[0])
+    same = [one for one in found if all(first(one)[name] == job[name] for name in ("series", "scaling"))]
+    return sorted(same, key=lambda contest: contest.learners.iloc[0])
+
+
 def answer_p2_allreduce(runs: pd.DataFrame) -> Answer | Missing:
-    """2.5: the throughput of the others relative to NcclAllReduce's, for each size of the first contest's kind."""
+    """2.5: the throughput of the others relative to NcclAllReduce's, for each size of the first contest's kind.
+
+    Each ratio is formed within its contest, so that the sizes may come from an allocation each.
+    """
     found = _reductions(runs)
     if not found:
         return Missing("MirroredStrategy's all-reduces on GPUs", REDUCED_BY)
-    job = first(found[0])
-    same = ["allocation", "series", "scaling"]
-    alike = [one for one in found if all(first(one)[name] == job[name] for name in same)]
+    alike = _alike(found)
     texts: list[str] = []
     ratios: list[Estimate] = []
-    for one in sorted(alike, key=lambda contest: contest.learners.iloc[0]):
+    for one in alike:
         job = first(one)
         relative = _ratios(one, "all_reduce", "nccl")
         ratios += relative.values()
@@ -149,6 +157,20 @@ def tbl_p2_allreduce(runs: pd.DataFrame) -> str | Missing:
     if not found:
         return Missing("MirroredStrategy's all-reduces on GPUs", REDUCED_BY)
     return _table(found, "all_reduce", REDUCTIONS)
+
+
+def text_p2_allreduce_growth(runs: pd.DataFrame) -> str:
+    """Whether the implementations differ more with more GPUs: each one's share of NcclAllReduce's throughput by size."""
+    found = _reductions(runs)
+    sizes = _alike(found) if found else []
+    if len(sizes) < 2:
+        return ""
+    shares: dict[str, list[str]] = {}
+    for one in sizes:
+        for how, estimate in _ratios(one, "all_reduce", "nccl").items():
+            shares.setdefault(how, []).append(f"{100 * estimate.value:.0f} % on {one.learners.iloc[0]} GPUs")
+    parts = [f"{REDUCTIONS[how]} reaches {show.listing(each)}" for how, each in shares.items()]
+    return f"Of NcclAllReduce's throughput {'; '.join(parts)}."
 
 
 def text_p2_allreduce_sizes(runs: pd.DataFrame) -> str:

@@ -17,6 +17,7 @@ from report.figures.strategy_reductions import (
     tbl_p2_communication,
     tbl_p2_cpu_allreduce,
     tbl_p2_cpu_communication,
+    text_p2_allreduce_growth,
     text_p2_allreduce_sizes,
 )
 from tests.frames import H100, XEON
@@ -60,8 +61,9 @@ def test_single_runs_have_no_verdict() -> None:
     assert not any(word in said for word in ("faster", "slower", "noise"))
 
 
-def test_all_sizes_of_the_first_contests_allocation_are_in_the_answer() -> None:
-    four = [job([2.0], 4, all_reduce="nccl"), job([1.0], 4, all_reduce="hierarchical")]
+def test_all_sizes_of_the_first_contests_setting_are_in_the_answer_each_from_one_allocation() -> None:
+    four = [job([2.0], 4, all_reduce=how, allocation="four") for how in ("nccl", "one-device")]
+    four.append(job([1.0], 4, all_reduce="hierarchical", allocation="four"))
     elsewhere = [job([1.0], 2, all_reduce=how, allocation="two", image_size=32) for how in ("nccl", "one-device")]
     said = text(answer_p2_allreduce(runs(*EQUAL, *four, *elsewhere)))
     assert said.index("On 2 H200 GPUs") < said.index("On 4 H200 GPUs") and "32 px" not in said
@@ -91,6 +93,15 @@ def test_a_point_is_a_run_and_the_table_has_ratios_to_nccl() -> None:
     assert head == ["Job", "All-reduce", "Images/s", "Of NCCL's", "Interval", "Runs"]
     assert rows[0] == ["H200, weak, 2 × 64, 224 px, XLA", "NcclAllReduce", "256 (253–259)", "1", "–", "3"]
     assert rows[2][1:4] == ["ReductionToOneDevice", "128 (127–129)", "0.50"]
+
+
+def test_each_ones_share_of_nccls_throughput_is_told_by_size() -> None:
+    four = [job([s], 4, all_reduce=how, allocation="four") for s, how in ((3.0, "nccl"), (4.0, "one-device"))]
+    assert text_p2_allreduce_growth(runs(*EQUAL, *SLOW, *four)) == (
+        "Of NcclAllReduce's throughput HierarchicalCopyAllReduce reaches 100 % on 2 GPUs; "
+        "ReductionToOneDevice reaches 50 % on 2 GPUs and 75 % on 4 GPUs."
+    )
+    assert text_p2_allreduce_growth(runs(*EQUAL, *SLOW)) == ""
 
 
 def test_sizes_that_were_not_compared_are_named() -> None:
