@@ -7,8 +7,9 @@
 
 Each job is the very command that the plan shows. The times are estimates from a short probe, corrected as jobs end.
 With --budget the jobs are chosen that answer most parts in that time, one repetition of everything before the second;
-no job is started that would not end in it. Ctrl-C ends the job that runs and keeps those that are finished. The folder
-remembers the allocation, so that what is added to it later, in the same boot, is compared with what is there.
+no job is started that would not end in it, and time that is left in the end goes to more of them. Ctrl-C ends the job
+that runs and keeps those that are finished. The folder remembers the allocation, so that what is added to it later, in
+the same boot, is compared with what is there.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def measure(a: argparse.Namespace) -> int:
     job_runs.join_go(ROOT / results)
     if line := job_runs.others(ROOT / results):
         print(line, file=sys.stderr)
-    failed, unstarted = job_runs.run_all(chosen, ROOT / results, limit)
+    failed, unstarted = job_runs.run_all(chosen, ROOT / results, limit, jobs, a.repeats)
     for job in unstarted:
         print(f"not started, --budget is spent: {job.command(results)}")
     for job, reason in failed:

@@ -8,7 +8,9 @@ from experiments.measure_plan.homework_jobs import Job
 from experiments.measure_plan.survey import Machine, Speed
 
 CAN = {"tensorflow": "", "torch": ""}
-LAPTOP = Machine("cpu", "a CPU", 2, 2, 0.0, ("tensorflow", "torch"), CAN, (), Speed(40.0, 3.0))
+LAPTOP = Machine(
+    "cpu", "a CPU", 2, 2, 0.0, ("tensorflow", "torch"), CAN, (), Speed(40.0, {"tensorflow": 3.0, "torch": 3.0})
+)
 TWO_GPUS = replace(
     LAPTOP,
     device="gpu",
@@ -17,7 +19,7 @@ TWO_GPUS = replace(
     devices=2,
     gpu_gib=80.0,
     data=("fashion", "cifar10"),
-    speed=Speed(40_000.0, 5.0, ("tensorflow", "torch")),
+    speed=Speed(40_000.0, {"tensorflow": 5.0, "torch": 5.0}, ("tensorflow", "torch")),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 from experiments.cli import UsageError
@@ -16,17 +16,30 @@ def span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def choose(jobs: Sequence[Job], repeats: int, budget: float | None) -> tuple[list[Job], list[LeftOut]]:
+Ran = tuple[tuple[str, ...], int | None]  # a job's words and its repetition
+
+
+def ran(job: Job) -> Ran:
+    """What tells a repetition of a job from all others."""
+    return job.words, job.repeat
+
+
+def choose(
+    jobs: Sequence[Job], repeats: int, budget: float | None, done: Set[Ran] = frozenset()
+) -> tuple[list[Job], list[LeftOut]]:
     """The jobs in the order to run them, and those that the budget (s; None: no limit) has no room for.
 
     What answers most comes first: on a machine slower than its probe said, the budget ends before the rest. Every other
-    repetition has them in reverse, so that a drift of the machine's speed falls on all alike. Raises UsageError where
-    the budget is too small for any.
+    repetition has them in reverse, so that a drift of the machine's speed falls on all alike. What is done is neither
+    run nor paid for again, and answers what it answers. Raises UsageError where the budget is too small for any and
+    nothing is done.
     """
     left = float("inf") if budget is None else budget
+    before = [job for job in jobs if ran(job) in done]
     first, out = list[Job](), list[LeftOut]()
-    for series in _most_answers_first(jobs):
-        taken = _fitting(series, left)
+    for series in _most_answers_first([job for job in jobs if job not in before], before):
+        had = any(job.series == series[0].series for job in before)
+        taken = _fitting(series, left, 1 if had else len(_least(series)))
         left -= sum(job.seconds for job in taken)
         first += taken
         out += [
@@ -34,20 +47,22 @@ def choose(jobs: Sequence[Job], repeats: int, budget: float | None) -> tuple[lis
             for job in series
             if job not in taken
         ]
-    if jobs and not first:
+    if jobs and not first and not before:
         least = min(sum(job.seconds for job in _least(series)) for series in _series(jobs))
         raise UsageError(f"--budget {span(budget or 0)} is too little: the first answer takes about {span(least)}")
     rounds = list(first)
-    again = [job for job in first if job.repeat is not None]
+    again = [job for job in [*before, *first] if job.repeat is not None]
     for number in range(2, repeats + 1):
-        next_round = []
+        fitting, next_round = list[Job](), list[Job]()
         for series in _most_answers_first(again):
-            if sum(job.seconds for job in series) <= left:
-                left -= sum(job.seconds for job in series)
-                next_round += series
-        again = [job for job in again if job in next_round]
-        ordered = again if number % 2 else again[::-1]
-        rounds += [replace(job, repeat=number) for job in ordered]
+            numbered = [replace(job, repeat=number) for job in series]
+            wanting = [job for job in numbered if ran(job) not in done]
+            if sum(job.seconds for job in wanting) <= left:
+                left -= sum(job.seconds for job in wanting)
+                fitting += series
+                next_round += wanting
+        again = [job for job in again if job in fitting]
+        rounds += next_round if number % 2 else next_round[::-1]
     return rounds, out
 
 
@@ -59,9 +74,10 @@ def _series(jobs: Sequence[Job]) -> list[list[Job]]:
     return list(found.values())
 
 
-def _most_answers_first(jobs: Sequence[Job]) -> list[list[Job]]:
+def _most_answers_first(jobs: Sequence[Job], before: Sequence[Job] = ()) -> list[list[Job]]:
     """The series by the number of the homework's parts that each answers in a second and none before it did."""
-    waiting, ordered, answered = _series(jobs), list[list[Job]](), set[str]()
+    waiting, ordered = _series(jobs), list[list[Job]]()
+    answered = {part for job in before for part in job.parts}
 
     def worth(series: list[Job]) -> float:
         new = {part for job in series for part in job.parts} - answered
@@ -80,12 +96,12 @@ def _least(series: list[Job]) -> list[Job]:
     return series[:2]
 
 
-def _fitting(series: list[Job], left: float) -> list[Job]:
-    """The first jobs of the series, as many as fit; none where they would compare nothing."""
+def _fitting(series: list[Job], left: float, least: int) -> list[Job]:
+    """The first jobs of the series, as many as fit; none where they are fewer than compare anything."""
     taken = list[Job]()
     for job in series:
         if job.seconds > left:
             break
         left -= job.seconds
         taken.append(job)
-    return taken if len(taken) >= len(_least(series)) else []
+    return taken if len(taken) >= least else []

@@ -12,7 +12,8 @@ from experiments.measure_plan.survey import Machine
 from experiments.p1.horovod_options import SWEEP
 
 FLOP = 2 * 3  # a multiply-accumulate is two; the backward pass takes twice the forward's
-REACHED = 0.25  # the part of a matrix product's speed that a training step reaches
+REACHED = 0.25  # the part of a float32 matrix product's speed that a training step reaches
+REACHED_BF16 = 0.5  # on a GPU, Problem 4's step, which computes in bf16
 LARGE = 40  # GiB of a GPU that takes the committed runs' batches
 TRAINED_M = (1, 8)  # trained to the end on a GPU; throughput is measured for every M
 EVERY_M = (1, 2, 4, 8, 16, 32)
@@ -85,10 +86,11 @@ def _resnet50(machine: Machine, learners: int, images: int, pixels: int) -> floa
     return images * macs * FLOP / (1e9 * machine.speed.gflops * REACHED)
 
 
-def _setup(machine: Machine, learners: int, graphs: float = 1.0) -> float:
-    """Seconds before the first step: processes that load a framework, and graphs that are traced and compiled."""
+def _setup(machine: Machine, framework: str, learners: int, graphs: float = 1.0) -> float:
+    """Seconds before the first step: processes that load the framework, and graphs that are traced and compiled."""
     together = max(1.0, 2 * learners / machine.cores)  # processes that start at the same time share the cores
-    return machine.speed.import_seconds * (1 + 3 * graphs) * (0.5 + 0.5 * together) + 3
+    traced = graphs * (3 if machine.device == "cpu" else 1)  # by the learner's one core, or by all of a GPU's host
+    return machine.speed.import_seconds[framework] * (1 + traced) * (0.5 + 0.5 * together) + 3
 
 
 # ---- Problem 1, and the all-reduce by itself ------------------------------------------------------------------------
@@ -110,7 +112,7 @@ def _horovod(machine: Machine) -> tuple[list[Job], list[LeftOut]]:
     steps = 55 if gpu else 12
     for allreduce in (True, False):
         for n in sizes(machine):
-            seconds = _setup(machine, n) + _resnet50(machine, n, steps * batch, pixels)
+            seconds = _setup(machine, usable[0], n) + _resnet50(machine, n, steps * batch, pixels)
             kind = [] if allreduce else ["--no-allreduce"]
             what = f"Horovod, {n} learner{'s' * (n > 1)}{'' if allreduce else ', independent'}"
             command = ("experiments/p1_horovod.py", "--learners", str(n), *words, *kind)
@@ -130,7 +132,7 @@ def _curve(machine: Machine) -> tuple[list[Job], list[LeftOut]]:
     words += ["--windows", "3", "--window-seconds", "0.1"]
     jobs = [
         Job(1, f"All-reduce between {n}", ("link",), ("experiments/allreduce.py", "--learners", str(n), *words),
-            10 + machine.speed.import_seconds, "curve")
+            10 + machine.speed.import_seconds["torch"], "curve")
         for n in sizes(machine)
         if n > 1
     ]  # fmt: skip
@@ -159,8 +161,9 @@ def _strategy(machine: Machine) -> tuple[list[Job], list[LeftOut]]:
     out = []
     if most > 1:
         ways = ("nccl", "hierarchical", "one-device") if gpu else ("default", "hierarchical", "one-device")
+        among = most if gpu else 2
         jobs += [
-            _tf(machine, f"all-reduce {way}", "all-reduces", ("2.5",), 2, "mirrored", "--all-reduce", way)
+            _tf(machine, f"all-reduce {way}", "all-reduces", ("2.5",), among, "mirrored", "--all-reduce", way)
             for way in ways
         ]
     if gpu and most > 1:
@@ -189,7 +192,7 @@ def _tf(machine: Machine, what: str, series: str, parts: tuple[str, ...], learne
     given += ["--epochs", str(epochs), "--steps-per-epoch", str(steps), "--no-evaluate"]
     given += ["--image-size", "224", "--jit-compile"] if large else []
     work = _resnet50(machine, learners, (epochs * steps + 2) * per_learner, 224 if large else 32)
-    seconds = _setup(machine, learners if kind == "multiworker" else 1, 2.5) + work
+    seconds = _setup(machine, "tensorflow", learners if kind == "multiworker" else 1, 2.5) + work
     return Job(2, f"tf.distribute, {what}", parts, ("experiments/p2_strategy.py", *given), seconds, series)
 
 
@@ -202,7 +205,7 @@ def _augmentation(machine: Machine) -> tuple[list[Job], list[LeftOut]]:
         why = "PyTorch sees no GPU" if "torch" in machine.installed else "PyTorch is not installed"
         return [], [LeftOut(4, "All of it", f"{why}; `pip install torch`")]
     device = "cuda" if gpu else "cpu"
-    speed = 1e9 * machine.speed.gflops * REACHED * (1 if gpu else machine.cores)
+    speed = 1e9 * machine.speed.gflops * (REACHED_BF16 if gpu else REACHED * machine.cores)
     jobs = [
         Job(4, f"Throughput, M = {m}", (), ("experiments/p4_throughput.py", "--M", str(m), "--data", data, "--device",
             device, "--seconds", "4", "--turns", "1", "--write"), (60 if gpu else 200), f"M{m}", None)

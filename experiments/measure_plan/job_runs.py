@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -22,7 +23,7 @@ from statistics import median
 from experiments.cli import UsageError
 from experiments.machine import allocation
 from experiments.machine.processes import leash
-from experiments.measure_plan.budget import span
+from experiments.measure_plan.budget import choose, ran, span
 from experiments.measure_plan.homework_jobs import Job
 from experiments.store import parquet
 from experiments.store.files import ROOT, write_atomically
@@ -95,8 +96,8 @@ def others(results: Path) -> str | None:
 class Display:
     """One line that changes, on a terminal; elsewhere a line at each job's start and end."""
 
-    def __init__(self, total: int) -> None:
-        self._total, self._number, self._what = total, 0, ""
+    def __init__(self) -> None:
+        self.total, self._number, self._what = 0, 0, ""
         self._live = sys.stderr.isatty()
 
     def say(self, line: str) -> None:
@@ -114,7 +115,7 @@ class Display:
 
     def _line(self, done: str, left: float) -> str:
         ends = f"{datetime.now() + timedelta(seconds=left):%H:%M}"
-        return f"[{self._number}/{self._total}] {self._what}{done}; {span(left)} left, ends about {ends}"
+        return f"[{self._number}/{self.total}] {self._what}{done}; {span(left)} left, ends about {ends}"
 
 
 class Clock:
@@ -145,37 +146,70 @@ def _alike(command: tuple[str, ...]) -> tuple[str, ...]:
     return command[:i] + command[i + 2 :]
 
 
-def run_all(jobs: Sequence[Job], results: Path, budget: float | None) -> tuple[list[tuple[Job, str]], list[Job]]:
-    """Run what the folder lacks; the jobs that failed, with the reason, and those that the budget ran out for."""
-    before = stored(results)
-    todo = [job for job in jobs if key(job) not in before]
-    display, clock, began = Display(len(todo)), Clock(before), time.monotonic()
-    if len(todo) < len(jobs):
-        display.say(f"{len(jobs) - len(todo)} of {len(jobs)} jobs were finished before")
-    failed, unstarted = list[tuple[Job, str]](), list[Job]()
-    for number, job in enumerate(todo, 1):
-        rest = todo[number - 1 :]
-        spent = time.monotonic() - began
-        if budget is not None and number > 1 and spent + clock.expects(job) > budget:
-            unstarted.append(job)
-            continue
-        display.start(number, job.what + (f", repetition {job.repeat}" if (job.repeat or 1) > 1 else ""),
-                      sum(map(clock.expects, rest)))  # fmt: skip
+def run_all(
+    chosen: Sequence[Job], results: Path, budget: float | None, jobs: Sequence[Job] = (), repeats: int = 1
+) -> tuple[list[tuple[Job, str]], list[Job]]:
+    """Run what the folder lacks; the jobs that failed, with the reason, and those that the budget ran out for.
+
+    The plan's estimates are on the long side. What is left of the budget in the end goes to more of `jobs`, chosen with
+    the times that were learnt.
+    """
+    sweep = Sweep(results, budget)
+    seen = {ran(job) for job in chosen}
+    while chosen:
+        sweep.run(chosen)
+        timed = [replace(job, seconds=sweep.clock.expects(job)) for job in jobs]
+        chosen = choose(timed, repeats, sweep.left(), seen)[0] if timed else []
+        seen |= {ran(job) for job in chosen}
+    return sweep.failed, sweep.unstarted
+
+
+class Sweep:
+    """Jobs one after the other, until a time is over."""
+
+    def __init__(self, results: Path, budget: float | None) -> None:
+        self._results, self._before = results, stored(results)
+        self._ends = float("inf") if budget is None else time.monotonic() + budget
+        self._display, self._started = Display(), 0
+        self.clock = Clock(self._before)
+        self.failed, self.unstarted = list[tuple[Job, str]](), list[Job]()
+
+    def left(self) -> float:
+        """Seconds of the budget."""
+        return self._ends - time.monotonic()
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run those that were not run before. The first job of all runs whatever the budget says."""
+        todo = [job for job in jobs if key(job) not in self._before]
+        if len(todo) < len(jobs):
+            self._display.say(f"{len(jobs) - len(todo)} of {len(jobs)} jobs were finished before")
+        if self._started and todo:
+            self._display.say(f"{span(self.left())} of the budget left: {len(todo)} more job{'s' * (len(todo) > 1)}")
+        self._display.total += len(todo)
+        for number, job in enumerate(todo):
+            if self._started and self.clock.expects(job) > self.left():
+                self.unstarted.append(job)
+            else:
+                self._run(job, todo[number:])
+
+    def _run(self, job: Job, rest: Sequence[Job]) -> None:
+        self._started += 1
+        again = f", repetition {job.repeat}" if (job.repeat or 1) > 1 else ""
+        self._display.start(self._started, job.what + again, sum(map(self.clock.expects, rest)))
         start = time.monotonic()
 
-        def tell(done: str, job: Job = job, start: float = start, rest: Sequence[Job] = rest) -> None:
-            here = max(0.0, clock.expects(job) - (time.monotonic() - start))
-            display.progress(done, here + sum(map(clock.expects, rest[1:])))
+        def tell(done: str) -> None:
+            here = max(0.0, self.clock.expects(job) - (time.monotonic() - start))
+            self._display.progress(done, here + sum(map(self.clock.expects, rest[1:])))
 
-        reason = run(job, results, tell)
+        reason = run(job, self._results, tell)
         took = time.monotonic() - start
         if reason is None:
-            clock.note(job, took)
-            display.say(f"  {job.what}: done in {span(took)}")
+            self.clock.note(job, took)
+            self._display.say(f"  {job.what}: done in {span(took)}")
         else:
-            failed.append((job, reason))
-            display.say(f"  {job.what}: failed after {span(took)}: {reason}")
-    return failed, unstarted
+            self.failed.append((job, reason))
+            self._display.say(f"  {job.what}: failed after {span(took)}: {reason}")
 
 
 def run(job: Job, results: Path, tell: Callable[[str], None]) -> str | None:

@@ -26,7 +26,7 @@ class Speed:
     """The probe's findings."""
 
     gflops: float  # of float32 products, on one core or one GPU
-    import_seconds: float  # what a process needs before it can build a network
+    import_seconds: dict[str, float]  # what a process needs before it can build a network, for each framework
     sees_gpu: tuple[str, ...] = ()  # frameworks that can use the GPUs
 
 
@@ -126,20 +126,22 @@ def probe(device: str) -> Speed:
     On cores in the process's own time: other programs, or files that are read for the first time, would make the plan
     of hours out of minutes.
     """
-    began, sees = time.process_time(), list[str]()
+    took, sees = dict[str, float](), list[str]()
     if util.find_spec("tensorflow"):
+        began = time.process_time()
         import tensorflow as tf
 
         if tf.config.list_physical_devices("GPU"):
             sees.append("tensorflow")
-    loaded = time.process_time() - began
+        took["tensorflow"] = time.process_time() - began
     if util.find_spec("torch"):
+        began = time.process_time()
         import torch
 
         if torch.cuda.is_available():
             sees.append("torch")
-        loaded = loaded or time.process_time() - began
-    return Speed(_gpu_gflops(sees) if device == "gpu" and sees else _core_gflops(), loaded, tuple(sees))
+        took["torch"] = time.process_time() - began
+    return Speed(_gpu_gflops(sees) if device == "gpu" and sees else _core_gflops(), took, tuple(sees))
 
 
 def _core_gflops(side: int = 512, seconds: float = 0.3) -> float:

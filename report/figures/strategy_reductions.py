@@ -160,7 +160,7 @@ def tbl_p2_allreduce(runs: pd.DataFrame) -> str | Missing:
 
 
 def text_p2_allreduce_growth(runs: pd.DataFrame) -> str:
-    """Whether the implementations differ more with more GPUs: each one's share of NcclAllReduce's throughput by size."""
+    """Each implementation's share of NcclAllReduce's throughput by size: do they differ more with more GPUs?"""
     found = _reductions(runs)
     sizes = _alike(found) if found else []
     if len(sizes) < 2:

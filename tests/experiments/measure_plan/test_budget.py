@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from experiments.cli import UsageError
-from experiments.measure_plan.budget import choose, span
+from experiments.measure_plan.budget import choose, ran, span
 from tests.measure_machines import job
 
 # Ten seconds answer two parts; thirty answer one; the last answers nothing.
@@ -45,6 +45,21 @@ def test_a_series_that_does_not_fit_whole_has_its_first_sizes_but_never_one_alon
 def test_without_a_budget_all_is_run_as_often_as_asked() -> None:
     chosen, out = choose(LONG, 3, None)
     assert names(chosen) == [("long 1", 1), ("long 1", 2), ("long 1", 3)] and out == []
+
+
+def test_what_is_done_costs_nothing_and_answers_what_it_answers() -> None:
+    done = {ran(one) for one in SHORT}
+    rival = job("rival", 10, "a")  # answers what the short ones did
+    chosen, _ = choose([rival, *ALL], 1, 40, done)
+    assert names(chosen) == [("long 1", 1), ("rival 1", 1)]  # 30 s for a new answer, then 10 s without one
+    assert names(choose(ALL, 2, 10, done | {ran(one) for one in [*LONG, *MORE]})[0]) == [("short 2", 2), ("short 1", 2)]
+    assert choose(ALL, 1, 1, done)[0] == []  # nothing fits, and nothing is wrong
+
+
+def test_a_series_that_was_cut_goes_on_with_one_size() -> None:
+    four = [job("curve", 10, "a", learners=n) for n in (1, 2, 4, 8)]
+    done = {ran(one) for one in four[:2]}
+    assert names(choose(four, 1, 15, done)[0]) == [("curve 4", 1)]
 
 
 def test_times_read_as_people_say_them() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments.measure_plan.homework_jobs import Job, LeftOut, plan
-from experiments.measure_plan.survey import Speed
 from experiments.p1 import horovod_options
 from experiments.p2 import strategy_options
 from tests.measure_machines import LAPTOP, TWO_GPUS
@@ -52,6 +51,19 @@ def test_two_gpus_do_all_reduces_communications_and_training() -> None:
     assert reasons(out).startswith("Two hosts (1.4)") and "4, 8, 16 learners: a learner has a GPU" in reasons(out)
 
 
+def test_four_gpus_compare_all_reduces_between_all_of_them() -> None:
+    jobs, _ = plan(replace(TWO_GPUS, devices=4), [2])
+    assert learners(jobs, "p2_strategy", "--all-reduce") == ["4", "4", "4"]
+
+
+def test_set_up_is_that_of_the_jobs_own_framework() -> None:
+    """Loading, and tracing once (PyTorch) or 2.5 times (TensorFlow): 2 × 2 s, 3.5 × 8 s, and 3 s each."""
+    speed = replace(TWO_GPUS.speed, gflops=1e12, import_seconds={"tensorflow": 8.0, "torch": 2.0})
+    jobs, _ = plan(replace(TWO_GPUS, speed=speed), [1, 2])
+    took = {job.experiment: round(job.seconds) for job in jobs}
+    assert took == {"allreduce": 12, "p1_horovod": 7, "p2_strategy": 31}
+
+
 def test_small_gpus_get_small_batches() -> None:
     small, _ = plan(replace(TWO_GPUS, gpu_gib=12.0), [1, 2])
     (batch,) = {job.words[job.words.index("--batch-size") + 1] for job in small if job.experiment == "p1_horovod"}
@@ -69,7 +81,7 @@ def test_what_is_not_installed_is_named_with_what_installs_it() -> None:
 
 
 def test_gpus_that_no_framework_sees_are_said_so() -> None:
-    blind = replace(TWO_GPUS, speed=Speed(100.0, 5.0, ()))
+    blind = replace(TWO_GPUS, speed=replace(TWO_GPUS.speed, sees_gpu=()))
     jobs, out = plan(blind, [1, 2, 4])
     assert jobs == [] and "TensorFlow sees no GPU; `pip install 'tensorflow[and-cuda]'`" in reasons(out)
     assert "make horovod TENSORFLOW='tensorflow[and-cuda]'" in reasons(out)

@@ -73,6 +73,15 @@ def test_no_job_is_started_that_the_budget_does_not_hold(scripts: Path) -> None:
     assert not failed and [one.what for one in unstarted] == ["two"]
 
 
+def test_what_is_left_of_the_budget_goes_to_more_jobs(scripts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first takes a fraction of its estimate, so the second, estimated as long, fits after it; the third never."""
+    jobs = [job("one", 40), job("two", 40), Job(1, "long", (), ("experiments/allreduce.py", "long"), 1e6, "long")]
+    failed, unstarted = job_runs.run_all(jobs[:1], scripts, 60, jobs, 1)
+    said = capsys.readouterr().err
+    assert not failed and not unstarted and "long" not in said
+    assert said.index("one: done in") < said.index("s of the budget left: 1 more job\n[2/2] two; ")
+
+
 def test_an_interrupted_job_is_ended_within_seconds(scripts: Path) -> None:
     threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     began = time.monotonic()
