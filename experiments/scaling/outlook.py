@@ -186,11 +186,14 @@ def errors_text(committed: pd.DataFrame, public: pd.DataFrame, own: list[Project
         ("published K80 clusters", public),
         ("this folder's own larger jobs", here),
     )
-    return [
-        f"{name}: {frame.error.min():+.1%} to {frame.error.max():+.1%} ({len(frame)} points)"
-        for name, frame in named
-        if len(frame)
-    ]
+    return [f"{name}: {_errors(frame.error)}" for name, frame in named if len(frame)]
+
+
+def _errors(errors: pd.Series) -> str:
+    """Their range, in percent."""
+    if len(errors) == 1:
+        return f"{errors.iloc[0]:+.1%} (1 point)"
+    return f"{errors.min():+.1%} to {errors.max():+.1%} ({len(errors)} points)"
 
 
 def _gpu(device: str) -> str:

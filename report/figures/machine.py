@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from itertools import groupby
 from typing import Any
 
 import altair as alt
@@ -35,6 +36,7 @@ from report.figures import (
     strategy_runs,
 )
 from report.figures.horovod_runs import LEARNERS, SIZE, rate_text
+from report.figures.strategy_runs import duration
 from report.yours import MEASURE, Own
 
 PRICE = "DLPERF_PRICE"  # USD an hour of one learner's device, for the projection
@@ -106,15 +108,16 @@ def answers(own: Own) -> dict[str, Answer | Missing]:
 
 
 def tbl_machine_answers(own: Own) -> str:
-    """Each part's answer, or what would make it."""
+    """Each part's answer, or what would make it; once for parts in a row that lack the same."""
     rows = []
-    for part, answer in answers(own).items():
-        if isinstance(answer, Answer):
-            rows.append((part, answer.sentence, answer.device))
+    for lacks, group in groupby(answers(own).items(), key=lambda pair: getattr(pair[1], "command", None)):
+        parts = list(group)
+        if lacks is None:
+            rows += [(part, answer.sentence, answer.device) for part, answer in parts if isinstance(answer, Answer)]
         else:
-            rows.append(
-                (part, f"*Not measured here:* {' or '.join(f'`{c}`' for c in answer.command.splitlines())}", "–")
-            )
+            commands = " or ".join(f"`{command}`" for command in lacks.splitlines())
+            which = "–".join(dict.fromkeys((parts[0][0], parts[-1][0])))
+            rows.append((which, f"*Not measured here:* {commands}", "–"))
     return show.table_text(rows, ["Part", "Answer", "On"], "lll")
 
 
@@ -195,17 +198,17 @@ def tbl_machine_projection(own: Own) -> str:
     rows = [
         (
             *(p.learners, f"{rate_text(p.rate)} ({rate_text(p.low)}–{rate_text(p.high)})"),
-            *(show.percent(p.efficiency, 1), f"{p.hours:.3g}", None if p.cost is None else f"${p.cost:,.2f}"),
+            *(show.percent(p.efficiency, 1), duration(3600 * p.hours), None if p.cost is None else f"${p.cost:,.2f}"),
             None if p.measured is None else rate_text(p.measured),
         )
         for p in found
     ]
-    headers = ["N", "Images/s, projected", "Efficiency", "Hours", "Cost", "Measured"]
+    headers = ["N", "Images/s, projected", "Efficiency", "Time", "Cost", "Measured"]
     errors = outlook.errors_text(committed, outlook.on_published(published.load()), found)
     return "\n".join(
         [
             f"**A projection** from one learner of {alone.name} with {alone.batch:g} images a step; all-reduce: "
-            f"{link.source}. Hours and cost are those of Problem 2's ten epochs. `python experiments/predict.py --from "
+            f"{link.source}. Time and cost are those of Problem 2's ten epochs. `python experiments/predict.py --from "
             "DIR --link 100gbit --price USD` projects other networks.",
             "",
             show.table_text(rows, headers, "rrrrrr"),

@@ -11,6 +11,7 @@ import pytest
 from experiments.cli import UsageError
 from experiments.scaling import outlook
 from experiments.scaling.outlook import Link, Series
+from experiments.store.files import ROOT
 from report import yours
 from report.answers import Answer, Missing
 from report.figures import augmentation_runs, horovod_runs, machine, strategy_runs
@@ -51,6 +52,7 @@ def test_answers_are_of_the_folders_runs_alone_and_name_missing_commands() -> No
     table = lines(machine.tbl_machine_answers(MINE))
     (communication,) = [row for row in table if row[0] == "2.6"]
     assert communication[1].startswith("*Not measured here:* `python experiments/p2_strategy.py")
+    assert [row[0] for row in table[-5:]] == ["2.1–2.4", "2.5", "2.6", "4.2", "4.3"]  # four parts lack the same runs
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -81,9 +83,9 @@ def test_the_projection_is_marked_and_priced(monkeypatch: pytest.MonkeyPatch) ->
     assert text.startswith("**A projection** from one learner of Horovod torch, RTX 4090 with 64 images a step")
     table = lines("\n".join(line for line in text.splitlines() if line.startswith("|")))
     # 600,000 images at 1,000 a second are 600 s: a sixth of 3.6 USD.
-    assert table[1] == ["1", "1,000 (1,000–1,000)", "100.0 %", "0.167", "$0.60", "1,000"]
+    assert table[1] == ["1", "1,000 (1,000–1,000)", "100.0 %", "10.0 min", "$0.60", "1,000"]
     assert [row[0] for row in table[1:]] == ["1", "2", "4", "8", "16"] and table[3][-1] == "–"
-    assert "- this folder's own larger jobs: +0.0% to +0.0% (1 points)" in text
+    assert "- this folder's own larger jobs: +0.0% (1 point)" in text
 
 
 def test_without_runs_or_all_reduce_the_projection_says_what_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,3 +113,12 @@ def test_the_folder_is_described_by_its_runs(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(machine.parquet, "origins", lambda results: [made, made])
     text = machine.text_machine_runs(MINE)
     assert text.startswith("2 runs from 1 allocation, 2026-01-02 03:04 to ") and "are synthetic" in text
+
+
+def test_the_example_answers_problem_1_and_names_what_the_rest_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(yours.FOLDERS, str(ROOT / "examples" / "four-h200"))
+    (example,) = yours.own()
+    assert example.name == "yours: 4 × H200"
+    found = machine.answers(example)
+    assert [part for part, answer in found.items() if isinstance(answer, Answer)] == ["1.1", "1.2", "1.3"]
+    assert "**A projection** from one learner of Horovod torch, NVIDIA H200" in machine.tbl_machine_projection(example)
