@@ -1,0 +1,68 @@
+"""Problem 4's shortest schedules on hand-made runs: 781 updates an epoch, and a run is there at 6 % or less."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from report.answers import Missing
+from report.figures.augmentation_shortest import fig_p4_shortest, scaled, tbl_p4_shortest, text_p4_shortest
+from tests.frames import H200
+from tests.p1_runs import data, lines
+from tests.report.figures.test_augmentation import ONE, plain, run, runs, seeds
+
+# M = 4 with three and with two epochs: all three seeds are there after the third epoch, one of three after the second.
+THREE = seeds([[9, 7, 5.8], [9, 7, 5.9], [9, 7, 6.0]], 4, schedule="scaled")
+TWO = seeds([[9, 6], [9, 7], [9, 8]], 4, schedule="scaled")
+ALL = runs(ONE, THREE, TWO)
+
+
+def test_the_shortest_schedule_is_the_fewest_epochs_with_which_every_seed_is_there() -> None:
+    never = seeds([[9, 7], [9, 7], [9, 7]], 1, schedule="scaled")
+    said = plain(text_p4_shortest(runs(ALL, never)))
+    assert said == (
+        "All seeds reach 94 %: M = 1 with none of 2 epochs; M = 4 with 3 epochs, not with 2: at epoch 3, after 2,343 "
+        "updates and 12 times as many gradients as the training set has images."
+    )
+
+
+def test_two_seeds_say_nothing() -> None:
+    two = seeds([[9, 5], [9, 5]], 4, schedule="scaled")
+    assert isinstance(text_p4_shortest(runs(ONE, two)), Missing)
+    assert isinstance(tbl_p4_shortest(ONE), Missing) and isinstance(fig_p4_shortest(ONE), Missing)
+
+
+def test_the_table_counts_seeds_updates_and_gradients() -> None:
+    head, *rows = lines(str(tbl_p4_shortest(ALL)))
+    assert head == ["M", "E", "Error", "94 % at epoch", "Updates", "Epochs × M", "Minutes"]
+    # An epoch takes 1.5 s: at the second after 0.05 min, at the third after 0.075.
+    assert rows[0] == ["4", "2", "7.00 (6.00–8.00)", "1 of 3, at 2", "1,562", "8", "0.05"]
+    assert rows[1] == ["4", "3", "5.90 (5.80–6.00)", "3 of 3, at 3", "2,343", "12", "0.07"]
+
+
+def test_times_are_of_the_allocation_that_ran_most() -> None:
+    elsewhere = run([9, 5, 5], 8, schedule="scaled", allocation="two", step=90.0)
+    rows = lines(str(tbl_p4_shortest(runs(ALL, elsewhere))))
+    assert rows[-1][:2] == ["8", "3"] and rows[-1][-1] == "–"
+
+
+def test_a_point_is_a_seed_and_the_line_goes_through_medians() -> None:
+    points = [row for row in data(fig_p4_shortest(ALL)) if "best" in row]
+    assert sorted(row["best"] for row in points) == pytest.approx([5.8, 5.9, 6.0, 6.0, 7.0, 8.0])
+    assert {(row["epochs_planned"], round(row["error"], 2)) for row in points} == {(2, 7.0), (3, 5.9)}
+
+
+def test_only_runs_like_those_of_the_other_figures_count() -> None:
+    others = runs(
+        run([9, 5], 4, schedule="scaled", allocation="two", device=H200),
+        run([9, 5], 4, schedule="scaled", precision="fp32"),
+        run([9, 5], 4, schedule="scaled", augment="basic"),
+    )
+    assert set(scaled(runs(ALL, others)).run_id) == set(pd.concat([THREE, TWO]).run_id)
+    assert scaled(others).empty
+
+
+def test_seeds_of_several_allocations_are_pooled() -> None:
+    more = run([9, 7, 5], 4, seed=9, schedule="scaled", allocation="two")
+    row = lines(str(tbl_p4_shortest(runs(ONE, THREE, more))))[1]
+    assert row[2:4] == ["5.85 (5.00–6.00)", "4 of 4, at 3"] and row[-1] == "0.07"  # but times are of one
