@@ -53,11 +53,14 @@ def _groups(runs: pd.DataFrame) -> list[tuple[int, int, pd.DataFrame]]:
 
 
 def fig_p4_shortest(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
-    """The lowest error of a run against its schedule's length, for each M: a point a seed, a line through medians."""
+    """The lowest error of a run against its schedule's length, for each M: a point a seed.
+
+    A line goes through the medians of three seeds or more: single runs say too little of what lies between them.
+    """
     runs = scaled(epochs)
     if runs.empty:
         return Missing("Schedules scaled to fewer epochs", SHORTEST_BY)
-    found = [own.assign(error=own.best.median()) for _, _, own in _groups(runs)]
+    found = [own.assign(error=own.best.median() if len(own) >= ENOUGH else None) for _, _, own in _groups(runs)]
     frame = pd.concat(found)[["M", "epochs_planned", "seed", "best", "error"]]
     log = alt.Scale(type="log", nice=False, padding=12)
     axis = alt.Axis(values=sorted({*LENGTHS, *map(int, frame.epochs_planned)}), labelOverlap=True, format="d")
