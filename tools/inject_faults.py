@@ -28,6 +28,7 @@ from experiments.cli import Parser, exit_status
 from experiments.store import checksums, parquet
 from experiments.store.files import HOST, RESULTS, ROOT, write_atomically
 from tools import script_faults
+from tools.script_faults import progress
 
 # Writes generations 0, 1, 2, … of a file and prints each that is whole.
 WRITER = """
@@ -54,7 +55,7 @@ CHAPTER = "# T\n\n```{{python}}\nimport time\nprint('{mark}')\ntime.sleep(0.5)\n
 def kill_writers(folder: Path, kills: int, rng: random.Random) -> Iterator[str]:
     """Kill a writer at random moments; whatever was finished is there, whole, and leftovers go with the next write."""
     path, next_one = folder / "run.parquet", 0
-    for _ in range(kills):
+    for _ in progress(kills, "writers"):
         command = [sys.executable, "-c", WRITER, str(ROOT), str(path), str(next_one)]
         writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert writer.stdout is not None
@@ -81,7 +82,7 @@ def kill_renderers(folder: Path, kills: int, rng: random.Random) -> Iterator[str
     (folder / "tmp").mkdir()
     command = [sys.executable, "-c", RENDERER, str(ROOT), str(folder)]
     page = folder / "_book" / "index.html"
-    for number in range(kills + 2):
+    for number in progress(kills + 2, "renders"):
         mark = f"fault-{number}"
         (folder / "index.qmd").write_text(CHAPTER.format(mark=mark))
         own = os.environ | {"TMPDIR": str(folder / "tmp")}
@@ -123,7 +124,7 @@ def flip_bits(folder: Path, bits: int, rng: random.Random) -> Iterator[str]:
     checksums.write_manifest(folder)
     paths = parquet.files(folder)
     refused = 0
-    for _ in range(bits):
+    for _ in progress(bits, "bits"):
         path = rng.choice(paths)
         content, (run, rows) = path.read_bytes(), parquet.read_run(path)
         damaged, bit = bytearray(content), rng.randrange(8 * len(content))

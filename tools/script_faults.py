@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
+from tqdm import tqdm
 
 from experiments.store import parquet
 from experiments.store.files import ROOT
@@ -179,11 +180,16 @@ def namespaces() -> set[str]:
     return found
 
 
+def progress(steps: int | list[Script], what: str) -> Iterable[Any]:
+    """The steps, with a bar on a terminal."""
+    return tqdm(range(steps) if isinstance(steps, int) else steps, desc=what, leave=False, disable=None)
+
+
 def kill_scripts(folder: Path, kills: int, rng: random.Random, scripts: list[Script] = SCRIPTS) -> Iterator[str]:
     """Kill each script in turn; nothing is torn or lost, nothing runs on, and the next whole run leaves no trace."""
     before = namespaces()
     known, seconds = list[tuple[Place, Place]](), dict[str, float]()
-    for number, script in enumerate(usable(scripts)):
+    for number, script in enumerate(progress(usable(scripts), "whole runs")):
         whole, killed = (Place(script, folder / f"{number}-{kind}") for kind in ("whole", "killed"))
         begin = time.monotonic()
         if problem := whole.finish():
@@ -191,7 +197,7 @@ def kill_scripts(folder: Path, kills: int, rng: random.Random, scripts: list[Scr
         seconds[killed.mark] = time.monotonic() - begin
         known.append((whole, killed))
     last = dict.fromkeys(seconds, 0)
-    for number in range(kills):
+    for number in progress(kills, "kills"):
         whole, killed = known[number % len(known)]
         said = killed.kill(rng.uniform(0.1, 1) * seconds[killed.mark])
         yield from killed.torn()
