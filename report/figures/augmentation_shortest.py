@@ -46,7 +46,8 @@ def scaled(epochs: pd.DataFrame) -> pd.DataFrame:
 
 def _groups(runs: pd.DataFrame) -> list[tuple[int, int, pd.DataFrame]]:
     """The runs of each M and E, after a check that they differ in nothing but seed and allocation."""
-    found = [(int(m), int(e), own) for (m, e), own in runs.groupby(["M", "epochs_planned"])]
+    groups = [own for _, own in runs.groupby(["M", "epochs_planned"])]
+    found = [(int(own.M.iloc[0]), int(own.epochs_planned.iloc[0]), own) for own in groups]
     for _, _, own in found:
         pooled(own, "last", SETTING)
     return found
@@ -65,13 +66,13 @@ def fig_p4_shortest(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     log = alt.Scale(type="log", nice=False, padding=12)
     axis = alt.Axis(values=sorted({*LENGTHS, *map(int, frame.epochs_planned)}), labelOverlap=True, format="d")
     x = alt.X("epochs_planned:Q", title="epochs of the schedule, E (log)", scale=log, axis=axis)
-    y = {"title": "lowest validation error (%, log)", "scale": log}
+    y = alt.Y(title="lowest validation error (%, log)", scale=log)
     base = alt.Chart(frame).encode(x=x, color=coloured(frame["M"]))
     points = base.mark_point(**palette.MEASURED_POINT).encode(
-        y=alt.Y("best:Q", **y),
+        y=y.field("best").type("quantitative"),
         tooltip=["M", alt.Tooltip("epochs_planned", title="E"), "seed", alt.Tooltip("best", format=".2f")],
     )
-    return alt.layer(goal_rule(), base.mark_line().encode(y=alt.Y("error:Q", **y)), points)
+    return alt.layer(goal_rule(), base.mark_line().encode(y=y.field("error").type("quantitative")), points)
 
 
 def tbl_p4_shortest(epochs: pd.DataFrame) -> str | Missing:
