@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone scr
 from experiments import cli
 from experiments.cli import UsageError, exit_status
 from experiments.machine.device_names import short_name
+from experiments.measure_plan.budget import span
 from experiments.scaling import outlook, published
 from experiments.store.files import RESULTS
 
@@ -46,15 +47,15 @@ def arguments() -> cli.Parser:
 
 def table(found: list[outlook.Projected]) -> list[str]:
     """The projection, a line for each number of learners."""
-    lines = [f"{'learners':>8}  {'images/s':>28}  {'efficiency':>10}  {'hours':>7}  {'cost':>9}  {'measured':>9}"]
+    lines = [f"{'learners':>8}  {'images/s':>28}  {'efficiency':>10}  {'time':>7}  {'cost':>9}  {'measured':>9}"]
     for p in found:
         number = f"{p.rate:,.0f}" if p.rate >= 100 else f"{p.rate:.1f}"
         within = f"({p.low:,.0f}–{p.high:,.0f})" if p.rate >= 100 else f"({p.low:.1f}–{p.high:.1f})"
         cost = "–" if p.cost is None else f"${p.cost:,.2f}"
         seen = "–" if p.measured is None else f"{p.measured:,.0f}" if p.measured >= 100 else f"{p.measured:.1f}"
-        lines.append(
-            f"{p.learners:8d}  {f'{number} {within}':>28}  {p.efficiency:10.1%}  {p.hours:7.3g}  {cost:>9}  {seen:>9}"
-        )
+        rates = f"{number} {within}"
+        time = span(3600 * p.hours)
+        lines.append(f"{p.learners:8d}  {rates:>28}  {p.efficiency:10.1%}  {time:>7}  {cost:>9}  {seen:>9}")
     return lines
 
 
@@ -74,7 +75,7 @@ def predict(a: argparse.Namespace) -> int:
     committed = outlook.on_committed(RESULTS)
     found = outlook.project(own, link, a.learners, outlook.most_promised(committed), a.price)
     print(f"PROJECTION from one learner: {own.name}, {own.batch:g} images a step, on {short_name(own.device)}")
-    print(f"all-reduce: {link.source}; hours and cost: ten epochs of 60,000 images, on as many devices\n")
+    print(f"all-reduce: {link.source}; time and cost: ten epochs of 60,000 images, on as many devices\n")
     print("\n".join(table(found)))
     print("\npredicted against measured, by the same method:")
     for line in outlook.errors_text(committed, outlook.on_published(published.load()), found):

@@ -40,6 +40,7 @@ class Link:
     alpha: float
     beta: float
     source: str
+    given: bool = False  # not that of the measured jobs
 
     def seconds(self, learners: int, size: float) -> float:
         """Seconds of a ring's all-reduce of `size` bytes."""
@@ -116,7 +117,7 @@ def measured_link(results: Path, allocation: str) -> Link | None:
 
 def given_link(gbit: float) -> Link:
     """A network of that speed between learners, with no latency."""
-    return Link(0.0, 8e-9 / gbit, f"a link of {gbit:g} Gbit/s, given")
+    return Link(0.0, 8e-9 / gbit, f"a link of {gbit:g} Gbit/s, given", given=True)
 
 
 def rate(one: float, batch: float, learners: int, communication: float, hidden: bool) -> float:
@@ -129,11 +130,12 @@ def project(
     own: Series, link: Link, numbers: list[int], too_much: float = 0.0, price: float | None = None
 ) -> list[Projected]:
     """One learner as measured, then each number of learners. `too_much` is the method's largest relative overestimate
-    elsewhere; the folder's own larger jobs are projected too, and can only raise it."""
+    elsewhere; the folder's own larger jobs are projected too, and can only raise it. Over a link that is given they say
+    nothing, as they ran over another."""
     size = float(published.networks()[NETWORK][0])
     alone = own.rates[1]
     one = float(pd.Series(alone).median())
-    seen = {p: float(pd.Series(rates).median()) for p, rates in own.rates.items()}
+    seen = {p: float(pd.Series(rates).median()) for p, rates in own.rates.items() if p == 1 or not link.given}
     here = [rate(one, own.batch, p, link.seconds(p, size), hidden=False) / seen[p] - 1 for p in seen if p > 1]
     too_much = max([too_much, *here])
     found = []

@@ -44,6 +44,14 @@ def test_the_interval_goes_down_by_what_the_method_promised_too_much() -> None:
     assert outlook.project(ONE, nothing, [4], too_much=0.1)[1].low == pytest.approx(4 * 80 / 1.1)
 
 
+def test_larger_jobs_over_another_link_check_nothing() -> None:
+    own = Series("a series", "a GPU", "here", 64.0, {1: [100.0], 2: [160.0]})
+    (one, four) = outlook.project(own, outlook.given_link(1e9), [4])
+    assert (one.learners, one.measured, four.measured) == (1, 100, None)
+    assert four.low == pytest.approx(400) == four.high
+    assert outlook.errors_text(pd.DataFrame({"device": [], "error": []}), pd.DataFrame(), [one, four]) == []
+
+
 def test_cost_is_learners_times_hours_times_price() -> None:
     (_, ten) = outlook.project(ONE, Link(0.0, 0.0, "no time at all"), [10], price=2.5)
     assert ten.hours == pytest.approx(600 / 3600)  # 600,000 images at 1,000 a second
