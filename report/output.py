@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from experiments.store.files import write_atomically
 from report.sources import BookError
 
 LIST = ".rendered.json"
@@ -35,7 +35,8 @@ def check(output: Path, wanted: Iterable[str] = ()) -> None:
     `wanted` are files that the book will have, as far as they are known before the work.
     """
     try:
-        there = sorted(path.name for path in output.iterdir()) if os.path.lexists(output) else []
+        names = sorted(path.name for path in output.iterdir()) if os.path.lexists(output) else []
+        there = [name for name in names if not name.startswith(f".{LIST}.")]  # of a rendering that was killed there
         with tempfile.TemporaryFile(dir=next(folder for folder in (output, *output.parents) if folder.exists())):
             pass
     except OSError as error:
@@ -64,31 +65,13 @@ def put(made: Path, output: Path, formats: Collection[str], pdf: str) -> None:
     before = {name for kind in formats for name in listed.get(kind, [])}
     after = listed | new
     # First of all what will be there, lest a stop in between leaves files that count as the user's.
-    _write(output / LIST, json.dumps({k: sorted({*after[k], *listed.get(k, [])}) for k in after}).encode())
+    write_atomically(output / LIST, json.dumps({k: sorted({*after[k], *listed.get(k, [])}) for k in after}).encode())
     for name in [name for names in new.values() for name in names]:
-        _copy(made / name, output / name)
+        write_atomically(output / name, (made / name).read_bytes())
     for name in sorted(before - {name for names in after.values() for name in names}):
         (output / name).unlink(missing_ok=True)
         _remove_empty((output / name).parent, output)
-    _write(output / LIST, json.dumps(after, indent=1).encode())
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file so that readers of the target see the old or the new one, whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        shutil.copyfile(source, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write(target: Path, content: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "content"
-        source.write_bytes(content)
-        _copy(source, target)
+    write_atomically(output / LIST, json.dumps(after, indent=1).encode())
 
 
 def _remove_empty(folder: Path, output: Path) -> None:

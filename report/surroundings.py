@@ -7,11 +7,12 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
 
 import pypandoc
+
+from experiments.store.files import temporary_folder
 
 # Of the variables of the caller, what programs need to start at all.
 KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "TEMP", "SYSTEMROOT")
@@ -41,9 +42,9 @@ def pandoc_path() -> Path:
 
 def run_pandoc(arguments: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
     """The environment's pandoc, with none of the user's files, such as a default.csl for citations."""
-    with tempfile.TemporaryDirectory() as nothing:
+    with temporary_folder("pandoc") as nothing:
         command = [str(pandoc_path()), f"--data-dir={nothing}", *arguments]
-        own = environment(Path(nothing))
+        own = environment(nothing)
         return subprocess.run(command, input=text, capture_output=True, encoding="utf-8", env=own)
 
 

@@ -56,6 +56,11 @@ def test_a_users_file_is_never_overwritten(tmp_path: Path) -> None:
     assert files(out) == {"index.html": "new", PDF: "mine"}
 
 
+def test_a_rendering_that_was_killed_at_its_first_file_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / f".{LIST}.00000000.1.ab.tmp").touch()
+    output.check(tmp_path, ["index.html"])
+
+
 @pytest.mark.parametrize("name", ["index.html", "thesis.docx"])
 def test_a_folder_without_a_list_is_refused(name: str, tmp_path: Path) -> None:
     made(tmp_path / "out", name, text="mine")
