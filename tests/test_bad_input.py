@@ -16,7 +16,8 @@ from experiments.p4 import datasets
 from experiments.store.files import ROOT
 from report import __main__ as report_command
 from report import yours
-from tests.bad_input import BOOKS, CHECKPOINTS, FILES, FLAGS, GIVEN, RESULTS, Bad
+from tests.bad_files import BOOKS, CHECKPOINTS, FILES, RESULTS, Bad
+from tests.bad_flags import FLAGS, GIVEN
 from tests.measure_machines import LAPTOP
 from tests.p4_runs import SMALL, files
 

@@ -30,7 +30,7 @@ from report.chapter import parse
 from report.comparisons import SETTING, WHERE, Incomparable
 from report.engine import Book
 from report.sources import BookError
-from tests.bad_input import CONFIG
+from tests.bad_files import CONFIG
 from tests.cifar10_files import binary_archive, binary_files, load, put
 from tests.frames import H100, H200, p1
 from tests.stored_run import counts, origin

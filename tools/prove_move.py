@@ -200,12 +200,26 @@ def prove_again(old: tuple[str, str], rows: list[Change], read: Read, known: Nam
 # ---- git -----------------------------------------------------------------------------------------------------------
 
 
-def git(root: Path, *arguments: str) -> bytes:
+def git(root: Path, *arguments: str, given: bytes = b"") -> bytes:
     """What git prints. Raises UsageError with git's own words."""
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True)
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, input=given)
     if done.returncode:
         raise UsageError(f"git {arguments[0]}: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout
+
+
+def versions(root: Path, path: str) -> list[bytes]:
+    """What a file held in each commit that changed it."""
+    commits = git(root, "log", "--full-history", "--format=%H", "--", path).decode().split()
+    rest = git(root, "cat-file", "--batch", given="".join(f"{commit}:{path}\n" for commit in commits).encode())
+    found = []
+    while rest:  # a line that ends with the file's size, the file, and a line's end; or a line for a commit without it
+        head, _, rest = rest.partition(b"\n")
+        if not head.endswith(b" missing"):
+            size = int(head.split()[-1])
+            found.append(rest[:size])
+            rest = rest[size + 1 :]
+    return found
 
 
 def digest(content: bytes) -> str:
@@ -223,10 +237,7 @@ class History:
         """The text of a file with this hash. Raises LookupError when no commit has it."""
         if path not in self.texts:
             here = self.root / path
-            found = [here.read_bytes()] if here.is_file() else []
-            for commit in git(self.root, "log", "--full-history", "--format=%H", "--", path).decode().split():
-                if git(self.root, "ls-tree", commit, "--", path):
-                    found.append(git(self.root, "show", f"{commit}:{path}"))
+            found = [*versions(self.root, path), *([here.read_bytes()] if here.is_file() else [])]
             self.texts[path] = {digest(content): content.decode() for content in found}
         if wanted not in self.texts[path]:
             raise LookupError(f"{path} with SHA-256 {wanted} is in no commit here")

@@ -73,6 +73,7 @@ def test_two_learners_are_measured_and_stored(
     assert learners_of(os.getpid()) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @makes_hosts
 def test_two_hosts(tmp_path: Path) -> None:
@@ -131,6 +132,7 @@ def test_a_killed_learner_is_named_and_ends_the_run(long_run: Any, tmp_path: Pat
     assert not list(tmp_path.glob("allreduce-*"))
 
 
+@pytest.mark.slow
 def test_learners_end_with_their_launcher(long_run: Any, tmp_path: Path) -> None:
     launcher, ranks = long_run
     launcher.kill()

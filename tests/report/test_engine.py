@@ -491,7 +491,11 @@ def interrupted(folder: Path, number: int) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")]
+    ("number", "status", "word"),
+    [
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+    ],
 )
 def test_a_signal_ends_the_render_in_one_line(tmp_path: Path, number: int, status: int, word: str) -> None:
     done = interrupted(tmp_path, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import pytest
@@ -60,6 +61,14 @@ def code(cell: str) -> list[str]:
     return [line for line in cell.splitlines() if line and not line.startswith("#|")]
 
 
+@cache
+def loaded(chapter: str) -> dict[str, Any]:
+    """What the chapter's first cell imports and loads; to be read only."""
+    names: dict[str, Any] = {}
+    exec(cells(chapter)[0], names)
+    return names
+
+
 def made(call: str, names: dict[str, Any]) -> Any:
     """What the function of a cell's one call returns."""
     function, *arguments = eval(f"({call.removeprefix('show.result(').removesuffix(')')},)", names)
@@ -86,14 +95,7 @@ def test_every_label_has_its_function_and_every_function_its_cell(chapter: str, 
 
 @each
 def test_answers_stand_in_the_homeworks_order_and_name_labels(chapter: str, subject: str) -> None:
-    names: dict[str, Any] = {}
-    found = []
-    for cell in cells(chapter):
-        (*_, last) = code(cell)
-        if ".answer_" in last:
-            found.append(made(last, names))
-        elif not names:
-            exec(cell, names)
+    found = [made(last, loaded(chapter)) for *_, last in map(code, cells(chapter)) if ".answer_" in last]
     assert all(isinstance(answer, Answer) for answer in found)
     assert [answer.part for answer in found] == PARTS[chapter]
     assert all(f"#| label: {answer.figure}\n" in source(chapter) for answer in found)
@@ -111,9 +113,7 @@ def test_code_is_a_small_part(chapter: str, subject: str) -> None:
 
 @each
 def test_no_table_has_more_than_seven_columns(chapter: str, subject: str) -> None:
-    names: dict[str, Any] = {}
-    exec(cells(chapter)[0], names)
     for cell in cells(chapter)[1:]:
         if ".tbl_" in cell:
-            table = made(code(cell)[-1], names)
+            table = made(code(cell)[-1], loaded(chapter))
             assert isinstance(table, Missing) or table.splitlines()[0].count("|") - 1 <= 7, cell

@@ -3,11 +3,14 @@ processes of its own: beside torch, in this one, it would crash."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -38,18 +41,18 @@ TINY = worker_job.Job(
     evaluate=True,
     seed=3,
 )
-# One worker of a job, or one learner of several jobs in turn: trains, and keeps its weights and what it counted. With
-# the jobs alone in their process, it keeps some images' other sizes as well.
+# Jobs one after another, each of whose workers is a process that trains, and keeps its weights and what it counted; a
+# lone worker trains several jobs in turn. All are forked from one process, as loading TensorFlow takes the most time;
+# none of it has begun to run by then. The first job's worker keeps some images' other sizes as well.
 SCRIPT = """
-import json, sys, time
-import numpy as np
+import json, multiprocessing, os, sys, time
+import keras, numpy as np, tensorflow
 from experiments.p2 import fashion_mnist
 from experiments.p2.join_timeout import JoinTimeout
 from experiments.p2.worker import Worker, sized
 from experiments.p2.worker_job import Job
-jobs, rank, folder = [Job(**job) for job in json.loads(sys.argv[1])], int(sys.argv[2]), sys.argv[3]
 data = fashion_mnist.synthetic()
-def train(job):
+def train(job, rank):
     began = time.perf_counter()
     worker = Worker(job, data, rank, JoinTimeout(100, [], ""), lambda: time.perf_counter() - began)
     before = worker.digest()
@@ -68,13 +71,23 @@ def train(job):
     said = [json.loads(text) for text in worker.all_gather_bytes(mine)]
     weights = [w.numpy() for w in worker._weights]
     return weights, {"epochs": epochs, "said": said, "compiled": compiled, "barrier": laps.seconds["barrier"]}
-for number, job in enumerate(jobs):
-    weights, report = train(job)
-    np.savez(f"{folder}/{number}-{rank}.npz", *weights)
-    json.dump(report, open(f"{folder}/{number}-{rank}.json", "w"))
-if jobs[0].workers == 1:
-    images = data.train_images[:2]
-    np.savez(f"{folder}/sizes.npz", images=images, padded=sized(images, 32), doubled=sized(images, 56))
+def work(jobs, rank, folder, settings):
+    os.environ.update(settings)
+    for number, job in enumerate(jobs):
+        weights, report = train(Job(**job), rank)
+        np.savez(f"{folder}/{number}-{rank}.npz", *weights)
+        json.dump(report, open(f"{folder}/{number}-{rank}.json", "w"))
+    if folder.endswith("/0"):
+        images = data.train_images[:2]
+        np.savez(f"{folder}/sizes.npz", images=images, padded=sized(images, 32), doubled=sized(images, 56))
+fork = multiprocessing.get_context("fork")
+for workers in json.loads(sys.argv[1]):
+    started = [fork.Process(target=work, args=arguments) for arguments in workers]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+        assert process.exitcode == 0, process.exitcode
 """
 
 
@@ -103,49 +116,52 @@ def test_every_test_image_is_tested_once(learners: int, workers: int, images: in
     assert sorted(seen) == list(range(images))
 
 
-def trained(job: worker_job.Job, folder: Path, *others: worker_job.Job) -> tuple[list[list[np.ndarray]], list[dict]]:
-    """Each worker's weights, and what it counted; of `others`, trained by the same process, see `kept`."""
-    folder.mkdir()
-    addresses, started = placement.free_addresses(job.workers), []
-    jobs = json.dumps([asdict(each) for each in (job, *others)])
-    for rank in range(job.workers):
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
-        if job.workers > 1:
-            task = {"type": "worker", "index": rank}
-            environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        argv = [sys.executable, "-c", SCRIPT, jobs, str(rank), str(folder)]
-        started.append(subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True))
+def train(folder: Path, *turns: Sequence[worker_job.Job]) -> None:
+    """Train all, turn by turn; see `kept`. A turn is one job of several workers, or jobs that one worker trains."""
+    tasks = []
+    for turn, jobs in enumerate(turns):
+        (folder / str(turn)).mkdir()
+        addresses, workers = placement.free_addresses(jobs[0].workers), []
+        for rank in range(jobs[0].workers):
+            settings = {"TF_CONFIG": placement.as_tf_config(addresses, rank)} if jobs[0].workers > 1 else {}
+            workers.append(([asdict(job) for job in jobs], rank, str(folder / str(turn)), settings))
+        tasks.append(workers)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    command = [sys.executable, "-c", SCRIPT, json.dumps(tasks)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        for process in started:
-            said = process.communicate(timeout=120)[1]
-            assert process.returncode == 0, said
+        said = process.communicate(timeout=240)[1]
+        assert process.returncode == 0, said
     finally:
-        for process in started:
-            process.kill()
-    return kept(folder, 0, job.workers)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
-def kept(folder: Path, number: int, workers: int = 1) -> tuple[list[list[np.ndarray]], list[dict]]:
-    """What the workers of a process's job of that number kept."""
-    files = [folder / f"{number}-{rank}" for rank in range(workers)]
+def kept(folder: Path, turn: int, number: int = 0, workers: int = 1) -> tuple[list[list[np.ndarray]], list[dict]]:
+    """What the workers of a turn's job of that number kept: each one's weights, and what it counted."""
+    files = [folder / f"{turn}/{number}-{rank}" for rank in range(workers)]
     weights = [list(np.load(file.with_suffix(".npz")).values()) for file in files]
     return weights, [json.loads(file.with_suffix(".json").read_text()) for file in files]
 
 
+def two_workers(job: worker_job.Job) -> worker_job.Job:
+    return replace(job, strategy="multiworker", all_reduce="", communication="ring", learners=2, workers=2)
+
+
 @pytest.fixture(scope="module")
-def one_learner(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one learner kept: of TINY, then of TINY with half of its batch."""
-    folder = tmp_path_factory.mktemp("learner") / "alone"
-    trained(TINY, folder, replace(TINY, effective_batch=32))
+def of_learners(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was kept of TINY, and of TINY with half of its batch; of two replicas; of two workers. To be read only."""
+    folder = tmp_path_factory.mktemp("learners")
+    half = replace(TINY, effective_batch=32)
+    train(folder, [TINY, half], [replace(TINY, learners=2)], [two_workers(TINY)])
     return folder
 
 
 @needs_tensorflow
-def test_learners_train_as_one_would_with_the_whole_batch(one_learner: Path, tmp_path: Path) -> None:
-    (alone,), (one,) = kept(one_learner, 0)
-    (mirrored,), (two,) = trained(replace(TINY, learners=2), tmp_path / "mirrored")
-    job = replace(TINY, strategy="multiworker", all_reduce="", communication="ring", learners=2, workers=2)
-    workers, reports = trained(job, tmp_path / "workers")
+def test_learners_train_as_one_would_with_the_whole_batch(of_learners: Path) -> None:
+    (alone,), (one,) = kept(of_learners, 0)
+    (mirrored,), (two,) = kept(of_learners, 1)
+    workers, reports = kept(of_learners, 2, workers=2)
     for first, second in zip(*workers, strict=True):
         assert np.array_equal(first, second)
     for together in (mirrored, workers[0]):
@@ -167,7 +183,7 @@ def test_learners_train_as_one_would_with_the_whole_batch(one_learner: Path, tmp
     assert reports[0]["barrier"] > 1
     assert len({said["digest"] for said in reports[0]["said"]}) == 1
     # On half of the batches, training ends elsewhere, so the comparison can fail.
-    (half,), _ = kept(one_learner, 1)
+    (half,), _ = kept(of_learners, 0, number=1)
     assert not all(np.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(half, alone, strict=True))
 
 
@@ -175,15 +191,15 @@ def test_learners_train_as_one_would_with_the_whole_batch(one_learner: Path, tmp
 @needs_tensorflow
 def test_compiled_learners_train_as_one_would_with_the_whole_batch(tmp_path: Path) -> None:
     compiled = replace(TINY, jit_compile=True, image_size=40)
-    (alone,), (one,) = trained(compiled, tmp_path / "alone")
-    (mirrored,), (two,) = trained(replace(compiled, learners=2), tmp_path / "mirrored")
-    job = replace(compiled, strategy="multiworker", all_reduce="", communication="ring", learners=2, workers=2)
-    workers, reports = trained(job, tmp_path / "workers")
+    jobs = [compiled, replace(compiled, learners=2), two_workers(compiled), replace(compiled, jit_compile=False)]
+    train(tmp_path, *([job] for job in jobs))
+    (alone,), (one,) = kept(tmp_path, 0)
+    (mirrored,), (two,) = kept(tmp_path, 1)
+    workers, reports = kept(tmp_path, 2, workers=2)
+    (plain,), (not_compiled,) = kept(tmp_path, 3)
     assert all(report["compiled"] for report in [one, two, *reports])
-    # `trained` has compared a worker's replicas.
     for first, second in zip(*workers, strict=True):
         assert np.array_equal(first, second)
-    (plain,), (not_compiled,) = trained(replace(compiled, jit_compile=False), tmp_path / "plain")
     assert not not_compiled["compiled"]
     for together in (mirrored, workers[0], plain):
         for ours, expected in zip(together, alone, strict=True):
@@ -193,8 +209,8 @@ def test_compiled_learners_train_as_one_would_with_the_whole_batch(tmp_path: Pat
 
 
 @needs_tensorflow
-def test_images_are_padded_or_resized_bilinearly(one_learner: Path) -> None:
-    found = np.load(one_learner / "sizes.npz")
+def test_images_are_padded_or_resized_bilinearly(of_learners: Path) -> None:
+    found = np.load(of_learners / "0/sizes.npz")
     images, padded, doubled = (found[name].astype(float) for name in ("images", "padded", "doubled"))
     assert padded.shape == (2, 32, 32, 1) and np.array_equal(padded[:, 2:30, 2:30, 0], images)
     assert padded.sum() == images.sum()

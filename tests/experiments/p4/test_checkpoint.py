@@ -32,9 +32,8 @@ import torch
 from experiments import p4_cutout
 from experiments.p4 import checkpoint as checkpoints
 from experiments.p4 import datasets, plain_engine
-from experiments.p4.synthetic import synthetic
-small = synthetic(seed=0, train=48, test=24)
-datasets.load = lambda data_dir, dataset: small
+from tests.p4_runs import SMALL
+datasets.load = lambda data_dir, dataset: SMALL
 p4_cutout.CHECKPOINT_SECONDS = 0
 torch.set_num_threads(1)
 owner = {"step": plain_engine.PlainEngine, "replace": pathlib.Path}[sys.argv[1]]

@@ -22,16 +22,16 @@ from experiments.store.files import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# Runs a learner: `case` makes the engine as the tests below do, and keeps its weights after two steps.
+# Runs a learner, and keeps its weights after some steps.
 LEARNER = """
 import sys
 import torch, torch.distributed as dist
 from experiments.p4 import split_engine
-from tests.experiments.p4.test_split_engine import after_two_steps, np
-kind, rank, folder, side = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+from tests.experiments.p4.test_split_engine import np, trained
+kind, folder, rank, side, steps = *sys.argv[1:3], *map(int, sys.argv[3:])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-np.savez(f"{folder}/{rank}.npz", *after_two_steps(getattr(split_engine, kind), side, batch=4))
+np.savez(f"{folder}/{rank}.npz", *trained(getattr(split_engine, kind), side, steps, batch=4))
 """
 SAMPLES, INSTANCES = 2, 4
 SIDE, LEAST_SIDE = 8, 4  # pixels; with 4, an image's last stage has one
@@ -61,21 +61,21 @@ def weights(engine: Any) -> list[np.ndarray]:
     return [engine.parameters.numpy(), engine.running.numpy()]
 
 
-def after_two_steps(kind: Any, side: int, batch: int = SAMPLES * INSTANCES) -> list[np.ndarray]:
+def trained(kind: Any, side: int, steps: int = 2, batch: int = SAMPLES * INSTANCES) -> list[np.ndarray]:
     """Trained weights; then, for fused engines, running statistics."""
     engine = kind(seeded(14, 0), *data(side), **settings(batch))
     engine.start_epoch(draws(side), 0.1)
-    for _ in range(2):
+    for _ in range(steps):
         engine.step()
     return weights(engine)
 
 
-def together(kind: str, folder: Path, side: int = SIDE) -> list[list[np.ndarray]]:
+def together(kind: str, folder: Path, side: int = SIDE, steps: int = 2) -> list[list[np.ndarray]]:
     """What two learners end with."""
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", LEARNER, kind, str(rank), str(folder), str(side)],
+            [sys.executable, "-c", LEARNER, kind, *map(str, (folder, rank, side, steps))],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -95,7 +95,7 @@ def far(got: np.ndarray, want: np.ndarray) -> float:
 @pytest.mark.slow
 def test_synchronised_learners_train_as_one(tmp_path: Path) -> None:
     first, second = together("SynchronisedSplit", tmp_path)
-    alone = after_two_steps(FusedEngine, SIDE)
+    alone = trained(FusedEngine, SIDE)
     assert all(map(np.array_equal, first, second))
     assert far(first[0], alone[0]) < 1e-5 and far(first[1][0], alone[1][0]) < 1e-4
     # The last stage has 4 images of 2×2 pixels in a learner, so n/(n−1) is up to 16/15 instead of 32/31.
@@ -103,8 +103,9 @@ def test_synchronised_learners_train_as_one(tmp_path: Path) -> None:
 
 
 def test_local_learners_have_equal_weights_but_own_statistics(tmp_path: Path) -> None:
-    (first, own), (second, other) = together("FusedSplit", tmp_path, LEAST_SIDE)
-    alone, _ = after_two_steps(FusedEngine, LEAST_SIDE)
+    """After one step; the slow tests take two."""
+    (first, own), (second, other) = together("FusedSplit", tmp_path, LEAST_SIDE, steps=1)
+    alone, _ = trained(FusedEngine, LEAST_SIDE, steps=1)
     assert np.array_equal(first, second) and not np.array_equal(own, other)
     # They start as one does and move as far, but elsewhere: BatchNorm sees half of the batch.
     start = FusedEngine(seeded(14, 0), *data(LEAST_SIDE), **settings(8)).parameters.numpy()
@@ -118,7 +119,8 @@ def test_plain_and_fused_learners_agree(tmp_path: Path) -> None:
     plain, other = together("PlainSplit", tmp_path / "plain")
     for mine, same in zip(plain, other, strict=True):
         assert np.array_equal(mine, same)
-    fused, _ = together("FusedSplit", tmp_path / "fused")
+    fused, twin = together("FusedSplit", tmp_path / "fused")
+    assert np.array_equal(fused[0], twin[0])
     # The engines pack weights in different orders: their sizes are the same.
     norms = [np.sqrt(sum(float((w.astype(float) ** 2).sum()) for w in found)) for found in (plain, fused[:1])]
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)

@@ -251,6 +251,7 @@ def test_the_list_of_jobs_keeps_apart_what_may_not_be_pooled() -> None:
     ]
 
 
+@pytest.mark.slow  # the render that test_pages.py looks at shows them all, too
 def test_the_stored_runs_can_be_shown() -> None:
     stored, stored_sums = horovod_runs.load(), horovod_costs.load_sums()
     for name, function in functions("horovod", "fig_", "tbl_", "answer_", "text_").items():

@@ -302,9 +302,14 @@ def test_the_list_of_jobs_keeps_apart_what_may_not_be_pooled() -> None:
     ]
 
 
-def test_the_stored_runs_can_be_shown() -> None:
+def test_every_stored_run_has_a_series() -> None:
     found = strategy_runs.load()
     assert len(found) and not found.series.isna().any() and len(ten_epochs(found))
+
+
+@pytest.mark.slow  # the render that test_pages.py looks at shows them all, too
+def test_the_stored_runs_can_be_shown() -> None:
+    found = strategy_runs.load()
     for name, function in functions("strategy", "answer_", "fig_", "tbl_", "text_").items():
         if name not in ("tbl_p2_k80", "tbl_p2_input"):
             assert function(found) is not None
