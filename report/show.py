@@ -163,7 +163,7 @@ def table_text(
     align = "".join("r" if _numeric(column) else "l" for column in columns) if align is None else align
     if len(align) != len(headers) or set(align) - set("lrc"):
         raise ValueError(f"align needs l, r or c for each of {len(headers)} columns, not {align!r}")
-    heads = [cell(h) for h in headers]
+    heads = [cell(h).replace("\u00a0", " ") for h in headers]  # which wrap before a table is too wide
     # Pandoc shares out a wide table's width by the length of these rules.
     widths = [max(3, *(len(text) for text in [head, *column])) for head, column in zip(heads, columns, strict=True)]
     rules = [
@@ -194,9 +194,9 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = str(value).replace("|", "\\|").replace("\n", " ")
-    # A short cell stays on one line, and so does a calculation.
+    # A short cell stays on one line, and so does a calculation; where room is short, what is in parentheses goes below.
     if not set(text) & set("`@$[") and len(text) <= (32 if re.fullmatch(r"[\d\W]+", text) else 16):
-        text = re.sub(r"(?<=\w)([-–])(?=\w)", "\u2060\\1\u2060", text.replace(" ", "\u00a0"))
+        text = re.sub(r"(?<=\w)([-–])(?=\w)", "\u2060\\1\u2060", re.sub(r" (?!\()", "\u00a0", text))
     return text
 
 
