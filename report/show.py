@@ -40,6 +40,12 @@ CONFIG: dict[str, Any] = {
     "style": {line_ends.STYLE: {"fontSize": 12}},
 }
 
+# Altair copies charts whenever it lays them over each other, to the last of an axis's eighty attributes, and it looks
+# through five hundred classes for each channel that a text gives. Nobody changes these parts once they are made, and a
+# text makes one of its channel.
+CHANNELS = (alt.X, alt.Y, alt.Y2, alt.Color, alt.Shape, alt.StrokeDash, alt.Detail, alt.Order, alt.Text, alt.Tooltip)
+WHOLE: tuple[Any, ...] = (alt.MarkDef, *CHANNELS)
+
 _FENCE = "`" * 8  # longer than any run of backticks in what it encloses
 _bundle_shown = False
 _page = hop.Page()
@@ -55,6 +61,9 @@ def setup(root: str = "../") -> None:
     alt.data_transformers.disable_max_rows()
     # A chart is validated when it is displayed, once and whole, and not each of its parts while it is put together.
     alt.utils.schemapi.DEBUG_MODE = False
+    for part in WHOLE:
+        part.__deepcopy__ = lambda self, *_: self
+        part.from_dict = classmethod(lambda cls, found, **_: cls(**found))
     pd.options.mode.string_storage = "python"  # the frames are short: Arrow's strings take several times as long
 
 
