@@ -144,12 +144,19 @@ def _check(jobs: pd.DataFrame, axis: Sequence[str], value: str) -> None:
     if value in ("job_seconds", "setup_seconds"):
         same.append("version")  # which measured them in another way
     for name in same:
-        if len(values := jobs[name].drop_duplicates()) > 1:
-            raise Incomparable(f"{name} differs: {_listed(values)}")
+        if not _alike(jobs[name].tolist()):
+            raise Incomparable(f"{name} differs: {_listed(jobs[name].drop_duplicates())}")
     if value in ("train_seconds", "job_seconds", "evaluation_seconds"):
         lengths = {length(job) for job in jobs.to_dict("records")}
         if len(lengths) > 1:
             raise Incomparable("run times need jobs of one length, not " + " and ".join(sorted(lengths)))
+
+
+def _alike(values: list[Any]) -> bool:
+    """Whether all values are one, or none. As a list: thousands of columns of a few rows are looked at."""
+    if pd.isna(values[0]):
+        return all(map(pd.isna, values))
+    return all(not pd.isna(value) and value == values[0] for value in values)
 
 
 def _listed(values: pd.Series) -> str:

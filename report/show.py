@@ -40,6 +40,12 @@ CONFIG: dict[str, Any] = {
     "style": {line_ends.STYLE: {"fontSize": 12}},
 }
 
+# Altair copies charts whenever it lays them over each other, to the last of an axis's eighty attributes, and it looks
+# through five hundred classes for each channel that a text gives. Nobody changes these parts once they are made, and a
+# text makes one of its channel.
+CHANNELS = (alt.X, alt.Y, alt.Y2, alt.Color, alt.Shape, alt.StrokeDash, alt.Detail, alt.Order, alt.Text, alt.Tooltip)
+WHOLE: tuple[Any, ...] = (alt.MarkDef, *CHANNELS)
+
 _FENCE = "`" * 8  # longer than any run of backticks in what it encloses
 _bundle_shown = False
 _page = hop.Page()
@@ -55,6 +61,9 @@ def setup(root: str = "../") -> None:
     alt.data_transformers.disable_max_rows()
     # A chart is validated when it is displayed, once and whole, and not each of its parts while it is put together.
     alt.utils.schemapi.DEBUG_MODE = False
+    for part in WHOLE:
+        part.__deepcopy__ = lambda self, *_: self
+        part.from_dict = classmethod(lambda cls, found, **_: cls(**found))
     pd.options.mode.string_storage = "python"  # the frames are short: Arrow's strings take several times as long
 
 
@@ -163,7 +172,7 @@ def table_text(
     align = "".join("r" if _numeric(column) else "l" for column in columns) if align is None else align
     if len(align) != len(headers) or set(align) - set("lrc"):
         raise ValueError(f"align needs l, r or c for each of {len(headers)} columns, not {align!r}")
-    heads = [cell(h) for h in headers]
+    heads = [cell(h).replace("\u00a0", " ") for h in headers]  # which wrap before a table is too wide
     # Pandoc shares out a wide table's width by the length of these rules.
     widths = [max(3, *(len(text) for text in [head, *column])) for head, column in zip(heads, columns, strict=True)]
     rules = [
@@ -194,9 +203,9 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = str(value).replace("|", "\\|").replace("\n", " ")
-    # A short cell stays on one line, and so does a calculation.
+    # A short cell stays on one line, and so does a calculation; where room is short, what is in parentheses goes below.
     if not set(text) & set("`@$[") and len(text) <= (32 if re.fullmatch(r"[\d\W]+", text) else 16):
-        text = re.sub(r"(?<=\w)([-–])(?=\w)", "\u2060\\1\u2060", text.replace(" ", "\u00a0"))
+        text = re.sub(r"(?<=\w)([-–])(?=\w)", "\u2060\\1\u2060", re.sub(r" (?!\()", "\u00a0", text))
     return text
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from experiments.store import checksums, logs, parquet, plausible, suspicious
 from experiments.store.files import RESULTS, ROOT
 from experiments.store.ledger import NO_NUMBERS
-from experiments.store.provenance import Provenance, run_id
+from experiments.store.provenance import Provenance, changes, run_id
 
 CHECKS = {
     "schema": "columns, types, bounds and keys of the rows; the digests within newer files",
@@ -84,7 +84,7 @@ def verify(results: Path = RESULTS, *, root: Path = ROOT) -> Verdict:
     unreadable = {run.partition("/")[0] for run, check, _ in verdict.problems if check == "schema"}
     for experiment in sorted({origin.experiment for origin, _ in known} - unreadable):
         verdict.suspicious += [(experiment, flag) for flag in suspicious.find(experiment, results)]
-    stale = sum(bool(origin.stale(root)) for origin, _ in known)
+    stale = sum(not all(own.values()) for own in changes([origin for origin, _ in known], root))
     verdict.notes += [f"{stale} runs are stale: their sources have changed since, maybe with their numbers"] * bool(
         stale
     )

@@ -12,7 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,6 +87,18 @@ class Provenance(BaseModel):
     def stale(self, root: Path = ROOT) -> list[str]:
         """The sources that have changed since the run so that its numbers might be others."""
         return [path for path, reasons in self.changes(root).items() if not reasons]
+
+
+def changes(origins: Iterable[Provenance], root: Path = ROOT) -> list[dict[str, list[str]]]:
+    """Each run's `changes`, looked up once for all runs of the same sources."""
+    known: dict[frozenset[tuple[str, str]], dict[str, list[str]]] = {}
+    found = []
+    for origin in origins:
+        sources = frozenset(origin.sources.items())
+        if sources not in known:
+            known[sources] = origin.changes(root)
+        found.append(known[sources])
+    return found
 
 
 def loaded_sources() -> dict[str, str]:

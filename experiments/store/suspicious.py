@@ -118,6 +118,18 @@ def _peak(device: str, what: str) -> float:
     return float(row.get(what) or "inf")
 
 
+@functools.cache  # sympy derives them layer by layer
+def _macs() -> float:
+    """ResNet-50's, of an image of 224 pixels."""
+    return float(imagenet_resnet.macs())
+
+
+@functools.cache
+def _moved(element: int, depth: int, step: roofline.Step) -> int:
+    """Bytes of an image and training step of Problem 4."""
+    return int(roofline.bytes_per_image(element, depth, step))
+
+
 # ---- what is suspicious --------------------------------------------------------------------------------------------
 
 
@@ -130,7 +142,7 @@ def _throttled(frame: pd.DataFrame) -> Iterable[tuple[str, str]]:
 
 def _above_arithmetic(jobs: pd.DataFrame) -> Iterable[tuple[str, str]]:
     """ResNet-50's multiply-accumulates shrink with the image's area."""
-    of_224 = float(FLOP * imagenet_resnet.macs())  # pixels
+    of_224 = FLOP * _macs()  # pixels
     for job in jobs.to_dict("records"):
         network = str(job.get("network") or job.get("model"))
         if "resnet50" not in network.lower():
@@ -146,12 +158,14 @@ def _above_arithmetic(jobs: pd.DataFrame) -> Iterable[tuple[str, str]]:
 def _above_ideal(jobs: pd.DataFrame) -> Iterable[tuple[str, str]]:
     known = jobs[jobs.allocation != ""]
     alike = [name for name in [*timed_jobs.WHERE, *timed_jobs.SETTING] if name in jobs and name not in BETWEEN]
-    for _, own in known.groupby(alike, dropna=False) if len(known) else ():
-        baseline = own[own.learners == 1].rate.median()
-        for job in own[own.learners > 1].to_dict("records"):
-            efficiency = job["rate"] / (baseline * job["learners"])
-            if efficiency > MOST:
-                yield job["run_id"], f"an efficiency of {efficiency:.1%}, above {MOST:.0%} of ideal"
+    if known.empty:
+        return
+    group = known.groupby(alike, dropna=False).ngroup()
+    baselines = known.rate[known.learners == 1].groupby(group).median()
+    efficiencies = known.rate / (group.map(baselines) * known.learners)
+    above = (known.learners > 1) & (efficiencies > MOST)
+    for run, efficiency in zip(known.run_id[above], efficiencies[above], strict=True):
+        yield run, f"an efficiency of {efficiency:.1%}, above {MOST:.0%} of ideal"
 
 
 def _above_traffic(rows: pd.DataFrame, origin: Provenance) -> Iterable[tuple[str, str]]:
@@ -162,7 +176,7 @@ def _above_traffic(rows: pd.DataFrame, origin: Provenance) -> Iterable[tuple[str
         first = rows.iloc[0]
         step: roofline.Step = "fused" if first.engine == "fused" else "conventional"
         depth = origin.config.get("depth", DEPTH)
-        moved = int(roofline.bytes_per_image(ELEMENT_BYTES[first.precision], depth, step))
+        moved = _moved(ELEMENT_BYTES[first.precision], depth, step)
         seconds = rows.train_seconds if "train_seconds" in rows else rows.seconds
         learners = rows.learners if "learners" in rows else 1
         share = (rows.images / seconds * moved / learners).max() / _peak(origin.device, "bytes_per_second")

@@ -102,14 +102,15 @@ def curves(epochs: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
         pooled(group, "last", SETTING)
     picked = epochs[epochs.run_id.isin(chosen.run_id)]
     picked = picked.assign(error=100 * picked.val_error, evaluations=picked.M * picked.epoch)
-    return picked.groupby(["M", "epoch"], as_index=False).agg(
+    found = picked.groupby(["M", "epoch"], as_index=False).agg(
         error=("error", "median"),
         low=("error", "min"),
         high=("error", "max"),
         seeds=("seed", "nunique"),
-        minutes=("wall_seconds", lambda s: s.median() / 60),
+        minutes=("wall_seconds", "median"),
         evaluations=("evaluations", "first"),
     )
+    return found.assign(minutes=found.minutes / 60)
 
 
 def goal_rule() -> alt.Chart:

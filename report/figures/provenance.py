@@ -14,7 +14,7 @@ import pandas as pd
 from experiments.machine.device_names import short_name
 from experiments.store import evidence, suspicious
 from experiments.store.parquet import Run
-from experiments.store.provenance import Provenance
+from experiments.store.provenance import Provenance, changes
 from report import literal, show, surroundings
 
 STATES = ["current", "same numbers", "stale"]
@@ -35,7 +35,9 @@ class Known:
 
 def known(runs: Iterable[Run]) -> list[Known]:
     """The runs with their sources' changes, which take long to find: each source is read and hashed."""
-    return [Known(run, run.provenance.changes()) for run in runs]
+    runs = list(runs)
+    found = changes(run.provenance for run in runs)
+    return [Known(run, own) for run, own in zip(runs, found, strict=True)]
 
 
 def counted(number: int, noun: str) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from experiments.store import parquet
 from experiments.store.files import RESULTS
 from report.figures.horovod_runs import rate_text
+from report.used import remembered
 
 FIT = "python experiments/scaling_fit.py"
 SUMS = "python experiments/allreduce.py --backend nccl --learners 2"
@@ -31,6 +32,7 @@ def load(results: Path = RESULTS) -> pd.DataFrame:
 # ---- held-out points -----------------------------------------------------------------------------------------------
 
 
+@remembered
 def held(rows: pd.DataFrame) -> pd.DataFrame:
     """The curves' held-out points with the errors of the fitted model and of both simple rules, by `RULES`, and
     `basis`, by `OBSERVED`.

@@ -80,7 +80,7 @@ def expression(quantity: sp.Expr, names: Mapping[sp.Symbol, str] | None = None) 
     known = NAMES if names is None else names
     if unnamed := quantity.free_symbols - set(known):
         raise ValueError(f"no name for {', '.join(sorted(str(symbol) for symbol in unnamed))}")
-    text = sp.jscode(quantity.subs({symbol: sp.Symbol(name) for symbol, name in known.items()}, simultaneous=True))
+    text = sp.jscode(quantity.xreplace({symbol: sp.Symbol(name) for symbol, name in known.items()}))
     return text.replace("Math.", "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import re
 from collections.abc import Callable
@@ -122,6 +123,14 @@ def test_picture(shown: list[dict[str, str]]) -> None:
     assert f'href="data:image/png;base64,{base64.b64encode(PNG).decode()}"' in shown[0]["image/svg+xml"]
 
 
+def test_charts_share_their_channels_and_read_texts_as_channels() -> None:
+    show.setup()
+    high = alt.Y2("high:Q")
+    assert copy.deepcopy(high) is high
+    for given in (high, "high:Q"):
+        assert CHART.encode(y2=given).to_dict()["encoding"]["y2"] == {"field": "high"}
+
+
 def test_table() -> None:
     text = show.table_text([("conv1", 34_848, "1.5 s"), ("a|b", None, "12 min")], ["Layer", "Count", "Time"])
     assert text.splitlines() == [
@@ -133,6 +142,9 @@ def test_table() -> None:
     calculation, long = "(3·3·512)·512 = 2,359,296", "a sentence that may be broken"
     (row,) = show.table_text([(calculation, long, "CONV3-512")], ["a", "b", "c"]).splitlines()[2:]
     assert row == f"| {calculation.replace(' ', chr(0xA0))} | {long} | CONV3\u2060-\u2060512 |"
+    # Where room is short, a head wraps, and a range goes below its number.
+    head, _, row = show.table_text([("1,437 (1,287–1,439)",)], ["USD, whole job"]).splitlines()
+    assert head == "| USD, whole job |" and row == "| 1,437 (1,287\u2060–\u20601,439) |"
     frame = pd.DataFrame({"M": [1, 2], "error": [0.5, float("nan")]})
     assert show.table_text(frame, align="lc").splitlines()[1:] == ["| :-- | :---: |", "| 1 | 0.5 |", "| 2 | – |"]
 

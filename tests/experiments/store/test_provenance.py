@@ -13,7 +13,7 @@ import pytest
 from experiments.cli import UsageError
 from experiments.store.files import ROOT
 from experiments.store.ledger import file_hash
-from experiments.store.provenance import Code, Provenance, git_state, provenance, run_id
+from experiments.store.provenance import Code, Provenance, changes, git_state, provenance, run_id
 from tests.stored_run import COMMIT, STARTED, origin
 
 pytestmark = pytest.mark.usefixtures("fixed_commit")
@@ -178,3 +178,11 @@ def test_sources_are_those_that_ran() -> None:
         "experiments/machine/cores.py experiments/p4/augment.py",
         "[]",
     ]
+
+
+def test_changes_go_with_the_sources_a_run_names(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    now = file_hash(tmp_path / "a.py")
+    # Of three runs the first and last name the source as it is; the second another text, which no ledger explains.
+    runs = [origin(sources={"a.py": digest}) for digest in (now, "0" * 64, now)]
+    assert changes(runs, tmp_path) == [{}, {"a.py": []}, {}]
