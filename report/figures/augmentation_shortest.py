@@ -61,8 +61,8 @@ def fig_p4_shortest(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     runs = scaled(epochs)
     if runs.empty:
         return Missing("Schedules scaled to fewer epochs", SHORTEST_BY)
-    found = [own.assign(error=own.best.median() if len(own) >= ENOUGH else None) for _, _, own in _groups(runs)]
-    frame = pd.concat(found)[["M", "epochs_planned", "seed", "best", "error"]]
+    found = [own.assign(error=own.best.median(), seeds=len(own)) for _, _, own in _groups(runs)]
+    frame = pd.concat(found)[["M", "epochs_planned", "seed", "best", "error", "seeds"]]
     log = alt.Scale(type="log", nice=False, padding=12)
     axis = alt.Axis(values=sorted({*LENGTHS, *map(int, frame.epochs_planned)}), labelOverlap=True, format="d")
     x = alt.X("epochs_planned:Q", title="epochs of the schedule, E (log)", scale=log, axis=axis)
@@ -72,7 +72,8 @@ def fig_p4_shortest(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         y=y.field("best").type("quantitative"),
         tooltip=["M", alt.Tooltip("epochs_planned", title="E"), "seed", alt.Tooltip("best", format=".2f")],
     )
-    return alt.layer(goal_rule(), base.mark_line().encode(y=y.field("error").type("quantitative")), points)
+    enough = base.transform_filter(alt.datum.seeds >= ENOUGH)
+    return alt.layer(goal_rule(), enough.mark_line().encode(y=y.field("error").type("quantitative")), points)
 
 
 def tbl_p4_shortest(epochs: pd.DataFrame) -> str | Missing:

@@ -316,6 +316,13 @@ def test_no_two_words_of_the_pdf_stand_on_each_other(rendered: Book) -> None:
     assert [number for number, page in enumerate(pages, 1) if not WORD.search(page)] == []  # none is empty
 
 
+def test_pages_of_the_pdf_are_numbered_from_the_first_to_the_last(rendered: Book) -> None:
+    """A layout that doesn't settle numbers them wrongly."""
+    listed = subprocess.run(["pdftotext", "-layout", rendered.output / rendered.pdf_name, "-"], capture_output=True)
+    pages = listed.stdout.decode().split("\f")[:-1]
+    assert [page.split()[-1] for page in pages] == [str(number) for number in range(1, len(pages) + 1)]
+
+
 def test_no_text_of_the_pdf_is_smaller_than_8_points(rendered: Book) -> None:
     """Formulas aside, whose indices are smaller."""
     command = ["pdftohtml", "-xml", "-i", "-zoom", "1", "-stdout", str(rendered.output / rendered.pdf_name)]
