@@ -53,6 +53,7 @@ def test_a_point_is_a_seed_and_the_line_goes_through_medians_of_three() -> None:
     assert sorted(row["best"] for row in points) == pytest.approx([5, 5.8, 5.9, 6.0, 6.0, 7.0, 8.0])
     line = {row["epochs_planned"]: row["error"] for row in points if row["seeds"] >= 3}
     assert line == pytest.approx({2: 7.0, 3: 5.9})
+    assert not isinstance(found, Missing)
     (transform,) = found.to_dict()["layer"][1]["transform"]  # the line's
     assert transform == {"filter": "(datum.seeds >= 3)"}
 
