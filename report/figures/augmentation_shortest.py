@@ -72,8 +72,11 @@ def fig_p4_shortest(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         y=y.field("best").type("quantitative"),
         tooltip=["M", alt.Tooltip("epochs_planned", title="E"), "seed", alt.Tooltip("best", format=".2f")],
     )
-    enough = base.transform_filter(alt.datum.seeds >= ENOUGH)
-    return alt.layer(goal_rule(), enough.mark_line().encode(y=y.field("error").type("quantitative")), points)
+    layers: list[alt.Chart] = [goal_rule(), points]
+    if (frame.seeds >= ENOUGH).any():
+        enough = base.transform_filter(alt.datum.seeds >= ENOUGH)
+        layers.insert(1, enough.mark_line().encode(y=y.field("error").type("quantitative")))
+    return alt.layer(*layers)
 
 
 def tbl_p4_shortest(epochs: pd.DataFrame) -> str | Missing:

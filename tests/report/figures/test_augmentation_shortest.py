@@ -54,6 +54,7 @@ def test_a_point_is_a_seed_and_the_line_goes_through_medians_of_three() -> None:
     line = {row["epochs_planned"]: row["error"] for row in points if row["seeds"] >= 3}
     assert line == pytest.approx({2: 7.0, 3: 5.9})
     assert not isinstance(found, Missing)
+    assert len(data(fig_p4_shortest(runs(ONE, alone)))) and "line" not in str(fig_p4_shortest(runs(ONE, alone)))
     (transform,) = found.to_dict()["layer"][1]["transform"]  # the line's
     assert transform == {"filter": "(datum.seeds >= 3)"}
 
