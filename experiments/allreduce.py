@@ -91,7 +91,7 @@ def learner(config: dict[str, Any], rank: int, rendezvous: str) -> int:
 def configure(a: argparse.Namespace) -> Config:
     """Refuse what can't run. Raises UsageError."""
     if not 2 <= a.learners <= MOST_LEARNERS:
-        raise UsageError(f"--learners must be 2 to {MOST_LEARNERS}, not {a.learners}: one has nobody to sum with")
+        raise UsageError(f"--learners must be 2 to {MOST_LEARNERS}, not {a.learners}")
     for name in ("min_bytes", "max_bytes"):
         value = getattr(a, name)
         if value < ITEM or value & (value - 1):

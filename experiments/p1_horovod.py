@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
         if a.report:
             return run_learner(configure(a, (a.learners or [1])[0]), a.report, a.pin)
         if removed := settings.clear():
-            say(f"{EXPERIMENT}: taken out of the environment, as learners get their places here: {', '.join(removed)}")
+            say(f"{EXPERIMENT}: removed from the environment: {', '.join(removed)}")
         configs, several = horovod_options.series(a)
         horovod_launch.check_horovod(a.framework)
         if several:

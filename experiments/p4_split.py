@@ -78,7 +78,7 @@ def arguments() -> Parser:
     """The command line."""
     p = Parser(EXPERIMENT, __doc__)
     p.add_argument("--learners", type=int, default=2, help="GPUs that share a batch (default 2)")
-    p.add_argument("--batch-norm", choices=BATCH_NORMS, default="local", help="over what it takes its statistics")
+    p.add_argument("--batch-norm", choices=BATCH_NORMS, default="local", help="what its statistics are taken over")
     p.add_argument("--M", type=int, default=32, help="instances of each sample in all learners' batch (default 32)")
     p.add_argument("--batch-size", type=int, default=64, help="distinct samples in a batch, B (default 64)")
     p.add_argument("--epochs", type=int, default=5, help="default 5")

@@ -30,7 +30,7 @@ GIVEN = {
 
 FLAGS = {
     "experiments.allreduce": [
-        ("--learners 1", "--learners must be 2 to 256, not 1: one has nobody to sum with"),
+        ("--learners 1", "--learners must be 2 to 256, not 1"),
         ("--learners 257", "--learners must be 2 to 256, not 257"),
         ("--min-bytes 6", "--min-bytes must be a power of two of at least 4 (a float32), not 6"),
         ("--max-bytes 2", "--max-bytes must be a power of two of at least 4 (a float32), not 2"),

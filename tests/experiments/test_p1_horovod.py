@@ -121,8 +121,7 @@ def test_variables_that_would_place_learners_are_cleared(tmp_path: Path) -> None
     done = subprocess.run(argv, env=os.environ | stray, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[0] == (
-        "p1_horovod: taken out of the environment, as learners get their places here: "
-        "HOROVOD_LOCAL_RANK, HOROVOD_RANK, HOROVOD_SIZE, OMPI_COMM_WORLD_RANK"
+        "p1_horovod: removed from the environment: HOROVOD_LOCAL_RANK, HOROVOD_RANK, HOROVOD_SIZE, OMPI_COMM_WORLD_RANK"
     )
     rows = parquet.read("p1_horovod", tmp_path)
     check(rows, 2)
