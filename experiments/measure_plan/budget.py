@@ -16,26 +16,18 @@ def span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-Ran = tuple[tuple[str, ...], int | None]  # a job's words and its repetition
-
-
-def ran(job: Job) -> Ran:
-    """What tells a repetition of a job from all others."""
-    return job.words, job.repeat
-
-
 def choose(
-    jobs: Sequence[Job], repeats: int, budget: float | None, done: Set[Ran] = frozenset()
+    jobs: Sequence[Job], repeats: int, budget: float | None, done: Set[tuple[str, ...]] = frozenset()
 ) -> tuple[list[Job], list[LeftOut]]:
     """The jobs in the order to run them, and those that the budget (s; None: no limit) has no room for.
 
     What answers most comes first: on a machine slower than its probe said, the budget ends before the rest. Every other
-    repetition has them in reverse, so that a drift of the machine's speed falls on all alike. What is done is neither
-    run nor paid for again, and answers what it answers. Raises UsageError where the budget is too small for any and
-    nothing is done.
+    repetition has them in reverse, so that a drift of the machine's speed falls on all alike. Jobs whose keys are done
+    are neither run nor paid for again, and answer what they answer. Raises UsageError where the budget is too small for
+    any and nothing is done.
     """
     left = float("inf") if budget is None else budget
-    before = [job for job in jobs if ran(job) in done]
+    before = [job for job in jobs if job.key in done]
     first, out = list[Job](), list[LeftOut]()
     for series in _most_answers_first([job for job in jobs if job not in before], before):
         had = any(job.series == series[0].series for job in before)
@@ -56,7 +48,7 @@ def choose(
         fitting, next_round = list[Job](), list[Job]()
         for series in _most_answers_first(again):
             numbered = [replace(job, repeat=number) for job in series]
-            wanting = [job for job in numbered if ran(job) not in done]
+            wanting = [job for job in numbered if job.key not in done]
             if sum(job.seconds for job in wanting) <= left:
                 left -= sum(job.seconds for job in wanting)
                 fitting += series

@@ -37,10 +37,14 @@ class Job:
         """The name of its results."""
         return Path(self.words[0]).stem
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells a repetition of it from all other jobs: its command, wherever the results go."""
+        return self.words if self.repeat is None else (*self.words, "--repeat", str(self.repeat))
+
     def arguments(self, results: Path) -> list[str]:
         """All words of the command after `python`."""
-        again = [] if self.repeat is None else ["--repeat", str(self.repeat)]
-        return [*self.words, *again, "--results", str(results)]
+        return [*self.key, "--results", str(results)]
 
     def command(self, results: Path) -> str:
         """As a person types it."""

@@ -23,7 +23,7 @@ from statistics import median
 from experiments.cli import UsageError
 from experiments.machine import allocation
 from experiments.machine.processes import leash
-from experiments.measure_plan.budget import choose, ran, span
+from experiments.measure_plan.budget import choose, span
 from experiments.measure_plan.homework_jobs import Job
 from experiments.store import parquet
 from experiments.store.files import ROOT, write_atomically
@@ -71,11 +71,6 @@ def stored(results: Path) -> dict[tuple[str, ...], Provenance]:
         if origin.where == here and not origin.stale():
             found[_plain(shlex.split(origin.command))] = origin
     return found
-
-
-def key(job: Job) -> tuple[str, ...]:
-    """The command by which `stored` knows a job."""
-    return _plain(job.arguments(Path(".")))
 
 
 def others(results: Path) -> str | None:
@@ -129,12 +124,12 @@ class Clock:
 
     def note(self, job: Job, seconds: float) -> None:
         """A job has ended."""
-        self._took[_alike(key(job))] = seconds
+        self._took[job.words] = seconds
         self._ratios.append(seconds / job.seconds)
 
     def expects(self, job: Job) -> float:
         """Seconds of a job."""
-        known = self._took.get(_alike(key(job)))
+        known = self._took.get(job.words)
         return job.seconds * (median(self._ratios) if self._ratios else 1.0) if known is None else known
 
 
@@ -155,12 +150,12 @@ def run_all(
     the times that were learnt.
     """
     sweep = Sweep(results, budget)
-    seen = {ran(job) for job in chosen}
+    seen = {job.key for job in chosen}
     while chosen:
         sweep.run(chosen)
         timed = [replace(job, seconds=sweep.clock.expects(job)) for job in jobs]
         chosen = choose(timed, repeats, sweep.left(), seen)[0] if timed else []
-        seen |= {ran(job) for job in chosen}
+        seen |= {job.key for job in chosen}
     return sweep.failed, sweep.unstarted
 
 
@@ -180,7 +175,7 @@ class Sweep:
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run those that were not run before. The first job of all runs whatever the budget says."""
-        todo = [job for job in jobs if key(job) not in self._before]
+        todo = [job for job in jobs if job.key not in self._before]
         if len(todo) < len(jobs):
             self._display.say(f"{len(jobs) - len(todo)} of {len(jobs)} jobs were finished before")
         if self._started and todo:

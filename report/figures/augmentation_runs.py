@@ -26,6 +26,7 @@ GOAL = 6.0  # % validation error: the homework's accuracy of 94 %
 ALL_M = (1, 2, 4, 8, 16, 32)  # the baseline's, and the homework's
 FULL = 100  # epochs: the homework's cap
 BATCH, DEPTH = 64, 44
+PLACE = ["device", "precision", "engine", "code"]
 SETTING = ["augment", "M", "schedule", "precision", "engine", "epochs_planned"]
 
 
@@ -93,11 +94,14 @@ def main(runs: pd.DataFrame) -> pd.DataFrame:
     ]
     if asked.empty:
         return asked
-    place = ["device", "precision", "engine", "code"]
-    size = asked.groupby(place).run_id.transform("size")
-    most = asked[size == size.max()].iloc[0]
-    asked = asked[(asked[place] == most[place]).all(axis=1)]
+    size = asked.groupby(PLACE).run_id.transform("size")
+    asked = placed_as(asked, asked[size == size.max()])
     return asked[asked.epochs_planned == asked.groupby(["augment", "M"]).epochs_planned.transform("max")]
+
+
+def placed_as(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Those of the runs that are of the device, precision, engine and code of others, of which there is one or more."""
+    return runs[(runs[PLACE] == others[PLACE].iloc[0]).all(axis=1)]
 
 
 @selects

@@ -23,6 +23,7 @@ from report.figures.augmentation_runs import (
     finished,
     main,
     median_range,
+    placed_as,
     pooled_text,
 )
 from report.used import selects
@@ -40,8 +41,7 @@ def scaled(epochs: pd.DataFrame) -> pd.DataFrame:
     shown = main(runs)
     if shown.empty:
         return asked.iloc[:0]
-    place = ["device", "precision", "engine", "code"]
-    return asked[(asked[place] == shown[place].iloc[0]).all(axis=1)].sort_values(["M", "epochs_planned", "seed"])
+    return placed_as(asked, shown).sort_values(["M", "epochs_planned", "seed"])
 
 
 def _groups(runs: pd.DataFrame) -> list[tuple[int, int, pd.DataFrame]]:
@@ -102,9 +102,9 @@ def tbl_p4_shortest(epochs: pd.DataFrame) -> str | Missing:
 
 def text_p4_shortest(epochs: pd.DataFrame) -> str | Missing:
     """For each M the shortest schedule of those tried with which three seeds or more all reach 94 %."""
-    said = []
-    for m in sorted({int(m) for m in scaled(epochs).M}):
-        tried = [(e, own) for n, e, own in _groups(scaled(epochs)) if n == m and len(own) >= ENOUGH]
+    said, groups = [], _groups(scaled(epochs))
+    for m in sorted({m for m, _, _ in groups}):
+        tried = [(e, own) for n, e, own in groups if n == m and len(own) >= ENOUGH]
         enough = [(e, own) for e, own in tried if own.goal_epoch.notna().all()]
         if enough:
             e, own = enough[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from experiments.cli import UsageError
-from experiments.measure_plan.budget import choose, ran, span
+from experiments.measure_plan.budget import choose, span
 from tests.measure_machines import job
 
 # Ten seconds answer two parts; thirty answer one; the last answers nothing.
@@ -48,17 +48,17 @@ def test_without_a_budget_all_is_run_as_often_as_asked() -> None:
 
 
 def test_what_is_done_costs_nothing_and_answers_what_it_answers() -> None:
-    done = {ran(one) for one in SHORT}
+    done = {one.key for one in SHORT}
     rival = job("rival", 10, "a")  # answers what the short ones did
     chosen, _ = choose([rival, *ALL], 1, 40, done)
     assert names(chosen) == [("long 1", 1), ("rival 1", 1)]  # 30 s for a new answer, then 10 s without one
-    assert names(choose(ALL, 2, 10, done | {ran(one) for one in [*LONG, *MORE]})[0]) == [("short 2", 2), ("short 1", 2)]
+    assert names(choose(ALL, 2, 10, done | {one.key for one in [*LONG, *MORE]})[0]) == [("short 2", 2), ("short 1", 2)]
     assert choose(ALL, 1, 1, done)[0] == []  # nothing fits, and nothing is wrong
 
 
 def test_a_series_that_was_cut_goes_on_with_one_size() -> None:
     four = [job("curve", 10, "a", learners=n) for n in (1, 2, 4, 8)]
-    done = {ran(one) for one in four[:2]}
+    done = {one.key for one in four[:2]}
     assert names(choose(four, 1, 15, done)[0]) == [("curve 4", 1)]
 
 

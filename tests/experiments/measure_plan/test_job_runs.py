@@ -108,7 +108,7 @@ def test_a_run_is_known_by_its_command_wherever_its_folder_is(monkeypatch: pytes
     ]  # fmt: skip
     (tmp_path / "allreduce").mkdir()
     monkeypatch.setattr(job_runs.parquet, "origins", lambda results: runs)
-    assert list(job_runs.stored(tmp_path)) == [job_runs.key(job("one"))]
+    assert list(job_runs.stored(tmp_path)) == [job("one").key]
     assert job_runs.others(tmp_path) == f"{tmp_path}: runs of another version (0000000) are measured again"
     runs.pop()
     assert "runs of another boot or go stay as they are" in str(job_runs.others(tmp_path))
@@ -118,7 +118,7 @@ def test_only_what_is_missing_is_run(
     scripts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = run_of("python x", monkeypatch)
-    monkeypatch.setattr(job_runs, "stored", lambda results: {job_runs.key(job("one")): before})
+    monkeypatch.setattr(job_runs, "stored", lambda results: {job("one").key: before})
     job_runs.run_all([job("one"), job("two")], scripts, None)
     said = capsys.readouterr().err
     assert "1 of 2 jobs were finished before" in said and "[1/1] two" in said
