@@ -82,6 +82,21 @@ def test_what_is_left_of_the_budget_goes_to_more_jobs(scripts: Path, capsys: pyt
     assert said.index("one: done in") < said.index("s of the budget left: 1 more job\n[2/2] two; ")
 
 
+def test_a_later_choice_keeps_the_plans_estimates_for_the_clock_to_correct(
+    scripts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran, real = list[tuple[str, float]](), job_runs.Sweep.run
+
+    def noted(sweep: job_runs.Sweep, jobs: list[Job]) -> None:
+        ran.extend((one.what, one.seconds) for one in jobs)
+        real(sweep, jobs)
+
+    monkeypatch.setattr(job_runs.Sweep, "run", noted)
+    jobs = [job("one", 40), job("two", 50)]
+    job_runs.run_all(jobs[:1], scripts, 60, jobs, 1)
+    assert ran == [("one", 40), ("two", 50)]
+
+
 def test_an_interrupted_job_is_ended_within_seconds(scripts: Path) -> None:
     threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     began = time.monotonic()
