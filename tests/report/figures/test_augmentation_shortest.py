@@ -6,7 +6,13 @@ import pandas as pd
 import pytest
 
 from report.answers import Missing
-from report.figures.augmentation_shortest import fig_p4_shortest, scaled, tbl_p4_shortest, text_p4_shortest
+from report.figures.augmentation_shortest import (
+    fig_p4_shortest,
+    scaled,
+    tbl_p4_shortest,
+    text_p4_shortest,
+    text_p4_shortest_missing,
+)
 from tests.frames import H200
 from tests.p1_runs import data, lines
 from tests.report.figures.test_augmentation import ONE, plain, run, runs, seeds
@@ -18,32 +24,53 @@ ALL = runs(ONE, THREE, TWO)
 
 
 def test_the_shortest_schedule_is_the_fewest_epochs_with_which_every_seed_is_there() -> None:
-    never = seeds([[9, 7], [9, 7], [9, 7]], 1, schedule="scaled")
-    said = plain(text_p4_shortest(runs(ALL, never)))
-    assert said == (
-        "All seeds reach 94 %: M = 1 with none of 2 epochs; M = 4 with 3 epochs, not with 2: at epoch 3, after 2,343 "
-        "updates and 12 times as many gradients as the training set has images."
+    never = run([9, 7], 1, schedule="scaled")
+    assert plain(text_p4_shortest(runs(ALL, never))) == (
+        "With M = 4 and 3 epochs all 3 seeds reach 94 % on H100s: at epoch 3, after 2,343 updates and 12 times as many "
+        "gradients as the training set has images; with 2 epochs 2 seeds miss it (of 3). On H100s a seed misses 94 % "
+        "for M = 1 with 2 epochs."
     )
 
 
-def test_two_seeds_say_nothing() -> None:
+def test_one_seed_can_show_that_a_schedule_is_too_short_but_not_that_it_is_long_enough() -> None:
     two = seeds([[9, 5], [9, 5]], 4, schedule="scaled")
-    assert isinstance(text_p4_shortest(runs(ONE, two)), Missing)
+    assert text_p4_shortest(runs(ONE, two)) == ""
+    failing = run([9, 7], 4, schedule="scaled")
+    assert plain(text_p4_shortest(runs(ONE, failing))) == "On H100s a seed misses 94 % for M = 4 with 2 epochs."
     assert isinstance(tbl_p4_shortest(ONE), Missing) and isinstance(fig_p4_shortest(ONE), Missing)
+
+
+def test_device_models_are_not_pooled() -> None:
+    other = run([9, 7, 5], 4, seed=2, schedule="scaled", allocation="two", device=H200)
+    two = seeds([[9, 7, 5.8], [9, 7, 5.9]], 4, schedule="scaled")
+    assert text_p4_shortest(runs(ONE, two, other)) == ""
+    rows = lines(str(tbl_p4_shortest(runs(ONE, two, other))))[1:]
+    assert [row[:2] + row[3:4] for row in rows] == [["4, 3", "H100", "2 of 2, at 3"], ["4, 3", "H200", "1 of 1, at 3"]]
+
+
+def test_what_is_missing_is_what_decides_nothing_yet() -> None:
+    missing = text_p4_shortest_missing(ONE)
+    assert isinstance(missing, Missing) and "M = 1, 4, 8 and 32" in str(missing)
+    hundred = run([9.0] * 100, 1, schedule="scaled")  # as long as the homework allows, and not there
+    forty = run([9.0] * 60, 32, schedule="scaled")
+    missing = str(text_p4_shortest_missing(runs(ALL, hundred, forty)))
+    assert "M = 8 and 32" in missing and "--epochs 80 --M 32" in missing and "--epochs 60 --M 8" in missing
+    done = [seeds([[9, 5]] * 3, m, schedule="scaled") for m in (8, 32)]
+    assert text_p4_shortest_missing(runs(ALL, hundred, *done)) == ""
 
 
 def test_the_table_counts_seeds_updates_and_gradients() -> None:
     head, *rows = lines(str(tbl_p4_shortest(ALL)))
-    assert head == ["M", "E", "Error", "94 % at epoch", "Updates", "Epochs × M", "Minutes"]
+    assert head == ["M, E", "GPU", "Error", "94 % at epoch", "Updates", "Epochs × M", "Minutes"]
     # An epoch takes 1.5 s: at the second after 0.05 min, at the third after 0.075.
-    assert rows[0] == ["4", "2", "7.00 (6.00–8.00)", "1 of 3, at 2", "1,562", "8", "0.05"]
-    assert rows[1] == ["4", "3", "5.90 (5.80–6.00)", "3 of 3, at 3", "2,343", "12", "0.07"]
+    assert rows[0] == ["4, 2", "H100", "7.00 (6.00–8.00)", "1 of 3, at 2", "1,562", "8", "0.05"]
+    assert rows[1] == ["4, 3", "H100", "5.90 (5.80–6.00)", "3 of 3, at 3", "2,343", "12", "0.07"]
 
 
 def test_times_are_of_the_allocation_that_ran_most() -> None:
     elsewhere = run([9, 5, 5], 8, schedule="scaled", allocation="two", step=90.0)
     rows = lines(str(tbl_p4_shortest(runs(ALL, elsewhere))))
-    assert rows[-1][:2] == ["8", "3"] and rows[-1][-1] == "–"
+    assert rows[-1][:2] == ["8, 3", "H100"] and rows[-1][-1] == "–"
 
 
 def test_a_point_is_a_seed_and_the_line_goes_through_medians_of_three() -> None:
@@ -61,7 +88,7 @@ def test_a_point_is_a_seed_and_the_line_goes_through_medians_of_three() -> None:
 
 def test_only_runs_like_those_of_the_other_figures_count() -> None:
     others = runs(
-        run([9, 5], 4, schedule="scaled", allocation="two", device=H200),
+        run([9, 5], 4, schedule="scaled", code="yesterday's"),
         run([9, 5], 4, schedule="scaled", precision="fp32"),
         run([9, 5], 4, schedule="scaled", augment="basic"),
     )
