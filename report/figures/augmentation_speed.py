@@ -19,7 +19,6 @@ from report.figures.augmentation import SERIES_BY
 from report.figures.augmentation_runs import BATCH, by_allocation, by_m, finished, gpu, median_range, series, span
 
 PEERS_BY = "python experiments/p4_throughput.py --M 1 2 4 8 16 32 --seconds 4 --write"
-KERNELS_BY = "python experiments/p4_kernels.py --M 1 2 4 8 16 32 --write"
 SPLIT_BY = "\n".join(
     f"python experiments/p4_split.py {how}"
     for how in ("--learners 1", "--learners 2", "--learners 2 --batch-norm synchronised")
@@ -33,13 +32,6 @@ def load_peers(results: Path = RESULTS) -> pd.DataFrame:
     rows = comparisons.trusted("p4_throughput", results)
     rows = rows[(rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")]
     return rows.assign(workers=rows.groupby("run_id").workers.transform("max"))
-
-
-def load_kernels(results: Path = RESULTS) -> pd.DataFrame:
-    """The times of the step's kernels, of the allocation that measured them last."""
-    rows = comparisons.trusted("p4_kernels", results)
-    rows = rows[(rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")]
-    return rows[rows.allocation.isin(rows.sort_values("started").allocation.tail(1))]
 
 
 def load_splits(results: Path = RESULTS) -> pd.DataFrame:
@@ -195,46 +187,6 @@ def text_p4_compiled(rows: pd.DataFrame) -> str | Missing:
             f"(M = {most['M']}) times as many images per second as the compiled peer."
         )
     return " ".join(said)
-
-
-# ---- kernels -------------------------------------------------------------------------------------------------------
-
-
-def tbl_p4_kernels(rows: pd.DataFrame) -> str | Missing:
-    """The kernels of the step of the largest M, the slowest first: time, bytes, and what share of the bandwidth of a
-    copy they reach."""
-    if rows.empty:
-        return Missing("The time of each kernel", KERNELS_BY)
-    own = rows[rows["M"] == rows["M"].max()].sort_values("seconds", ascending=False)
-    times, total = 1e3 * own.seconds, own.seconds.sum()
-    reached = own.bytes / own.seconds / own.copy_bandwidth
-    lines = [
-        (
-            kernel,
-            launches,
-            f"{time:.3f}",
-            show.percent(time / 1e3 / total, 0),
-            f"{moved / 1e6:,.0f}",
-            show.percent(share, 0),
-        )
-        for kernel, launches, time, moved, share in zip(
-            own.kernel, own.launches, times, own.bytes, reached, strict=True
-        )
-    ]
-    return show.table_text(lines, ["Kernel", "Launches", "ms", "Of time", "MB", "Bandwidth"], "lrrrrr")
-
-
-def text_p4_kernels(rows: pd.DataFrame) -> str:
-    """For each M, the time of the whole step beside the least that its bytes allow."""
-    said = []
-    for m, own in by_m(rows).items():
-        first = own.iloc[0]
-        least = own.bytes.sum() / first.copy_bandwidth
-        said.append(
-            f"M = {m}: {1e3 * first.step_seconds:.2f} ms, {first.step_seconds / least:.1f} times the "
-            f"{1e3 * least:.2f} ms of a copy of as many bytes, in {own.launches.sum()} launches."
-        )
-    return "\n".join(f"- {line}" for line in said)
 
 
 # ---- one batch over two GPUs ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from experiments.store.files import ROOT
 from experiments.store.provenance import Provenance, provenance, run_id
 from report import show
 from report.figures import (
+    augmentation_kernels,
     augmentation_runs,
     augmentation_speed,
     horovod_costs,
@@ -29,7 +30,7 @@ from report.figures import (
 REPORT = Path(show.__file__).parent
 READERS = [epochs.read, evidence.verify, parquet.runs, horovod_runs.load, horovod_costs.load_sums, strategy_runs.load]
 READERS += [strategy_beyond.load_input, scaling_runs.load, augmentation_runs.load]
-READERS += [augmentation_speed.load_peers, augmentation_speed.load_kernels, augmentation_speed.load_splits]
+READERS += [augmentation_speed.load_peers, augmentation_kernels.load_kernels, augmentation_speed.load_splits]
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 

@@ -15,7 +15,7 @@ from report.figures.augmentation_shortest import (
 )
 from tests.frames import H200
 from tests.p1_runs import data, lines
-from tests.report.figures.test_augmentation import ONE, plain, run, runs, seeds
+from tests.p4_epochs import ONE, plain, run, runs, seeds
 
 # M = 4 with three and with two epochs: all three seeds are there after the third epoch, one of three after the second.
 THREE = seeds([[9, 7, 5.8], [9, 7, 5.9], [9, 7, 6.0]], 4, schedule="scaled")
