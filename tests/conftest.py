@@ -30,7 +30,13 @@ MACHINE = (
 )
 # Begun first, in this order, so that no worker is left with one of them at the end.
 LONGEST = (
-    *("report/test_pages.py", "report/test_engine.py", "p4/test_fused_engine.py", "p4/test_compiled_engine.py"),
+    *(
+        "report/test_pages.py",
+        "report/test_engine.py",
+        "report/test_engine_failures.py",
+        "p4/test_fused_engine.py",
+        "p4/test_compiled_engine.py",
+    ),
     *("report/test_labels.py", "p4/test_checkpoint.py", "test_p4_cutout.py", "figures/test_strategy.py"),
     *("tools/test_prove_move.py", "store/test_parquet.py", "store/test_evidence.py", "test_p4_kernels.py"),
 )

@@ -22,7 +22,7 @@ from experiments.store.parquet import Run
 from report import literal
 from report.engine import render
 from report.figures import provenance
-from tests.report.test_engine import book, text_of
+from tests.small_books import book, text_of
 
 HOSTILE = {
     "script": "<script>alert(1)</script>",

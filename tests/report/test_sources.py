@@ -11,7 +11,7 @@ import pytest
 
 from report import sources
 from report.engine import BookError, parse, render
-from tests.report.test_engine import book, text_of
+from tests.small_books import book, text_of
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_no_text(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from report import surroundings
 from report.engine import render
-from tests.report.test_engine import book, text_of
+from tests.small_books import book, text_of
 
 
 def program(path: Path, script: str) -> None:
