@@ -65,7 +65,7 @@ def of_strategy() -> list[str]:
 
 
 def of_augmentation() -> list[str]:
-    runs = augmentation_runs.load()
+    runs = augmentation_runs.main(augmentation_runs.finished(augmentation_runs.load()))
     trained = runs[runs.augment == "cutout"].groupby("M").seed.nunique()
     often = trained[trained >= 3]
     assert (trained[trained.index <= often.index.max()] >= 3).all()
