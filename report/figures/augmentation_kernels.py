@@ -72,11 +72,11 @@ def text_p4_floor(peers: pd.DataFrame) -> str:
         return ""
     rows = records(found)
     few, many = rows[0], rows[-1]
-    shares = [f"{show.percent(f.least / f.seconds, 0)} with M = {f.M}" for f in (few, many)]
+    shares = [show.percent(f.least / f.seconds, 0) for f in (few, many)]
     beyond = 1e6 * (few.seconds - few.least) / few.launches
     return (
-        f"On an {gpu(few.device)}, moving the bytes would take {show.listing(shares)} of the step's time. "
-        f"What M = {few.M} takes beyond that is {beyond:.0f} µs for each launch."
+        f"On an {gpu(few.device)}, moving the bytes would take {shares[0]} of the step's time with M = {few.M} and "
+        f"{shares[1]} with M = {many.M}. What M = {few.M} takes beyond that is {beyond:.0f} µs for each launch."
     )
 
 

@@ -45,8 +45,8 @@ def test_a_step_beside_the_time_of_its_bytes() -> None:
         ["2", "3", "138", "0.14", "0.41", "3.0", "92"],
     ]
     assert plain(text_p4_floor(step)) == (
-        "On an H100, moving the bytes would take 20 % with M = 1 and 33 % with M = 2 of the step's time. "
-        "What M = 1 takes beyond that is 100 µs for each launch."
+        "On an H100, moving the bytes would take 20 % of the step's time with M = 1 and 33 % with M = 2. What M = 1 "
+        "takes beyond that is 100 µs for each launch."
     )
 
 
