@@ -161,9 +161,9 @@ def text_p4_shortest(epochs: pd.DataFrame) -> str:
 
 
 def _missed(length: Length) -> str:
-    missing = len(length.runs) - len(length.there)
-    seeds = f"{missing} seed misses" if missing == 1 else f"{missing} seeds miss"
-    return f"with {length.epochs} epochs {seeds} it (of {len(length.runs)})"
+    missing, tried = len(length.runs) - len(length.there), len(length.runs)
+    seeds = "the one seed tried misses" if tried == 1 else f"{missing} of {tried} seeds miss"
+    return f"with {length.epochs} epochs {seeds} it"
 
 
 def text_p4_shortest_missing(epochs: pd.DataFrame) -> str | Missing:

@@ -27,7 +27,7 @@ def test_the_shortest_schedule_is_the_fewest_epochs_with_which_every_seed_is_the
     never = run([9, 7], 1, schedule="scaled")
     assert plain(text_p4_shortest(runs(ALL, never))) == (
         "With M = 4 and 3 epochs all 3 seeds reach 94 % on H100s: at epoch 3, after 2,343 updates and 12 times as many "
-        "gradients as the training set has images; with 2 epochs 2 seeds miss it (of 3). On H100s a seed misses 94 % "
+        "gradients as the training set has images; with 2 epochs 2 of 3 seeds miss it. On H100s a seed misses 94 % "
         "for M = 1 with 2 epochs."
     )
 
