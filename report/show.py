@@ -302,9 +302,13 @@ def percent(fraction: float, digits: int = 2) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration, in the unit that reads best: 0.85 s, 42 s, 12.3 min, 2.05 h."""
+    """A duration, in the unit that reads best: 0.85 s, 42.0 s, 281 s, 12.3 min, 2.05 h; a dash where it is unknown."""
+    if pd.isna(value):
+        return "–"
     if value < 90:
         return f"{_significant(value, 3 if value >= 10 else 2)} s"
+    if value < 600:
+        return f"{value:.0f} s"
     return f"{value / 60:.1f} min" if value < 5400 else f"{value / 3600:.2f} h"
 
 

@@ -36,7 +36,6 @@ from report.figures import (
     strategy_runs,
 )
 from report.figures.horovod_runs import LEARNERS, SIZE, rate_text
-from report.figures.strategy_runs import duration
 from report.yours import MEASURE, Own
 
 PRICE = "DLPERF_PRICE"  # USD an hour of one learner's device, for the projection
@@ -198,7 +197,8 @@ def tbl_machine_projection(own: Own) -> str:
     rows = [
         (
             *(p.learners, f"{rate_text(p.rate)} ({rate_text(p.low)}–{rate_text(p.high)})"),
-            *(show.percent(p.efficiency, 1), duration(3600 * p.hours), None if p.cost is None else f"${p.cost:,.2f}"),
+            *(show.percent(p.efficiency, 1), show.seconds(3600 * p.hours)),
+            None if p.cost is None else f"${p.cost:,.2f}",
             None if p.measured is None else rate_text(p.measured),
         )
         for p in found

@@ -15,7 +15,7 @@ from report.estimates import word
 from report.figures.horovod_runs import rate_text
 from report.figures.scaling_runs import FIT, batch, interval, loss_per_doubling, signed
 from report.figures.strategy_k80 import k80
-from report.figures.strategy_runs import BASES, EPOCHS, IMAGES, duration
+from report.figures.strategy_runs import BASES, EPOCHS, IMAGES
 
 NONE = Missing("The projection for the K80", FIT)
 WIDTH = 560
@@ -49,7 +49,7 @@ def answer_scaling_k80(rows: pd.DataFrame) -> Answer | Missing:
         first, last = costs(few), costs(many)
         dollars = ", ".join(f"{first[name]:.2f} and {last[name]:.2f} USD at {name}'s price" for name in first)
         parts.append(
-            f"{duration(few.ten_seconds)} on {word(few.learners)} K80 and {duration(many.ten_seconds)} on "
+            f"{show.seconds(few.ten_seconds)} on {word(few.learners)} K80 and {show.seconds(many.ten_seconds)} on "
             f"{many.learners} with {scaling} scaling ({dollars})"
         )
     sentence = f"Problem 2's ten epochs, with images of 224 × 224 pixels, would take {'; and '.join(parts)}."
@@ -103,7 +103,7 @@ def tbl_scaling_k80(rows: pd.DataFrame) -> str | Missing:
     lines = [
         (
             *(job.scaling, job.learners, f"{rate_text(job.rate)} ({interval(job)})", show.percent(job.efficiency, 0)),
-            *(duration(job.ten_seconds), *(f"{cost:.2f}" for cost in costs(job).values())),
+            *(show.seconds(job.ten_seconds), *(f"{cost:.2f}" for cost in costs(job).values())),
         )
         for job in records(found)
     ]

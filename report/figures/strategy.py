@@ -20,7 +20,6 @@ from report.figures.strategy_runs import (
     at,
     devices,
     drawn,
-    duration,
     each,
     elsewhere,
     ends,
@@ -160,10 +159,10 @@ def answer_p2_time(runs: pd.DataFrame) -> Answer | Missing:
         for scaling, one in each(frame):
             few, many = ends(one)
             least, most = like(one, few), like(one, many)
-            times = f"{duration(least.ten_seconds.median())} and {duration(most.ten_seconds.median())}"
+            times = f"{show.seconds(least.ten_seconds.median())} and {show.seconds(most.ten_seconds.median())}"
             if measured:
                 changes.append(ratio(one, of=at(many), to=at(few), value="train_seconds"))
-                clock = f"{duration(least.job_seconds.median())} and {duration(most.job_seconds.median())}"
+                clock = f"{show.seconds(least.job_seconds.median())} and {show.seconds(most.job_seconds.median())}"
                 times += f", {changes[-1].change.brief(signed=True)}; with set-up and tests the jobs take {clock}"
             verb = "take" if measured else "would take"
             texts.append(f"{start} epochs of training with {scaling} scaling {verb} {times}.")
@@ -210,7 +209,7 @@ def tbl_p2_time(runs: pd.DataFrame) -> str | Missing:
     """What the wall clock of each job of ten whole epochs was spent on."""
     fields = ("setup_seconds", "train_seconds", "evaluation_seconds", "job_seconds")
     lines = [
-        (first(own).series, sized(first(own)), *(duration(own[field].median()) for field in fields), len(own))
+        (first(own).series, sized(first(own)), *(show.seconds(own[field].median()) for field in fields), len(own))
         for own in repeated(_whole(runs))
     ]
     headers = ["Run on", "Job", "Set-up", "Training", "Tests", "Whole job", "Runs"]

@@ -21,7 +21,6 @@ from report.figures.strategy_runs import (
     at,
     devices,
     drawn,
-    duration,
     each,
     ends,
     first,
@@ -126,7 +125,7 @@ def tbl_p2_cost(runs: pd.DataFrame) -> str | Missing:
         job, training = first(own), own.ten_seconds.median()
         cost, hours = span(job.unit, job.learners, training), f"{job.learners * training / 3600:.2g}"
         whole = span(job.unit, job.learners, own.job_seconds.median()) if job.basis == "measured" else None
-        time = "≈ " * (job.basis == "projected") + duration(training)
+        time = "≈ " * (job.basis == "projected") + show.seconds(training)
         lines.append((job.series, sized(job), time, hours, cost, whole))
     headers = ["Run on", "Job", "Training", "Hours × N", "USD, training", "USD, whole job"]
     return table(lines, headers, "llrrrr", Missing("The cost of ten epochs", MADE_BY))
@@ -154,7 +153,7 @@ def tbl_p2_k80(fitted: pd.DataFrame | None = None) -> str | Missing:
         line: list[object] = [n]
         for scaling in BASES:
             job = jobs[(jobs.scaling == scaling) & (jobs.learners == n)].iloc[0]
-            line += [rate_text(job.rate), duration(job.ten_seconds), span("K80", n, job.ten_seconds)]
+            line += [rate_text(job.rate), show.seconds(job.ten_seconds), span("K80", n, job.ten_seconds)]
         lines.append(line)
     headers = ["N", "Weak: images/s", "time", "USD", "Strong: images/s", "time", "USD"]
     return show.table_text(lines, headers, "rrrrrrr")

@@ -320,13 +320,6 @@ def milliseconds(value: float) -> str:
     return f"{1000 * value:.3g}" if value < 1 else f"{1000 * value:,.0f}"
 
 
-def duration(seconds: float) -> str:
-    """A duration; in seconds up to ten minutes, and nothing for none."""
-    if pd.isna(seconds):
-        return "–"
-    return f"{seconds:.0f} s" if 90 <= seconds < 600 else show.seconds(seconds)
-
-
 def median_range(values: pd.Series, write: Callable[[float], str] = rate_text) -> str:
     """The median and, of several values, the range."""
     several = f" ({write(values.min())}–{write(values.max())})" if len(values) > 1 else ""

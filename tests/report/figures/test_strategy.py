@@ -18,7 +18,7 @@ from report.figures import (
 from report.figures.strategy_k80 import k80
 from report.figures.strategy_runs import homework, ordered, shown, ten_epochs
 from tests.figure_functions import functions
-from tests.frames import H100, NOTHING
+from tests.frames import H100
 from tests.p1_runs import data, lines, text
 from tests.p2_runs import BOTH, CORES, GPUS, K80, NONE, TWO_HOSTS, VERSION_1, core, job, repeated, runs, ten
 
@@ -313,10 +313,6 @@ def test_the_stored_runs_can_be_shown() -> None:
     for name, function in functions("strategy", "answer_", "fig_", "tbl_", "text_").items():
         if name not in ("tbl_p2_k80", "tbl_p2_input"):
             assert function(found) is not None
-
-
-def test_times_below_ten_minutes_are_seconds() -> None:
-    assert [strategy_runs.duration(s) for s in (9.0, 125.0, 750.0, NOTHING)] == ["9.0 s", "125 s", "12.5 min", "–"]
 
 
 def test_the_k80s_ten_epochs() -> None:
