@@ -126,7 +126,8 @@ def train(folder: Path, *turns: Sequence[worker_job.Job]) -> None:
             settings = {"TF_CONFIG": placement.as_tf_config(addresses, rank)} if jobs[0].workers > 1 else {}
             workers.append(([asdict(job) for job in jobs], rank, str(folder / str(turn)), settings))
         tasks.append(workers)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    # TensorFlow removes its generated files at exit, which a forked process skips: they go to `folder`.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2", "TMPDIR": str(folder)}
     command = [sys.executable, "-c", SCRIPT, json.dumps(tasks)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
