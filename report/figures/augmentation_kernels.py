@@ -7,7 +7,7 @@ same run. Least time: bytes over bandwidth.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -39,27 +39,51 @@ def timed(peers: pd.DataFrame) -> pd.DataFrame:
     return own[own.allocation == counts.idxmax()] if len(counts) else own
 
 
-def floors(peers: pd.DataFrame) -> pd.DataFrame:
-    """For each M of one allocation: device, launches, bytes, and the seconds that these take at least (`least`) and
-    that the step takes (`seconds`)."""
+class Floor(NamedTuple):
+    """The step of one M: its kernels, the bandwidth of a copy (byte/s), and the seconds that it takes."""
+
+    m: int
+    device: str
+    kernels: list[roofline.Kernel]
+    copy_bandwidth: float
+    seconds: float
+
+    @property
+    def launches(self) -> int:
+        return sum(kernel.launches for kernel in self.kernels)
+
+    @property
+    def bytes(self) -> int:
+        return sum(int(kernel.bytes) for kernel in self.kernels)
+
+    @property
+    def least(self) -> float:
+        """The seconds in which the device copies as many bytes."""
+        return self.bytes / self.copy_bandwidth
+
+    @property
+    def beyond(self) -> float:
+        """Microseconds beyond the least time, for each launch."""
+        return 1e6 * (self.seconds - self.least) / self.launches
+
+
+def floors(peers: pd.DataFrame) -> list[Floor]:
+    """The step of each M of one allocation, few instances first."""
     found = []
     for m, own in by_m(timed(peers)).items():
-        kernels = roofline.kernels(BATCH * m, ELEMENT_BYTES, DEPTH)
-        row = {"M": m, "device": own.device.iloc[0], "launches": sum(kernel.launches for kernel in kernels)}
-        row |= {"bytes": sum(int(kernel.bytes) for kernel in kernels), "copy_bandwidth": own.copy_bandwidth.iloc[0]}
-        row |= {"least": row["bytes"] / row["copy_bandwidth"], "seconds": BATCH * m / own.images_per_second.median()}
-        found.append(row)
-    return pd.DataFrame(found)
+        kernels, seconds = roofline.kernels(BATCH * m, ELEMENT_BYTES, DEPTH), BATCH * m / own.images_per_second.median()
+        found.append(Floor(m, own.device.iloc[0], kernels, own.copy_bandwidth.iloc[0], seconds))
+    return found
 
 
 def tbl_p4_floor(peers: pd.DataFrame) -> str | Missing:
     """For each M: launches, bytes, the least time that the bytes take, the step's, and what it takes beyond that."""
     rows = [
         (
-            *(f.M, f.launches, f"{f.bytes / 1e6:,.0f}", f"{1e3 * f.least:.2f}", f"{1e3 * f.seconds:.2f}"),
-            *(f"{f.seconds / f.least:.1f}", f"{1e6 * (f.seconds - f.least) / f.launches:.0f}"),
+            *(f.m, f.launches, f"{f.bytes / 1e6:,.0f}", f"{1e3 * f.least:.2f}", f"{1e3 * f.seconds:.2f}"),
+            *(f"{f.seconds / f.least:.1f}", f"{f.beyond:.0f}"),
         )
-        for f in records(floors(peers))
+        for f in floors(peers)
     ]
     heads = ["M", "Launches", "MB", "Least (ms)", "Step (ms)", "Times", "Beyond, µs a launch"]
     return show.table_text(rows, heads, "rrrrrrr") if rows else Missing("The step beside its least time", PEERS_BY)
@@ -68,15 +92,13 @@ def tbl_p4_floor(peers: pd.DataFrame) -> str | Missing:
 def text_p4_floor(peers: pd.DataFrame) -> str:
     """How far the bytes explain the time of a step, with the fewest and with the most instances."""
     found = floors(peers)
-    if found.empty:
+    if not found:
         return ""
-    rows = records(found)
-    few, many = rows[0], rows[-1]
+    few, many = found[0], found[-1]
     shares = [show.percent(f.least / f.seconds, 0) for f in (few, many)]
-    beyond = 1e6 * (few.seconds - few.least) / few.launches
     return (
-        f"On an {gpu(few.device)}, moving the bytes would take {shares[0]} of the step's time with M = {few.M} and "
-        f"{shares[1]} with M = {many.M}. What M = {few.M} takes beyond that is {beyond:.0f} µs for each launch."
+        f"On an {gpu(few.device)}, moving the bytes would take {shares[0]} of the step's time with M = {few.m} and "
+        f"{shares[1]} with M = {many.m}. What M = {few.m} takes beyond that is {few.beyond:.0f} µs for each launch."
     )
 
 
@@ -87,10 +109,9 @@ def tbl_p4_kernels(rows: pd.DataFrame, peers: pd.DataFrame) -> str | Missing:
     if len(rows):
         own = rows[rows["M"] == rows["M"].max()].sort_values("seconds", ascending=False)
         lines = [(k.kernel, k.launches, k.bytes, k.bytes / k.copy_bandwidth, k.seconds) for k in records(own)]
-    elif len(found := floors(peers)):
-        most = records(found)[-1]
-        counted = roofline.kernels(BATCH * most.M, ELEMENT_BYTES, DEPTH)
-        counted.sort(key=lambda kernel: -int(kernel.bytes))
+    elif found := floors(peers):
+        most = found[-1]
+        counted = sorted(most.kernels, key=lambda kernel: -int(kernel.bytes))
         lines = [(k.name, k.launches, int(k.bytes), int(k.bytes) / most.copy_bandwidth, None) for k in counted]
     else:
         return Missing("The time of each kernel", KERNELS_BY)

@@ -99,9 +99,9 @@ def main(runs: pd.DataFrame) -> pd.DataFrame:
     return asked[asked.epochs_planned == asked.groupby(["augment", "M"]).epochs_planned.transform("max")]
 
 
-def placed_as(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """Those of the runs that are of the device, precision, engine and code of others, of which there is one or more."""
-    return runs[(runs[PLACE] == others[PLACE].iloc[0]).all(axis=1)]
+def placed_as(runs: pd.DataFrame, others: pd.DataFrame, names: list[str] = PLACE) -> pd.DataFrame:
+    """Those of the runs that agree in these columns with others, of which there is one or more."""
+    return runs[(runs[names] == others[names].iloc[0]).all(axis=1)]
 
 
 @selects

@@ -28,6 +28,7 @@ from report.figures.augmentation_runs import (
     gpu,
     main,
     median_range,
+    placed_as,
     pooled_text,
 )
 from report.used import selects
@@ -71,8 +72,7 @@ def scaled(epochs: pd.DataFrame) -> pd.DataFrame:
     shown = main(runs)
     if shown.empty:
         return asked.iloc[:0]
-    alike = (asked[PROGRAM] == shown[PROGRAM].iloc[0]).all(axis=1)
-    return asked[alike].sort_values(["M", "epochs_planned", "device", "seed"])
+    return placed_as(asked, shown, PROGRAM).sort_values(["M", "epochs_planned", "device", "seed"])
 
 
 def _lengths(runs: pd.DataFrame) -> list[Length]:
