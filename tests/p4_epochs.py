@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from report.answers import Answer
-from report.figures import (
-    augmentation,
-)
 from tests.frames import H100
 
 
@@ -59,7 +55,6 @@ def plain(found: Any) -> str:
     return text.replace("\u00a0", " ").replace("\u2060", "")
 
 
-NO_EPOCHS = augmentation.load(Path("without results"))
 # Four epochs, the rate falls before the third. M = 2 is there at the drop, M = 1 never.
 ONE = seeds([[9, 8, 7, 6.9], [9, 8, 7.1, 7.0], [9, 8, 7.2, 7.1]])
 TWO = seeds([[9, 8, 6, 5.9], [9, 8, 5.5, 5.8], [9, 8, 5, 5.7]], 2, step=15.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from report.figures import (
 )
 from report.figures.augmentation_runs import finished
 from tests.p1_runs import data, lines
-from tests.p4_epochs import BASIC, FOUR, NO_EPOCHS, ONE, TWO, plain, run, runs
+from tests.p4_epochs import BASIC, FOUR, ONE, TWO, plain, run, runs
+
+NO_EPOCHS = augmentation.load(Path("without results"))
 
 
 def test_what_was_run_and_what_is_missing() -> None:

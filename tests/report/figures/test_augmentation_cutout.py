@@ -10,9 +10,7 @@ from PIL import Image
 
 from report import show
 from report.answers import Answer, Missing
-from report.figures import (
-    augmentation_cutout,
-)
+from report.figures import augmentation_cutout
 from tests.p4_epochs import plain
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from report.answers import Missing
-from report.figures import (
-    augmentation_more,
-)
+from report.figures import augmentation_more
 from tests.p1_runs import data, lines
 from tests.p4_epochs import BASIC, ONE, TWO, plain, run, runs, seeds
 

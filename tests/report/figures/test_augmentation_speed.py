@@ -7,9 +7,7 @@ from typing import Any
 import pandas as pd
 
 from report.answers import Missing
-from report.figures import (
-    augmentation_speed,
-)
+from report.figures import augmentation_speed
 from tests.frames import H100
 from tests.p1_runs import data, lines
 from tests.p4_epochs import plain, run, runs

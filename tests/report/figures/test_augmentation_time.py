@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from report.answers import Answer, Missing
-from report.figures import (
-    augmentation_time,
-)
+from report.figures import augmentation_time
 from tests.p1_runs import data, lines
 from tests.p4_epochs import FOUR, ONE, TWO, plain, run, runs, seeds
 
