@@ -89,52 +89,59 @@ class Place:
     def __init__(self, script: Script, folder: Path) -> None:
         self.script, self.results, self.temporary = script, folder / "results", folder / "tmp"
         self.temporary.mkdir(parents=True)
+        self.said = folder / "said"  # a file, since a pipe would stay open in whatever runs on
         if script.name == "scaling_ahead":  # which predicts from measured runs
             shutil.copytree(ROOT / "results" / "p1_horovod", self.results / "p1_horovod")
             shutil.copytree(ROOT / "results" / "p2_strategy", self.results / "p2_strategy")
         self.mark = f"{os.getpid()}-{folder.name}-"
 
-    def start(self) -> subprocess.Popen[str]:
-        """The script, in a session of its own."""
+    def start(self) -> subprocess.Popen[bytes]:
+        """The script, in a session of its own; what it says goes to a file."""
         name = self.script.name
         start = ["-c", SMALL, str(ROOT), name] if self.script.small else [f"experiments/{name}.py"]
         own = {MARK: self.mark, "TMPDIR": str(self.temporary), "DLPERF_COMMIT": "0" * 40, "DLPERF_ALLOCATION": "faults"}
         own["TORCHINDUCTOR_CACHE_DIR"] = str(self.temporary.parent / "cache")  # PyTorch's, which is to stay
-        return subprocess.Popen(
-            [sys.executable, *start, *shlex.split(self.script.words), "--results", str(self.results)],
-            cwd=ROOT,
-            env=os.environ | own,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        command = [sys.executable, *start, *shlex.split(self.script.words), "--results", str(self.results)]
+        with open(self.said, "wb") as said:
+            return subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=os.environ | own,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
+            )
 
     def finish(self) -> str | None:
         """Run the script to its end; what was wrong with that."""
-        said = (process := self.start()).communicate()[1]
-        if process.returncode not in self.script.ends:
-            return f"{self.script.name} ended with {process.returncode}: {said.strip().splitlines()[-1:]}"
+        status = self.start().wait()
+        self.end_orphans()
+        if status not in self.script.ends:
+            return f"{self.script.name} ended with {status}: {self.said.read_text().strip().splitlines()[-1:]}"
         return None
 
     def kill(self, after: float) -> str:
         """Kill the script after so many seconds, and wait for what it has started; what it has said."""
         process = self.start()
         try:
-            return process.communicate(timeout=after)[1]
+            process.wait(timeout=after)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        assert process.stderr is not None
+            process.kill()
+            process.wait()
+        self.end_orphans()
+        return self.said.read_text()
+
+    left_running = False
+
+    def end_orphans(self) -> None:
+        """Wait for what the script has started, emulated hosts among it; what runs on is killed, and remembered."""
         deadline = time.monotonic() + PATIENCE
         while list(self.orphans()) and time.monotonic() < deadline:
             time.sleep(0.1)
         for orphan in self.orphans():
             os.kill(orphan, signal.SIGKILL)
             self.left_running = True
-        return process.communicate()[1]
-
-    left_running = False
 
     def orphans(self) -> Iterator[int]:
         """Processes that the script has started."""
@@ -168,18 +175,6 @@ def state(entry: Path) -> bytes:
     return (entry / "stat").read_bytes().rpartition(b")")[2].split()[0]
 
 
-def namespaces() -> set[str]:
-    """The network namespaces that processes live in."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                found.add(os.readlink(entry / "ns" / "net"))
-            except OSError:
-                continue
-    return found
-
-
 def progress(steps: int | list[Script], what: str) -> Iterable[Any]:
     """The steps, with a bar on a terminal."""
     return tqdm(range(steps) if isinstance(steps, int) else steps, desc=what, leave=False, disable=None)
@@ -187,7 +182,6 @@ def progress(steps: int | list[Script], what: str) -> Iterable[Any]:
 
 def kill_scripts(folder: Path, kills: int, rng: random.Random, scripts: list[Script] = SCRIPTS) -> Iterator[str]:
     """Kill each script in turn; nothing is torn or lost, nothing runs on, and the next whole run leaves no trace."""
-    before = namespaces()
     known, seconds = list[tuple[Place, Place]](), dict[str, float]()
     for number, script in enumerate(progress(usable(scripts), "whole runs")):
         whole, killed = (Place(script, folder / f"{number}-{kind}") for kind in ("whole", "killed"))
@@ -213,14 +207,12 @@ def kill_scripts(folder: Path, kills: int, rng: random.Random, scripts: list[Scr
     for whole, killed in known:
         if problem := killed.finish():
             yield problem
-        if killed.left_running:
+        if whole.left_running or killed.left_running:
             yield f"{killed.script.name}: processes ran on for {PATIENCE:.0f} s"
         yield from killed.torn()
         yield from killed.leftovers()
         if killed.script.name == "p4_cutout":
             yield from same(whole, killed)
-    if more := namespaces() - before:
-        yield f"{len(more)} network namespaces are left"
 
 
 def same(whole: Place, killed: Place) -> Iterator[str]:
