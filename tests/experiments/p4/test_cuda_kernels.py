@@ -1,14 +1,12 @@
 """Every kernel of cuda_kernels.cu against its Triton twin, and both against PyTorch's autograd in double precision.
 
-The kernels run on a GPU alone. The same checks hold Triton's in its interpreter, and a stand-in for the CUDA kernels
-that rounds where they round: so inputs, references, packing and tolerances are tested on every machine.
+On a machine without a GPU, the same checks hold Triton's kernels in its interpreter and the CUDA kernels in an emulator
+of blocks and warps. What only a GPU shows is whether nvcc builds them, and races within a warp.
 """
 
 from __future__ import annotations
 
-import ctypes
-import inspect
-import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +21,7 @@ pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only
 
 from experiments.p4 import cuda_kernels
 from experiments.p4.fused_passes import BLOCK_END, BLOCK_END_TWO, INNER, PLAIN
-from tests.cuda_stand_in import STAND_INS
+from tests.cuda_emulator.library import Emulated, parameters
 from tests.p4_kernels import Bench, assert_alike, backward, bench, by_autograd, forward, forward_in_double
 from tests.p4_runs import needs_gpu
 
@@ -111,40 +109,77 @@ def test_tritons_backward_in_its_interpreter(channels: int, end: int) -> None:
     assert_alike(backward(on, end, given), want, FP32)
 
 
-# ---- with a stand-in for the CUDA kernels --------------------------------------------------------------------------
+# ---- in the emulator -----------------------------------------------------------------------------------------------
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
+    return Emulated(tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def emulated(built: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the place of launches, and so behind everything else that leads to one."""
-    monkeypatch.setattr(cuda_kernels, "_call", lambda function, *arguments: STAND_INS[function](*arguments))
+    monkeypatch.setattr(cuda_kernels, "_call", built)
 
 
 def with_twin(channels: int) -> Bench:
-    on = bench(channels, 32, 8, dtype=torch.bfloat16)
+    """Eight tiles, of which a GPU of one multiprocessor has six or fewer at work."""
+    on = bench(channels, 32, channels // 8, dtype=torch.bfloat16)
     on.passes.use_cuda = True
-    assert on.passes._has_cuda_twin(on.conv)
+    assert on.passes._has_cuda_twin(on.conv) and on.passes._tiles(on.conv, on.passes.batch) == 8
     return on
 
 
-@pytest.mark.usefixtures("stand_in")
+@needs_compiler
+@pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize(("channels", "normalise", "train"), FORWARD)
-def test_tolerance_forward(channels: int, normalise: bool, train: bool) -> None:
+def test_forward_in_the_emulator(channels: int, normalise: bool, train: bool) -> None:
     on = with_twin(channels)
     assert_alike(forward(on, normalise, train), forward_in_double(on, normalise, train), BF16)
 
 
-@pytest.mark.usefixtures("stand_in")
+@needs_compiler
+@pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize(("channels", "end"), BACKWARD)
-def test_tolerance_backward(channels: int, end: int) -> None:
+def test_backward_in_the_emulator(channels: int, end: int) -> None:
     on = with_twin(channels)
     given, want = by_autograd(on, end)
     assert_alike(backward(on, end, given), want, BF16)
 
 
-@pytest.mark.usefixtures("stand_in")
+# Barriers, each with the line that says which one it is.
+BARRIERS = (
+    "    __syncthreads();\n#pragma unroll 4",
+    "    __syncthreads();\n    float acc",
+    "    __syncthreads();\n#pragma unroll 2",
+    "    __syncthreads();\n\n    if (END != WEIGHTS_ONLY)",
+    "    __syncthreads();\n    if (warp / UNITS != turn)",
+    "    __syncthreads();\n    for (int i = threadIdx.x; i < 9 * C * C",
+)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("barrier", BARRIERS)
+def test_a_missing_barrier_is_outside_the_tolerance(
+    barrier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = barrier.replace("__syncthreads();", ";")
+    monkeypatch.setattr(cuda_kernels, "_call", Emulated(tmp_path, (barrier, without)))
+    on = with_twin(16)
+    given, want = by_autograd(on, INNER)
+    with pytest.raises(AssertionError):
+        assert_alike(forward(on, True, True), forward_in_double(on, True, True), BF16)
+        assert_alike(backward(on, INNER, given), want, BF16)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("channels", SIDES)
-def test_wrong_kernels_are_outside_the_tolerance(channels: int) -> None:
+def test_wrong_inputs_are_outside_the_tolerance(channels: int) -> None:
     on = with_twin(channels)
     given, want = by_autograd(on, BLOCK_END_TWO)
     forgotten = (replace(given, gamma=0 * given.gamma), replace(given, beta=0 * given.beta))
@@ -175,23 +210,6 @@ def test_a_tile_left_out_is_outside_the_tolerance() -> None:
 # ---- the binding ---------------------------------------------------------------------------------------------------
 
 
-def parameters(function: str) -> dict[str, Any]:
-    """Names and ctypes of a C function's parameters, by the source."""
-    found = re.search(rf'extern "C" int {function}\((.*?)\) {{', cuda_kernels.SOURCE.read_text(), re.DOTALL)
-    assert found is not None
-    kinds: dict[str, Any] = {}
-    for parameter in found[1].split(","):
-        kind, name = parameter.rsplit(maxsplit=1)
-        pointer = "*" in parameter or "cudaStream_t" in kind
-        kinds[name] = ctypes.c_void_p if pointer else {"int": ctypes.c_int, "float": ctypes.c_float}[kind.strip()]
-    return kinds
-
-
-@pytest.mark.parametrize("function", STAND_INS)
-def test_stand_ins_take_the_sources_parameters(function: str) -> None:
-    assert [*inspect.signature(STAND_INS[function]).parameters, "stream"] == list(parameters(function))
-
-
 def test_calls_have_the_sources_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU: the library is empty, and its functions only convert what they are given, as ctypes does."""
 
@@ -217,7 +235,7 @@ def test_calls_have_the_sources_parameters(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(cuda_kernels.ctypes, "CDLL", lambda path: functions)
     monkeypatch.setattr(cuda_kernels, "library", cuda_kernels.library.__wrapped__)
     assert cuda_kernels.library() is functions
-    for name in STAND_INS:
+    for name in ("conv_forward", "conv_backward"):
         assert list(getattr(functions, name).argtypes) == list(parameters(name).values())
     on = with_twin(16)
     forward(on, True, True)

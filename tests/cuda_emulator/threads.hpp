@@ -1,0 +1,163 @@
+// As much of CUDA on the CPU as the kernels need. The threads of a block are fibers of one thread, which take turns
+// at barriers and at a warp's common instructions. Each turn takes the warps in another order, so that a forgotten
+// barrier changes the result.
+#pragma once
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __shared__ static
+#define __align__(bytes) __attribute__((aligned(bytes)))
+#define __launch_bounds__(...)
+
+using cudaStream_t = void*;
+
+struct uint4 {
+  uint32_t x, y, z, w;
+};
+struct float2 {
+  float x, y;
+};
+struct Index {
+  int x;
+};
+inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+
+inline float __uint_as_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+inline uint32_t __float_as_uint(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+inline float rsqrtf(float value) { return 1 / std::sqrt(value); }
+inline void atomicAdd(float* to, float value) { *to += value; }
+template <class T>
+T __ldg(const T* from) { return *from; }
+
+namespace emulator {
+
+constexpr int LANES = 32, WORDS = 8;
+constexpr int STUCK = 702;  // CUDA's error of a kernel that doesn't end
+
+struct Barrier {
+  int arrived = 0, passed = 0;
+};
+
+struct Warp {
+  Barrier barrier;
+  uint32_t given[2][LANES][WORDS];  // in turn, since a lane may be one instruction ahead of another
+};
+
+struct Thread {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack{new char[64 * 1024]};
+  int turn = 0;
+  bool ended = false;
+};
+
+inline std::vector<Thread> threads;
+inline std::vector<Warp> warps;
+inline Barrier all;
+inline ucontext_t scheduler;
+inline Index thread, block, grid, size;
+inline std::function<void()> kernel;
+inline int error = 0;
+inline long steps = 0;  // arrivals at barriers, and ends
+
+inline void pause() { swapcontext(&threads[thread.x].context, &scheduler); }
+
+inline void meet(Barrier& barrier, int expected) {
+  const int passed = barrier.passed;
+  steps++;
+  if (++barrier.arrived == expected) barrier.arrived = 0, barrier.passed++;
+  while (barrier.passed == passed) pause();
+}
+
+// Gives a lane's words to its warp; returns those of all lanes once all have come.
+template <int N>
+const uint32_t (*exchange(const uint32_t (&mine)[N]))[WORDS] {
+  static_assert(N <= WORDS, "an instruction has more words");
+  Warp& warp = warps[thread.x / LANES];
+  auto* given = warp.given[threads[thread.x].turn++ % 2];
+  std::memcpy(given[thread.x % LANES], mine, sizeof mine);
+  meet(warp.barrier, LANES);
+  return given;
+}
+
+inline void begin() {
+  kernel();
+  threads[thread.x].ended = true;
+  steps++;
+  pause();
+}
+
+// Lets each thread run to its next barrier, until all have ended; a round in which none got on is the last.
+inline void run_block() {
+  static std::minstd_rand random(1);
+  if (threads.size() != size_t(size.x)) threads = std::vector<Thread>(size.x);
+  warps = std::vector<Warp>(size.x / LANES);
+  all = {};
+  for (Thread& one : threads) {
+    one.turn = 0, one.ended = false;
+    getcontext(&one.context);
+    one.context.uc_stack.ss_sp = one.stack.get(), one.context.uc_stack.ss_size = 64 * 1024;
+    makecontext(&one.context, begin, 0);
+  }
+  std::vector<int> order(warps.size());
+  for (size_t i = 0; i < order.size(); i++) order[i] = i;
+  for (int waiting = size.x; waiting && !error;) {
+    std::shuffle(order.begin(), order.end(), random);
+    const long before = steps;
+    waiting = 0;
+    for (int warp : order) {
+      for (int lane = 0; lane < LANES; lane++) {
+        thread.x = warp * LANES + lane;
+        if (!threads[thread.x].ended) swapcontext(&scheduler, &threads[thread.x].context);
+        waiting += !threads[thread.x].ended;
+      }
+    }
+    if (waiting && steps == before) error = STUCK;
+  }
+}
+
+template <class... P>
+auto launch(void (*function)(P...), int blocks, int block_size, int, cudaStream_t) {
+  return [=](auto... given) {
+    grid.x = blocks, size.x = block_size;
+    for (block.x = 0; block.x < blocks; block.x++) {
+      kernel = [&] { function(given...); };
+      run_block();
+    }
+  };
+}
+
+}  // namespace emulator
+
+#define threadIdx emulator::thread
+#define blockIdx emulator::block
+#define gridDim emulator::grid
+#define blockDim emulator::size
+
+inline int cudaGetLastError() { return std::exchange(emulator::error, 0); }
+inline void __syncthreads() { emulator::meet(emulator::all, emulator::size.x); }
+
+inline float __shfl_xor_sync(unsigned, float value, int mask) {
+  const auto* of_lanes = emulator::exchange({__float_as_uint(value)});
+  return __uint_as_float(of_lanes[(threadIdx.x % emulator::LANES) ^ mask][0]);
+}
