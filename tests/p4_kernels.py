@@ -8,7 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from experiments.p4.fused_passes import BLOCK_END, BLOCK_END_TWO, INNER, PLAIN, Passes
+from experiments.p4.fused_passes import (
+    BLOCK_END,
+    BLOCK_END_TWO,
+    INNER,
+    JOINED_ALONE,
+    JOINED_TWO,
+    NORMALISED,
+    RAW,
+    WEIGHTS_ONLY,
+    Join,
+    Passes,
+)
 from experiments.p4.packing import Conv
 from experiments.p4.resnet import seeded
 
@@ -83,27 +94,38 @@ def assert_alike(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: flo
 # ---- forward -------------------------------------------------------------------------------------------------------
 
 
-def forward(on: Bench, normalise: bool, train: bool) -> dict[str, Tensor]:
-    """The convolution by the engine's kernel, and when training the sums for its BatchNorm."""
-    passes, x = on.passes, on.normal(0)
+def forward(on: Bench, kind: int, train: bool) -> dict[str, Tensor]:
+    """The convolution by the engine's kernel, what it has joined, and when training the sums for its BatchNorm."""
+    passes, x, s = on.passes, on.normal(0), on.normal(1)
     sums = passes.sums if train else passes.test_sums
     sums.zero_()
-    if normalise:
-        on.set_sums(on.before, x, sums, 1 if train else len(x))  # validation's are running means
-    y = torch.full_like(x, torch.nan)
-    passes._convolve(on.conv, x, y, passes.batch, sums, on.before if normalise else None)
+    count = 1 if train else len(x)  # validation's are running means
+    on.set_sums(on.before, x, sums, count)
+    on.set_sums(on.side, s, sums, count)
+    y, out = torch.full_like(x, torch.nan), torch.full_like(x, torch.nan)
+    if kind < JOINED_ALONE:
+        passes._convolve(on.conv, x, y, passes.batch, sums, on.before if kind == NORMALISED else None)
+    else:
+        join = Join(on.before, x, out, None if kind == JOINED_ALONE else s, on.side if kind == JOINED_TWO else None)
+        passes._convolve(on.conv, out, y, passes.batch, sums, join=join)
     total, square, _, _ = passes._norm(on.conv, sums)
     assert train or not (total.any() or square.any())
-    return {"y": y, **({"sum": total.clone(), "square": square.clone()} if train else {})}
+    made = {"y": y} if kind < JOINED_ALONE else {"y": y, "joined": out}
+    return {**made, **({"sum": total.clone(), "square": square.clone()} if train else {})}
 
 
-def forward_in_double(on: Bench, normalise: bool, train: bool) -> dict[str, Tensor]:
-    x = on.images(on.normal(0))
-    if normalise:
-        gamma, beta = on.scales(on.before)
-        x = F.batch_norm(x, None, None, gamma, beta, training=True).relu()
-    y = F.conv2d(x, on.weight(on.conv), padding=1).detach().permute(0, 2, 3, 1).flatten(0, 2)
-    return {"y": y, **({"sum": y.sum(0), "square": y.square().sum(0)} if train else {})}
+def forward_in_double(on: Bench, kind: int, train: bool) -> dict[str, Tensor]:
+    x, s = on.images(on.normal(0)), on.images(on.normal(1))
+    if kind != RAW:
+        x = F.batch_norm(x, None, None, *on.scales(on.before), training=True)
+        if kind > JOINED_ALONE:
+            x = x + (F.batch_norm(s, None, None, *on.scales(on.side), training=True) if kind == JOINED_TWO else s)
+        x = x.relu()
+    y, joined = (
+        images.detach().permute(0, 2, 3, 1).flatten(0, 2) for images in (F.conv2d(x, on.weight(on.conv), padding=1), x)
+    )
+    made = {"y": y} if kind < JOINED_ALONE else {"y": y, "joined": joined}
+    return {**made, **({"sum": y.sum(0), "square": y.square().sum(0)} if train else {})}
 
 
 # ---- backward ------------------------------------------------------------------------------------------------------
@@ -129,14 +151,14 @@ def by_autograd(on: Bench, end: int) -> tuple[Given, dict[str, Tensor]]:
     (gamma, beta), (s_gamma, s_beta), (y_gamma, y_beta) = map(on.scales, (on.before, on.side, on.conv))
     weight = on.weight(on.conv).requires_grad_()
     value = on.images(raw).requires_grad_()  # before the ReLU, where there is one
-    if end != PLAIN:
+    if end != WEIGHTS_ONLY:
         value = F.batch_norm(on.images(raw), None, None, gamma, beta, training=True)
     if end == BLOCK_END:
         value = value + on.images(side)
     if end == BLOCK_END_TWO:
         value = value + F.batch_norm(on.images(side), None, None, s_gamma, s_beta, training=True)
     value.retain_grad()
-    x = value if end == PLAIN else value.relu()
+    x = value if end == WEIGHTS_ONLY else value.relu()
     y = F.conv2d(x, weight, padding=1)
     z = F.batch_norm(y, None, None, y_gamma, y_beta, training=True)
     # A gradient with a mean and a share of z, which BatchNorm's backward pass takes out: a kernel must do so, too. It
@@ -147,13 +169,13 @@ def by_autograd(on: Bench, end: int) -> tuple[Given, dict[str, Tensor]]:
         loss = loss + (x * on.images(add)).sum()
     loss.backward()
     made = {"weight": weight.grad}
-    if end != PLAIN:
+    if end != WEIGHTS_ONLY:
         made |= {"x": value.grad, "gamma": gamma.grad, "beta": beta.grad}
     if end == BLOCK_END_TWO:
         made |= {"side gamma": s_gamma.grad, "side beta": s_beta.grad}
     want = {name: gradient for name, gradient in made.items() if gradient is not None}
     want["weight"] = want["weight"].permute(2, 3, 1, 0).flatten(0, 1)
-    if end != PLAIN:
+    if end != WEIGHTS_ONLY:
         want["x"] = want["x"].permute(0, 2, 3, 1).flatten(0, 2)
     assert y_gamma.grad is not None and y_beta.grad is not None
     kernel_x = raw if end == INNER else on.flat(x)
@@ -169,20 +191,20 @@ def backward(on: Bench, end: int, given: Given) -> dict[str, Tensor]:
     for to, gradient in zip(passes._norm_gradient(on.conv), (given.gamma, given.beta), strict=True):
         to.copy_(gradient)
     dx = torch.full_like(given.x, torch.nan)
-    if end != PLAIN:
+    if end != WEIGHTS_ONLY:
         add, side = (given.add if end >= BLOCK_END else None), end == BLOCK_END_TWO
         passes._convolve_back(
             on.conv, given.dz, given.y, given.x, dx, end, on.before, given.raw, add, on.side if side else None,
             given.side if side else None,
         )  # fmt: skip
     elif passes._has_cuda_twin(on.conv):  # both as for the stem
-        passes._cuda_backward(on.conv, given.dz, given.y, given.x, dx, PLAIN)
+        passes._cuda_backward(on.conv, given.dz, given.y, given.x, dx, WEIGHTS_ONLY)
     else:
         passes._weights_kernel(on.conv, given.dz, given.y, given.x, None)
     if passes.on_gpu:
         torch.cuda.synchronize()
     made = {"weight": passes.gradient(on.conv)}
-    if end != PLAIN:
+    if end != WEIGHTS_ONLY:
         gamma, beta = passes._norm_gradient(on.before)
         made |= {"x": dx, "gamma": gamma, "beta": beta}
     if end == BLOCK_END_TWO:

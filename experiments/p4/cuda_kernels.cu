@@ -7,23 +7,46 @@ namespace {
 
 constexpr int WEIGHTS_ONLY = 0, INNER = 1, BLOCK_END = 2, BLOCK_END_TWO = 3;  // as in fused_passes.py
 
-template <int C, bool NORMALISE>
-__global__ void __launch_bounds__(128) forward(const uint16_t* x, const uint16_t* w, uint16_t* y, const float* x_sum,
-                                               const float* x_square, const float* x_gamma, const float* x_beta,
-                                               float x_count, float* y_sum, float* y_square, int sums, int tiles) {
+// What the convolution reads, as in fused_passes.py: x; relu(bn(x)); the join of a block that ends before it, whose
+// shortcut is absent, s or bn(s), and which it stores.
+constexpr int RAW = 0, NORMALISED = 1, JOINED_ALONE = 2, JOINED = 3, JOINED_TWO = 4;
+
+struct Forward {
+  const uint16_t *x, *w;
+  uint16_t* y;
+  const float *x_sum, *x_square, *x_gamma, *x_beta;
+  const uint16_t* s;
+  const float *s_sum, *s_square, *s_gamma, *s_beta;
+  uint16_t* joined;
+  float count;
+  float *y_sum, *y_square;
+  int sums, tiles;
+};
+
+template <int C, int INPUT>
+__global__ void __launch_bounds__(128, 6) forward(const Forward g) {
   using T = Shape<C>;
   constexpr int WARPS = 4, JOBS = T::GROUPS * T::PAIRS / WARPS;
   __shared__ __align__(16) uint16_t tile[T::HALO * T::PITCH];
-  __shared__ float scale[C], shift[C];
+  __shared__ float scale[C], shift[C], s_mean[C], s_scale[C], s_shift[C];
+  const uint16_t *__restrict__ x = g.x, *__restrict__ s = g.s;
+  uint16_t* __restrict__ joined = g.joined;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pair = warp % T::PAIRS;
-  if (NORMALISE && threadIdx.x < C) {
+  wait_for_grid();
+  if (INPUT != RAW && threadIdx.x < C) {
     const int c = threadIdx.x;
-    const Moments m = moments(x_sum, x_square, x_count, c);
-    scale[c] = x_gamma[c] * m.rstd;
-    shift[c] = x_beta[c] - m.mean * scale[c];
+    const Moments m = moments(g.x_sum, g.x_square, g.count, c);
+    scale[c] = g.x_gamma[c] * m.rstd;
+    shift[c] = g.x_beta[c] - m.mean * scale[c];
+    if (INPUT == JOINED_TWO) {
+      const Moments n = moments(g.s_sum, g.s_square, g.count, c);
+      s_mean[c] = n.mean;
+      s_scale[c] = g.s_gamma[c] * n.rstd;
+      s_shift[c] = g.s_beta[c];
+    }
   }
   float total[2][2] = {}, square[2][2] = {};
-  for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
+  for (int t = blockIdx.x; t < g.tiles; t += gridDim.x) {
     const int image = t / T::TILES, row0 = t % T::TILES * T::ROWS;
     __syncthreads();
 #pragma unroll 4
@@ -32,23 +55,33 @@ __global__ void __launch_bounds__(128) forward(const uint16_t* x, const uint16_t
       const int row = row0 + p / (T::S + 2) - 1, column = p % (T::S + 2) - 1;
       uint4 v = make_uint4(0, 0, 0, 0);
       if (row >= 0 && row < T::S && column >= 0 && column < T::S) {
-        v = *reinterpret_cast<const uint4*>(x + ((image * T::S + row) * T::S + column) * C + c);
-        if (NORMALISE) {
+        const int at = ((image * T::S + row) * T::S + column) * C + c;
+        v = *reinterpret_cast<const uint4*>(x + at);
+        uint4 more = make_uint4(0, 0, 0, 0);
+        if (INPUT >= JOINED) more = *reinterpret_cast<const uint4*>(s + at);
+        if (INPUT != RAW) {
           uint32_t* words = &v.x;
+          const uint32_t* others = &more.x;
 #pragma unroll
           for (int j = 0; j < 4; j++) {
             const int k = c + 2 * j;
-            words[j] = pack(fmaxf(low(words[j]) * scale[k] + shift[k], 0.f),
-                            fmaxf(high(words[j]) * scale[k + 1] + shift[k + 1], 0.f));
+            float lo = low(words[j]) * scale[k] + shift[k], hi = high(words[j]) * scale[k + 1] + shift[k + 1];
+            if (INPUT == JOINED) lo += low(others[j]), hi += high(others[j]);
+            if (INPUT == JOINED_TWO) {
+              lo += (low(others[j]) - s_mean[k]) * s_scale[k] + s_shift[k];
+              hi += (high(others[j]) - s_mean[k + 1]) * s_scale[k + 1] + s_shift[k + 1];
+            }
+            words[j] = pack(fmaxf(lo, 0.f), fmaxf(hi, 0.f));
           }
         }
+        if (INPUT >= JOINED_ALONE && row >= row0 && row < row0 + T::ROWS) *reinterpret_cast<uint4*>(joined + at) = v;
       }
       *reinterpret_cast<uint4*>(tile + p * T::PITCH + c) = v;
     }
     __syncthreads();
     float acc[JOBS][2][4];
-    nine_taps<C, WARPS, false>(acc, shared_address(tile), w, warp, lane);
-    uint16_t* out = y + (image * T::S + row0) * T::S * C;
+    nine_taps<C, WARPS, false>(acc, shared_address(tile), g.w, warp, lane);
+    uint16_t* out = g.y + (image * T::S + row0) * T::S * C;
 #pragma unroll
     for (int j = 0; j < JOBS; j++) {
       const int p = (warp / T::PAIRS + j * (WARPS / T::PAIRS)) * 16 + lane / 4;
@@ -65,14 +98,14 @@ __global__ void __launch_bounds__(128) forward(const uint16_t* x, const uint16_t
       }
     }
   }
-  if (sums) {
+  if (g.sums) {
 #pragma unroll
     for (int h = 0; h < 2; h++)
 #pragma unroll
       for (int e = 0; e < 2; e++) {
         const int c = pair * 16 + h * 8 + lane % 4 * 2 + e;
-        add_over_rows(y_sum + c, total[h][e]);
-        add_over_rows(y_square + c, square[h][e]);
+        add_over_rows(g.y_sum + c, total[h][e]);
+        add_over_rows(g.y_square + c, square[h][e]);
       }
   }
 }
@@ -103,6 +136,7 @@ __global__ void __launch_bounds__(32 * Shape<C>::BACK_WARPS, C == 64 ? 1 : 3) ba
   __shared__ __align__(16) uint16_t value[T::PIXELS * T::PITCH];     // the convolution's input
   __shared__ float ca[C], cb[C], cd[C], scale[C], shift[C];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pair = warp % T::PAIRS;
+  wait_for_grid();
   if (threadIdx.x < C) {
     const int c = threadIdx.x;
     const Moments m = moments(g.y_sum, g.y_square, g.count, c);
@@ -133,6 +167,21 @@ __global__ void __launch_bounds__(32 * Shape<C>::BACK_WARPS, C == 64 ? 1 : 3) ba
     const int image = t / T::TILES, row0 = t % T::TILES * T::ROWS;
     const int first = (image * T::S + row0) * T::S * C;  // the tile's first element; its pixels follow one another
     __syncthreads();
+#pragma unroll
+    for (int i = threadIdx.x; i < T::PIXELS * T::CHUNKS; i += THREADS) {
+      const int c = i % T::CHUNKS * 8, p = i / T::CHUNKS;
+      copy_16_bytes(shared_address(value + p * T::PITCH + c), g.x + first + p * C + c);
+    }
+    // Ahead of their loads: what this tile reads last, and the next tile.
+    if (threadIdx.x < T::LINES) {
+      const int at = first + threadIdx.x * 64;
+      if (END >= BLOCK_END) prefetch(g.add + at), prefetch(g.x_raw + at);
+      if (END == BLOCK_END_TWO) prefetch(g.s_raw + at);
+      if (t + gridDim.x < g.tiles) {
+        const int next = at + gridDim.x * T::PIXELS * C;
+        prefetch(g.dz + next), prefetch(g.y + next), prefetch(g.x + next);
+      }
+    }
 #pragma unroll 2
     for (int i = threadIdx.x; i < T::HALO * T::CHUNKS; i += THREADS) {
       const int c = i % T::CHUNKS * 8, p = i / T::CHUNKS;
@@ -153,11 +202,13 @@ __global__ void __launch_bounds__(32 * Shape<C>::BACK_WARPS, C == 64 ? 1 : 3) ba
       }
       *reinterpret_cast<uint4*>(grad + p * T::PITCH + c) = v;
     }
-#pragma unroll 2
-    for (int i = threadIdx.x; i < T::PIXELS * T::CHUNKS; i += THREADS) {
-      const int c = i % T::CHUNKS * 8, p = i / T::CHUNKS;
-      uint4 v = *reinterpret_cast<const uint4*>(g.x + first + p * C + c);
-      if (END == INNER) {
+    finish_copies();
+    if (END == INNER) {
+#pragma unroll
+      for (int i = threadIdx.x; i < T::PIXELS * T::CHUNKS; i += THREADS) {  // the thread's own copies
+        const int c = i % T::CHUNKS * 8, p = i / T::CHUNKS;
+        uint4* at = reinterpret_cast<uint4*>(value + p * T::PITCH + c);
+        uint4 v = *at;
         uint32_t* words = &v.x;
 #pragma unroll
         for (int j = 0; j < 4; j++) {
@@ -165,8 +216,8 @@ __global__ void __launch_bounds__(32 * Shape<C>::BACK_WARPS, C == 64 ? 1 : 3) ba
           words[j] = pack(fmaxf(low(words[j]) * scale[k] + shift[k], 0.f),
                           fmaxf(high(words[j]) * scale[k + 1] + shift[k + 1], 0.f));
         }
+        *at = v;
       }
-      *reinterpret_cast<uint4*>(value + p * T::PITCH + c) = v;
     }
     __syncthreads();
 
@@ -263,30 +314,45 @@ __global__ void __launch_bounds__(32 * Shape<C>::BACK_WARPS, C == 64 ? 1 : 3) ba
   }
 }
 
+// Starts a kernel before the one that it waits for has ended, so that its blocks are in place by then.
+template <class P>
+int launch(void (*kernel)(P), const P& parameters, int blocks, int threads, bool early, cudaStream_t stream) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = blocks, config.blockDim = threads, config.stream = stream;
+  config.attrs = &attribute, config.numAttrs = early;
+  return cudaLaunchKernelEx(&config, kernel, parameters);
+}
+
 template <int C>
-int launch_backward(int end, const Backward& g, int blocks, cudaStream_t stream) {
-  constexpr int threads = 32 * Shape<C>::BACK_WARPS;
-  if (end == WEIGHTS_ONLY) backward<C, WEIGHTS_ONLY><<<blocks, threads, 0, stream>>>(g);
-  else if (end == INNER) backward<C, INNER><<<blocks, threads, 0, stream>>>(g);
-  else if (end == BLOCK_END) backward<C, BLOCK_END><<<blocks, threads, 0, stream>>>(g);
-  else backward<C, BLOCK_END_TWO><<<blocks, threads, 0, stream>>>(g);
-  return cudaGetLastError();
+int launch_forward(int input, const Forward& g, int blocks, bool early, cudaStream_t stream) {
+  constexpr void (*kernels[])(Forward) = {forward<C, RAW>, forward<C, NORMALISED>, forward<C, JOINED_ALONE>,
+                                          forward<C, JOINED>, forward<C, JOINED_TWO>};
+  return launch(kernels[input], g, blocks, 128, early, stream);
+}
+
+template <int C>
+int launch_backward(int end, const Backward& g, int blocks, bool early, cudaStream_t stream) {
+  constexpr void (*kernels[])(Backward) = {backward<C, WEIGHTS_ONLY>, backward<C, INNER>, backward<C, BLOCK_END>,
+                                           backward<C, BLOCK_END_TWO>};
+  return launch(kernels[end], g, blocks, 32 * Shape<C>::BACK_WARPS, early, stream);
 }
 
 }  // namespace
 
-#define FORWARD(C, N) \
-  forward<C, N><<<blocks, 128, 0, stream>>>(x, w, y, x_sum, x_square, x_gamma, x_beta, count, y_sum, y_square, sums, \
-                                            images * Shape<C>::TILES)
-
-// w: packed bf16 weights, k = C_in. Returns CUDA's error code.
-extern "C" int conv_forward(int channels, int normalise, int sums, const uint16_t* x, const uint16_t* w, uint16_t* y,
+// w: packed bf16 weights, k = C_in; early: the kernel before lets its successor start. Returns CUDA's error code.
+extern "C" int conv_forward(int channels, int input, int sums, const uint16_t* x, const uint16_t* w, uint16_t* y,
                             const float* x_sum, const float* x_square, const float* x_gamma, const float* x_beta,
-                            float count, float* y_sum, float* y_square, int images, int blocks, cudaStream_t stream) {
-  if (channels == 16) normalise ? FORWARD(16, true) : FORWARD(16, false);
-  else if (channels == 32) normalise ? FORWARD(32, true) : FORWARD(32, false);
-  else normalise ? FORWARD(64, true) : FORWARD(64, false);
-  return cudaGetLastError();
+                            const uint16_t* s, const float* s_sum, const float* s_square, const float* s_gamma,
+                            const float* s_beta, uint16_t* joined, float count, float* y_sum, float* y_square,
+                            int images, int blocks, int early, cudaStream_t stream) {
+  Forward g{x, w, y, x_sum, x_square, x_gamma, x_beta, s, s_sum, s_square, s_gamma, s_beta, joined, count, y_sum,
+            y_square, sums, 0};
+  if (channels == 16) return g.tiles = images * Shape<16>::TILES, launch_forward<16>(input, g, blocks, early, stream);
+  if (channels == 32) return g.tiles = images * Shape<32>::TILES, launch_forward<32>(input, g, blocks, early, stream);
+  return g.tiles = images * Shape<64>::TILES, launch_forward<64>(input, g, blocks, early, stream);
 }
 
 // w: packed bf16 weights, k = C_out; dw: (9, C_in, C_out) fp32. Returns CUDA's error code.
@@ -296,10 +362,10 @@ extern "C" int conv_backward(int channels, int end, const uint16_t* dz, const ui
                              const float* x_sum, const float* x_square, const float* x_gamma, const float* x_beta,
                              float* gx_gamma, float* gx_beta, const uint16_t* add, const uint16_t* s_raw,
                              const float* s_sum, const float* s_square, float* gs_gamma, float* gs_beta, float count,
-                             int images, int blocks, cudaStream_t stream) {
+                             int images, int blocks, int early, cudaStream_t stream) {
   Backward g{dz, y, y_sum, y_square, y_gamma, g_gamma, g_beta, w, x, dx, dw, x_raw, x_sum, x_square, x_gamma, x_beta,
              gx_gamma, gx_beta, add, s_raw, s_sum, s_square, gs_gamma, gs_beta, count, 0};
-  if (channels == 16) return g.tiles = images * Shape<16>::TILES, launch_backward<16>(end, g, blocks, stream);
-  if (channels == 32) return g.tiles = images * Shape<32>::TILES, launch_backward<32>(end, g, blocks, stream);
-  return g.tiles = images * Shape<64>::TILES, launch_backward<64>(end, g, blocks, stream);
+  if (channels == 16) return g.tiles = images * Shape<16>::TILES, launch_backward<16>(end, g, blocks, early, stream);
+  if (channels == 32) return g.tiles = images * Shape<32>::TILES, launch_backward<32>(end, g, blocks, early, stream);
+  return g.tiles = images * Shape<64>::TILES, launch_backward<64>(end, g, blocks, early, stream);
 }

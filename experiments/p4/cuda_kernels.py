@@ -48,8 +48,8 @@ def library() -> ctypes.CDLL:
             raise KernelError(f"nvcc could not build {SOURCE.name}: {done.stderr.strip()}")
         fresh.replace(built)
     made = ctypes.CDLL(str(built))
-    made.conv_forward.argtypes = [INT] * 3 + [POINTER] * 7 + [FLOAT] + [POINTER] * 2 + [INT] * 2 + [POINTER]
-    made.conv_backward.argtypes = [INT] * 2 + [POINTER] * 24 + [FLOAT] + [INT] * 2 + [POINTER]
+    made.conv_forward.argtypes = [INT] * 3 + [POINTER] * 13 + [FLOAT] + [POINTER] * 2 + [INT] * 3 + [POINTER]
+    made.conv_backward.argtypes = [INT] * 2 + [POINTER] * 24 + [FLOAT] + [INT] * 3 + [POINTER]
     return made
 
 
@@ -61,17 +61,19 @@ def _call(function: str, *arguments: Tensor | int | float) -> None:
 
 
 def forward(
-    channels: int, x: Tensor, w: Tensor, y: Tensor, x_norm: tuple[Tensor, ...] | None, count: float, y_sum: Tensor,
-    y_square: Tensor, sums: bool, images: int, blocks: int,
+    channels: int, kind: int, sums: bool, x: Tensor, w: Tensor, y: Tensor, x_norm: tuple[Tensor, ...], s: Tensor,
+    s_norm: tuple[Tensor, ...], joined: Tensor, count: float, y_sum: Tensor, y_square: Tensor, images: int, blocks: int,
+    early: bool,
 ) -> None:  # fmt: skip
-    """y = conv(x), x normalised and rectified first where x_norm = (sum, square, γ, β); w is (9, C_out, C_in)."""
-    norm = x_norm or (y_sum, y_square, y_sum, y_sum)
+    """y = conv(x), x first treated as `kind` says; norms are (sum, square, γ, β), and w is packed."""
     _call(
-        "conv_forward", channels, int(x_norm is not None), int(sums), x, w, y, *norm, count, y_sum, y_square, images,
-        blocks,
+        "conv_forward", channels, kind, int(sums), x, w, y, *x_norm, s, *s_norm, joined, count, y_sum, y_square, images,
+        blocks, int(early),
     )  # fmt: skip
 
 
-def backward(channels: int, end: int, tensors: tuple[Tensor, ...], count: float, images: int, blocks: int) -> None:
+def backward(
+    channels: int, end: int, tensors: tuple[Tensor, ...], count: float, images: int, blocks: int, early: bool
+) -> None:
     """The gradients of a convolution's input and weights; `tensors` in the order of cuda_kernels.cu."""
-    _call("conv_backward", channels, end, *tensors, count, images, blocks)
+    _call("conv_backward", channels, end, *tensors, count, images, blocks, int(early))

@@ -20,6 +20,7 @@ struct Shape {
   static constexpr int CHUNKS = C / 8;           // 16-byte pieces of a pixel
   static constexpr int GROUPS = PIXELS / 16;     // 16 pixels: the rows of a matrix product
   static constexpr int PAIRS = C / 16;           // 16 channels: its columns, two instructions wide
+  static constexpr int LINES = PIXELS * C / 64;  // of 128 bytes in a tile
   static constexpr int TILES = S / ROWS;         // tiles of an image
   static constexpr int BACK_WARPS = C == 64 ? 16 : 4;
 };
@@ -51,6 +52,22 @@ __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], 
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Copies 16 bytes from global to shared memory while the thread goes on.
+__device__ __forceinline__ void copy_16_bytes(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from) : "memory");
+}
+
+// Waits for the thread's own copies.
+__device__ __forceinline__ void finish_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// Asks for a line of 128 bytes in the L2 cache.
+__device__ __forceinline__ void prefetch(const void* at) { asm volatile("prefetch.global.L2 [%0];" :: "l"(at)); }
+
+// Waits until the kernel before has ended and what it wrote is visible, then lets the kernel behind start early.
+__device__ __forceinline__ void wait_for_grid() {
+  asm volatile("griddepcontrol.wait; griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 struct Moments {

@@ -81,11 +81,12 @@ class FusedEngine(Passes):
         size = self.parameters.numel()
         triton_backward.optimise[(triton.cdiv(size, 1024),)](
             self.parameters, self.gradients, self.momenta, self.weights, self.packed, size, self.pack_order,
-            self.rate, size, self.bias_at, DECAY=self.weight_decay, MOMENTUM=self.momentum, ELEMENTS=1024,
+            self.rate, size, self.bias_at, DECAY=self.weight_decay, MOMENTUM=self.momentum, EARLY=False, ELEMENTS=1024,
         )  # fmt: skip
         triton_backward.finish[(triton.cdiv(self.channels, 128),)](
-            self.sums, self.counts, self.running, self.step_count, self.channels, MOMENTUM=BN_MOMENTUM, CHANNELS=128
-        )
+            self.sums, self.counts, self.running, self.step_count, self.channels, MOMENTUM=BN_MOMENTUM, CHANNELS=128,
+            **self._start(),
+        )  # fmt: skip
 
     def _launch_test(self) -> None:
         self.test_metrics.zero_()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from experiments.p4 import cuda_kernels, triton_backward, triton_forward
+from experiments.p4 import cuda_kernels, triton_backward, triton_downsample, triton_forward
 from experiments.p4.packing import CLASSES, STEM, Conv, Packed
 from experiments.p4.resnet import ResNet
 
-# What a backward kernel does with the gradient of its convolution's input.
-PLAIN, INNER, BLOCK_END, BLOCK_END_TWO = range(4)
+# What a convolution reads: its input as it is; normalised and rectified; or the join of the block before, which it also
+# stores, without a shortcut, with an identity, or with a projection.
+RAW, NORMALISED, JOINED_ALONE, JOINED, JOINED_TWO = range(5)
+# What a backward kernel does with the gradient of its convolution's input; the first makes the weights' alone.
+WEIGHTS_ONLY, INNER, BLOCK_END, BLOCK_END_TWO = range(4)
+EARLY_FROM = 9, 0  # the compute capability from which a kernel may start before the one that it waits for has ended
 
 
 @dataclass
@@ -27,7 +33,22 @@ class Activations:
     shortcut: Tensor | None = None
     dz1: Tensor | None = None
     dz: Tensor | None = None
-    d_shortcut: Tensor | None = None
+
+
+@dataclass
+class Join:
+    """out = relu(bn(y) + shortcut): none, s itself, or bn(s) behind the convolution `projection`."""
+
+    conv: Conv
+    y: Tensor
+    out: Tensor
+    s: Tensor | None = None
+    projection: Conv | None = None
+
+    @property
+    def kind(self) -> int:
+        """JOINED_ALONE, JOINED or JOINED_TWO."""
+        return JOINED_ALONE if self.s is None else JOINED if self.projection is None else JOINED_TWO
 
 
 # Pixels of a tile, warps of a program and programs of a multiprocessor, by kernel and widest channel count.
@@ -43,6 +64,10 @@ TILES: dict[tuple[str, int], Tile] = {
     ("weights", 16): (128, 4, 1),
     ("weights", 32): (32, 4, 1),
     ("weights", 64): (128, 8, 1),
+    ("downsample", 32): (64, 4, 4),
+    ("downsample", 64): (64, 4, 4),
+    ("downsample back", 32): (64, 4, 2),
+    ("downsample back", 64): (32, 8, 1),
 }
 # Blocks of a multiprocessor of the CUDA twins, by kernel and channels.
 BLOCKS = {
@@ -75,6 +100,7 @@ class Passes(Packed):
         self.on_gpu = self.device.type == "cuda"
         self.processors = torch.cuda.get_device_properties(self.device).multi_processor_count if self.on_gpu else 1
         self.use_cuda = self.on_gpu and dtype == torch.bfloat16 and cuda_kernels.nvcc() is not None
+        self.early = self.on_gpu and torch.cuda.get_device_capability(self.device) >= EARLY_FROM
         self.train_net = self._allocate(batch, keep=True)
         self.test_net = self._allocate(len(test_images), keep=False)
         if self.on_gpu:
@@ -104,31 +130,56 @@ class Passes(Packed):
                 made.dz1, made.dz = make(), make()
             if shortcut is not None:
                 made.shortcut = make()
-                made.d_shortcut = self._tensor(images, conv1.size, conv1.c_in) if keep else None
             sets.append(made)
         return images, x, labels, y, a, sets
 
-    def _grid(self, kind: str, conv: Conv, pixels: int) -> tuple[int, dict[str, int]]:
-        tile, warps, per_processor = TILES[kind, max(conv.c_in, conv.c_out)]
+    def _grid(self, kind: str, conv: Conv, pixels: int) -> tuple[tuple[int], dict[str, Any]]:
+        tile, warps, per_processor = TILES[kind, conv.c_out]
         programs = min(triton.cdiv(pixels, tile), self.processors * per_processor)
-        return programs, {"PIXELS": tile, "num_warps": warps, "num_stages": 1}
+        return (programs,), {"PIXELS": tile, "num_warps": warps, "num_stages": 1, **self._start()}
 
-    def _convolve(self, conv: Conv, x: Tensor, y: Tensor, images: int, sums: Tensor, before: Conv | None) -> None:
+    def _start(self) -> dict[str, bool]:
+        """Whether a Triton kernel starts before the one that it waits for has ended."""
+        return {"EARLY": True, "launch_pdl": True} if self.early else {"EARLY": False}
+
+    def _convolve(
+        self, conv: Conv, x: Tensor, y: Tensor, images: int, sums: Tensor, before: Conv | None = None,
+        join: Join | None = None,
+    ) -> None:  # fmt: skip
+        """y = conv(x), the raw x normalised by the BatchNorm behind `before`, or made by `join` first."""
         train = sums is self.sums
-        pixels = images * conv.out_size**2
-        x_norm = self._norm(before or conv, sums)
-        count = images * conv.size**2 if train else 1.0
+        pixels = images * conv.size**2
+        count = float(pixels) if train else 1.0
         y_sum, y_square, _, _ = self._norm(conv, sums)
         if self._has_cuda_twin(conv):
-            blocks = min(self._tiles(conv, images), self.processors * BLOCKS["forward", conv.c_in])
-            w, norm = self._taps(conv, self.packed[0]), None if before is None else x_norm
-            cuda_kernels.forward(conv.c_in, x, w, y, norm, count, y_sum, y_square, train, images, blocks)
+            kind, norm, side, s, out = RAW if before is None else NORMALISED, before or conv, conv, x, x
+            if join is not None:
+                kind, norm, side, out = join.kind, join.conv, join.projection or conv, join.out
+                x, s = join.y, join.y if join.s is None else join.s
+            cuda_kernels.forward(
+                conv.c_in, kind, train, x, self._taps(conv, self.packed[0]), y, self._norm(norm, sums), s,
+                self._norm(side, sums), out, count, y_sum, y_square, images,
+                min(self._tiles(conv, images), self.processors * BLOCKS["forward", conv.c_in]), self.early,
+            )  # fmt: skip
             return
-        programs, tile = self._grid("forward", conv, pixels)
-        triton_forward.conv_forward[(programs,)](
-            x, self._taps(conv, self.weights), y, *x_norm, float(count), y_sum, y_square, pixels, S=conv.size,
-            C_IN=conv.c_in, C_OUT=conv.c_out, K=conv.kernel, STRIDE=conv.stride, NORMALISE=before is not None,
-            SUMS=train, **tile,
+        if join is not None:
+            self._join_kernel(join, images, sums)
+        grid, tile = self._grid("forward", conv, pixels)
+        triton_forward.conv_forward[grid](
+            x, self._taps(conv, self.weights), y, *self._norm(before or conv, sums), count, y_sum, y_square, pixels,
+            S=conv.size, C=conv.c_in, NORMALISE=before is not None, SUMS=train, **tile,
+        )  # fmt: skip
+
+    def _downsample(
+        self, conv: Conv, projection: Conv, x: Tensor, y: Tensor, s: Tensor, images: int, sums: Tensor
+    ) -> None:
+        """y = conv(x) and s = projection(x), both with stride 2."""
+        pixels = images * conv.out_size**2
+        grid, tile = self._grid("downsample", conv, pixels)
+        triton_downsample.downsample_forward[grid](
+            x, self._taps(conv, self.weights), y, *self._norm(conv, sums)[:2], self._taps(projection, self.weights), s,
+            *self._norm(projection, sums)[:2], pixels, S=conv.size, C_IN=conv.c_in, C_OUT=conv.c_out,
+            SUMS=sums is self.sums, **tile,
         )  # fmt: skip
 
     def _forward(self, net: tuple, sums: Tensor, table: Tensor, step: Tensor, train: bool) -> Tensor:
@@ -140,33 +191,29 @@ class Passes(Packed):
             data, data_labels, table, step, x, labels, images, self.mean, self.std, HOLE=self.hole if train else 0,
             S=self.size, C=STEM, PIXELS=tile,
         )  # fmt: skip
-        stem = self.layers.stem
-        self._convolve(stem, x, y, images, sums, None)
-        self._join_kernel(stem, y, None, None, a, images, sums)
-        h = a
-        for (conv1, conv2, shortcut), act in zip(self.layers.blocks, sets, strict=True):
-            self._convolve(conv1, h, act.y1, images, sums, None)
-            self._convolve(conv2, act.y1, act.y2, images, sums, conv1)
-            if shortcut is not None:
+        self._convolve(self.layers.stem, x, y, images, sums)
+        join = Join(self.layers.stem, y, a)
+        for (conv1, conv2, projection), act in zip(self.layers.blocks, sets, strict=True):
+            h = join.out
+            if projection is None:
+                self._convolve(conv1, h, act.y1, images, sums, join=join)
+            else:
                 assert act.shortcut is not None
-                self._convolve(shortcut, h, act.shortcut, images, sums, None)
-            if act is not sets[-1] or conv2 is not self.layers.blocks[-1][1]:
-                self._join_kernel(conv2, act.y2, shortcut, h, act.out, images, sums, act.shortcut)
-                h = act.out
+                self._join_kernel(join, images, sums)
+                self._downsample(conv1, projection, h, act.y1, act.shortcut, images, sums)
+            self._convolve(conv2, act.y1, act.y2, images, sums, conv1)
+            join = Join(conv2, act.y2, act.out, h if projection is None else act.shortcut, projection)
         return h
 
-    def _join_kernel(
-        self, conv: Conv, y: Tensor, shortcut: Conv | None, x: Tensor | None, out: Tensor, images: int, sums: Tensor,
-        projected: Tensor | None = None,
-    ) -> None:  # fmt: skip
+    def _join_kernel(self, join: Join, images: int, sums: Tensor) -> None:
+        conv = join.conv
         pixels = images * conv.out_size**2
         tile = 4096 // conv.c_out
-        count = pixels if sums is self.sums else 1.0
-        kind = 2 if shortcut is not None else int(x is not None)
-        source = projected if shortcut is not None else x
+        count = float(pixels if sums is self.sums else 1)
         triton_forward.join[(triton.cdiv(pixels, tile),)](
-            y, *self._norm(conv, sums), y if source is None else source, *self._norm(shortcut or conv, sums),
-            float(count), out, pixels, C=conv.c_out, SHORTCUT=kind, PIXELS=tile, num_warps=4,
+            join.y, *self._norm(conv, sums), join.y if join.s is None else join.s,
+            *self._norm(join.projection or conv, sums), count, join.out, pixels, C=conv.c_out,
+            SHORTCUT=join.kind - JOINED_ALONE, PIXELS=tile, num_warps=4, **self._start(),
         )  # fmt: skip
 
     def _head_kernel(self, net: tuple, sums: Tensor, h: Tensor, metrics: Tensor, train: bool) -> None:
@@ -178,38 +225,51 @@ class Passes(Packed):
             last.y2, *self._norm(conv, sums), float(images * pixels if train else 1), h, labels, self.fc_weight,
             self.fc_bias, last.dz if train else last.y2, g_gamma, g_beta, self.gradients[self.fc_at : self.bias_at],
             self.gradients[self.bias_at : self.gamma_at], metrics, images, self.classes, C=conv.c_out, PIXELS=pixels,
-            LOGITS=CLASSES, TRAIN=train,
+            LOGITS=CLASSES, TRAIN=train, **self._start(),
         )  # fmt: skip
 
     def _backward(self) -> None:
         _, x, _, y, a, sets = self.train_net
         pairs = list(zip(self.layers.blocks, sets, strict=True))
         for i in range(len(pairs) - 1, -1, -1):
-            (conv1, conv2, shortcut), act = pairs[i]
+            (conv1, conv2, projection), act = pairs[i]
             assert act.dz is not None and act.dz1 is not None
             self._convolve_back(conv2, act.dz, act.y2, act.y1, act.dz1, INNER, conv1, act.y1)
-            add = act.dz
-            block_input = pairs[i - 1][1].out if i else a
-            if shortcut is not None:
-                assert act.shortcut is not None and act.d_shortcut is not None
-                self._convolve_back(shortcut, act.dz, act.shortcut, block_input, act.d_shortcut, PLAIN)
-                add = act.d_shortcut
-            if i:
-                (_, before, before_shortcut), previous = pairs[i - 1]
-                end = BLOCK_END if before_shortcut is None else BLOCK_END_TWO
-                assert previous.dz is not None
-                self._convolve_back(
-                    conv1, act.dz1, act.y1, block_input, previous.dz, end, before, previous.y2, add,
-                    before_shortcut, previous.shortcut,
-                )  # fmt: skip
-            else:
+            if not i:
                 stem = self.layers.stem
-                self._convolve_back(conv1, act.dz1, act.y1, a, self.stem_gradient, BLOCK_END, stem, y, add)
+                self._convolve_back(conv1, act.dz1, act.y1, a, self.stem_gradient, BLOCK_END, stem, y, act.dz)
                 self._stem_weights(stem, y, x)
+                break
+            (_, before, before_projection), previous = pairs[i - 1]
+            if projection is not None:
+                self._downsample_back(conv1, projection, act, before, previous)
+                continue
+            end = BLOCK_END if before_projection is None else BLOCK_END_TWO
+            assert previous.dz is not None
+            self._convolve_back(
+                conv1, act.dz1, act.y1, previous.out, previous.dz, end, before, previous.y2, act.dz,
+                before_projection, previous.shortcut,
+            )  # fmt: skip
+
+    def _downsample_back(
+        self, conv: Conv, projection: Conv, act: Activations, before: Conv, previous: Activations
+    ) -> None:
+        """The gradients behind the block `previous`, which ends in the convolution `before`, and of both weights."""
+        assert act.dz is not None and act.dz1 is not None and act.shortcut is not None and previous.dz is not None
+        pixels = self.batch * conv.out_size**2
+        grid, tile = self._grid("downsample back", conv, pixels)
+        triton_downsample.downsample_backward[grid](
+            act.dz1, act.y1, *self._norm(conv, self.sums)[:3], *self._norm_gradient(conv),
+            self._taps(conv, self.weights), self._taps(conv, self.gradients),
+            act.dz, act.shortcut, *self._norm(projection, self.sums)[:3], *self._norm_gradient(projection),
+            self._taps(projection, self.weights), self._taps(projection, self.gradients), float(pixels),
+            previous.out, previous.dz, previous.y2, *self._norm(before, self.sums)[:2], *self._norm_gradient(before),
+            float(self.batch * conv.size**2), pixels, S=conv.size, C_IN=conv.c_in, C_OUT=conv.c_out, **tile,
+        )  # fmt: skip
 
     def _convolve_back(
-        self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, dx: Tensor, end: int, before: Conv | None = None,
-        x_raw: Tensor | None = None, add: Tensor | None = None, side: Conv | None = None, s_raw: Tensor | None = None,
+        self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, dx: Tensor, end: int, before: Conv, x_raw: Tensor,
+        add: Tensor | None = None, side: Conv | None = None, s_raw: Tensor | None = None,
     ) -> None:  # fmt: skip
         if self._has_cuda_twin(conv):
             self._cuda_backward(conv, dz, y, x, dx, end, before, x_raw, add, side, s_raw)
@@ -221,7 +281,7 @@ class Passes(Packed):
 
     def _stem_weights(self, stem: Conv, y: Tensor, x: Tensor) -> None:
         if self._has_cuda_twin(stem):
-            self._cuda_backward(stem, self.stem_gradient, y, x, self.stem_gradient, PLAIN)
+            self._cuda_backward(stem, self.stem_gradient, y, x, self.stem_gradient, WEIGHTS_ONLY)
         else:
             self._weights_kernel(stem, self.stem_gradient, y, x, None)
 
@@ -229,7 +289,6 @@ class Passes(Packed):
         self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, dx: Tensor, end: int, before: Conv | None = None,
         x_raw: Tensor | None = None, add: Tensor | None = None, side: Conv | None = None, s_raw: Tensor | None = None,
     ) -> None:  # fmt: skip
-        """cuda_kernels.cu's backward pass; there, PLAIN makes the gradient of the weights alone."""
         norm, side_norm = before or conv, side or before or conv
         y_sum, y_square, y_gamma, _ = self._norm(conv, self.sums)
         s_sum, s_square, _, _ = self._norm(side_norm, self.sums)
@@ -240,7 +299,7 @@ class Passes(Packed):
             *self._norm_gradient(side_norm),
         )  # fmt: skip
         blocks = min(self._tiles(conv, self.batch), self.processors * BLOCKS["backward", conv.c_in])
-        cuda_kernels.backward(conv.c_in, end, tensors, float(self.batch * conv.size**2), self.batch, blocks)
+        cuda_kernels.backward(conv.c_in, end, tensors, float(self.batch * conv.size**2), self.batch, blocks, self.early)
 
     def _has_cuda_twin(self, conv: Conv) -> bool:
         same = conv.c_in == conv.c_out and conv.kernel == 3 and conv.stride == 1
@@ -252,39 +311,43 @@ class Passes(Packed):
 
     @staticmethod
     def _split(conv: Conv) -> bool:
-        return conv.kernel == 3 and conv.c_out >= SPLIT_FROM
+        return conv.c_out >= SPLIT_FROM
 
     def _input_kernel(
-        self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, dx: Tensor, end: int, before: Conv | None = None,
-        x_raw: Tensor | None = None, add: Tensor | None = None, side: Conv | None = None, s_raw: Tensor | None = None,
+        self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, dx: Tensor, end: int, before: Conv, x_raw: Tensor,
+        add: Tensor | None = None, side: Conv | None = None, s_raw: Tensor | None = None,
     ) -> None:  # fmt: skip
         pixels = self.batch * conv.size**2
-        programs, tile = self._grid("backward", conv, pixels)
-        norm, side_norm = before or conv, side or before or conv
+        grid, tile = self._grid("backward", conv, pixels)
         y_sum, y_square, y_gamma, _ = self._norm(conv, self.sums)
-        s_sum, s_square, _, _ = self._norm(side_norm, self.sums)
-        triton_backward.conv_backward[(programs,)](
-            dz, y, y_sum, y_square, y_gamma, *self._norm_gradient(conv), float(self.batch * conv.out_size**2),
-            self._taps(conv, self.weights), x, dx, self._taps(conv, self.gradients),
-            x if x_raw is None else x_raw, *self._norm(norm, self.sums), *self._norm_gradient(norm), float(pixels),
+        s_sum, s_square, _, _ = self._norm(side or before, self.sums)
+        triton_backward.conv_backward[grid](
+            dz, y, y_sum, y_square, y_gamma, *self._norm_gradient(conv), float(pixels),
+            self._taps(conv, self.weights), x, dx, self._taps(conv, self.gradients), x_raw,
+            *self._norm(before, self.sums), *self._norm_gradient(before), float(pixels),
             dz if add is None else add, x if s_raw is None else s_raw, s_sum, s_square,
-            *self._norm_gradient(side_norm), pixels, S=conv.size, C_IN=conv.c_in, C_OUT=conv.c_out, K=conv.kernel,
-            STRIDE=conv.stride, END=end, WEIGHTS=not self._split(conv), **tile,
+            *self._norm_gradient(side or before), pixels, S=conv.size, C=conv.c_in, END=end,
+            WEIGHTS=not self._split(conv), **tile,
         )  # fmt: skip
 
     def _weights_kernel(self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, before: Conv | None) -> None:
         pixels = self.batch * conv.size**2
-        programs, tile = self._grid("weights", conv, pixels)
+        (programs,), tile = self._grid("weights", conv, pixels)
         y_sum, y_square, y_gamma, _ = self._norm(conv, self.sums)
         triton_backward.weight_gradient[(programs, 3)](
-            dz, y, y_sum, y_square, y_gamma, *self._norm_gradient(conv), float(self.batch * conv.out_size**2), x,
+            dz, y, y_sum, y_square, y_gamma, *self._norm_gradient(conv), float(pixels), x,
             self._taps(conv, self.gradients), *self._norm(before or conv, self.sums), float(pixels), pixels,
-            S=conv.size, C_IN=conv.c_in, C_OUT=conv.c_out, STRIDE=conv.stride, NORMALISE=before is not None, **tile,
+            S=conv.size, C=conv.c_in, NORMALISE=before is not None, **tile,
         )  # fmt: skip
 
-    def _beside(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
         """Kernels launched inside run beside the main stream, which waits for them at the step's end."""
         if not self.on_gpu:
-            return nullcontext()
+            yield
+            return
+        early, self.early = self.early, False  # they wait for a stream, not for a kernel
         self.side.wait_stream(torch.cuda.current_stream())
-        return torch.cuda.stream(self.side)
+        with torch.cuda.stream(self.side):
+            yield
+        self.early = early

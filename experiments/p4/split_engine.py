@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from experiments.p4.fused_engine import FusedEngine
+from experiments.p4.fused_passes import Activations
 from experiments.p4.packing import Conv
 from experiments.p4.plain_engine import PlainEngine
 
@@ -75,10 +76,17 @@ class SynchronisedSplit(FusedSplit):
     the whole batch. Only Bessel's correction of the running variance keeps to a learner's count n: it is n/(n−1).
     """
 
-    def _convolve(self, conv: Conv, x: Tensor, y: Tensor, images: int, sums: Tensor, before: Conv | None) -> None:
-        super()._convolve(conv, x, y, images, sums, before)
+    def _convolve(self, conv: Conv, x: Tensor, y: Tensor, images: int, sums: Tensor, *more: Any, **named: Any) -> None:
+        super()._convolve(conv, x, y, images, sums, *more, **named)
         if sums is self.sums:
             average(self._norm(conv, sums)[:2])
+
+    def _downsample(
+        self, conv: Conv, projection: Conv, x: Tensor, y: Tensor, s: Tensor, images: int, sums: Tensor
+    ) -> None:
+        super()._downsample(conv, projection, x, y, s, images, sums)
+        if sums is self.sums:
+            average(total for norm in (conv, projection) for total in self._norm(norm, sums)[:2])
 
     def _head_kernel(self, net: tuple, sums: Tensor, h: Tensor, metrics: Tensor, train: bool) -> None:
         super()._head_kernel(net, sums, h, metrics, train)
@@ -86,10 +94,16 @@ class SynchronisedSplit(FusedSplit):
             average(self._norm_gradient(self.layers.blocks[-1][1]))
 
     def _convolve_back(
-        self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, dx: Tensor, end: int, before: Conv | None = None,
-        x_raw: Tensor | None = None, add: Tensor | None = None, side: Conv | None = None, s_raw: Tensor | None = None,
+        self, conv: Conv, dz: Tensor, y: Tensor, x: Tensor, dx: Tensor, end: int, before: Conv, x_raw: Tensor,
+        add: Tensor | None = None, side: Conv | None = None, s_raw: Tensor | None = None,
     ) -> None:  # fmt: skip
         super()._convolve_back(conv, dz, y, x, dx, end, before, x_raw, add, side, s_raw)
         # The kernel has summed up the gradients of the BatchNorms in front of it.
-        if norms := [norm for norm in (before, side) if norm is not None]:
-            average(gradient for norm in norms for gradient in self._norm_gradient(norm))
+        norms = [before] if side is None else [before, side]
+        average(gradient for norm in norms for gradient in self._norm_gradient(norm))
+
+    def _downsample_back(
+        self, conv: Conv, projection: Conv, act: Activations, before: Conv, previous: Activations
+    ) -> None:
+        super()._downsample_back(conv, projection, act, before, previous)
+        average(self._norm_gradient(before))

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+
+@triton.jit
+def wait_for_grid(EARLY: tl.constexpr):
+    """Where the kernel starts before the one that it waits for has ended: wait for that, let the one behind start."""
+    if EARLY:
+        gdc_wait()
+        gdc_launch_dependents()
 
 
 @triton.jit
@@ -49,38 +58,37 @@ def augment(
 
 @triton.jit
 def conv_forward(
-    x, w, y, x_sum, x_square, x_gamma, x_beta, x_count, y_sum, y_square, pixels, S: tl.constexpr, C_IN: tl.constexpr,
-    C_OUT: tl.constexpr, K: tl.constexpr, STRIDE: tl.constexpr, NORMALISE: tl.constexpr, SUMS: tl.constexpr,
-    PIXELS: tl.constexpr,
+    x, w, y, x_sum, x_square, x_gamma, x_beta, x_count, y_sum, y_square, pixels, S: tl.constexpr, C: tl.constexpr,
+    NORMALISE: tl.constexpr, SUMS: tl.constexpr, EARLY: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """y = conv(x) as an implicit matrix product; x is first normalised and rectified where NORMALISE."""
-    ci = tl.arange(0, C_IN)
-    co = tl.arange(0, C_OUT)
-    T: tl.constexpr = S // STRIDE
+    """y = conv3×3(x) as an implicit matrix product; x is first normalised and rectified where NORMALISE."""
+    wait_for_grid(EARLY)
+    ci = tl.arange(0, C)
+    co = tl.arange(0, C)
     if NORMALISE:
         mean, rstd = moments(x_sum, x_square, x_count, ci)
         scale = tl.load(x_gamma + ci) * rstd
         shift = tl.load(x_beta + ci) - mean * scale
-    total = tl.zeros([C_OUT], tl.float32)
-    square = tl.zeros([C_OUT], tl.float32)
+    total = tl.zeros([C], tl.float32)
+    square = tl.zeros([C], tl.float32)
     for tile in range(tl.program_id(0), tl.cdiv(pixels, PIXELS), tl.num_programs(0)):
         p = tile * PIXELS + tl.arange(0, PIXELS)
-        n = p // (T * T)
-        h0 = (p // T) % T * STRIDE - K // 2
-        w0 = p % T * STRIDE - K // 2
-        acc = tl.zeros([PIXELS, C_OUT], tl.float32)
-        for tap in tl.static_range(K * K):
-            h = h0 + tap // K
-            v = w0 + tap % K
+        n = p // (S * S)
+        h0 = (p // S) % S - 1
+        v0 = p % S - 1
+        acc = tl.zeros([PIXELS, C], tl.float32)
+        for tap in tl.static_range(9):
+            h = h0 + tap // 3
+            v = v0 + tap % 3
             ok = ((p < pixels) & (h >= 0) & (h < S) & (v >= 0) & (v < S))[:, None]
-            a = tl.load(x + ((n * S + h) * S + v)[:, None] * C_IN + ci[None, :], mask=ok, other=0.0)
+            a = tl.load(x + ((n * S + h) * S + v)[:, None] * C + ci[None, :], mask=ok, other=0.0)
             if NORMALISE:
                 a = tl.maximum(a.to(tl.float32) * scale[None, :] + shift[None, :], 0.0)
                 a = tl.where(ok, a, 0.0).to(x.dtype.element_ty)
-            b = tl.load(w + tap * C_IN * C_OUT + ci[:, None] * C_OUT + co[None, :])
+            b = tl.load(w + tap * C * C + ci[:, None] * C + co[None, :])
             acc = tl.dot(a, b, acc, input_precision="tf32x3")
         out = acc.to(y.dtype.element_ty)
-        tl.store(y + p[:, None] * C_OUT + co[None, :], out, mask=(p < pixels)[:, None])
+        tl.store(y + p[:, None] * C + co[None, :], out, mask=(p < pixels)[:, None])
         if SUMS:
             rounded = out.to(tl.float32)
             total += tl.sum(rounded, 0)
@@ -93,9 +101,10 @@ def conv_forward(
 @triton.jit
 def join(
     y, y_sum, y_square, y_gamma, y_beta, s, s_sum, s_square, s_gamma, s_beta, count, out, pixels, C: tl.constexpr,
-    SHORTCUT: tl.constexpr, PIXELS: tl.constexpr,
+    SHORTCUT: tl.constexpr, EARLY: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """out = relu(bn(y) + shortcut), the shortcut absent (0), s itself (1) or bn(s) (2)."""
+    wait_for_grid(EARLY)
     p = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     c = tl.arange(0, C)
     at = p[:, None] * C + c[None, :]
@@ -117,12 +126,13 @@ def join(
 @triton.jit
 def head(
     y, y_sum, y_square, gamma, beta, count, s, labels, fc_w, fc_b, dz, g_gamma, g_beta, g_w, g_b, metrics, images,
-    classes, C: tl.constexpr, PIXELS: tl.constexpr, LOGITS: tl.constexpr, TRAIN: tl.constexpr,
+    classes, C: tl.constexpr, PIXELS: tl.constexpr, LOGITS: tl.constexpr, TRAIN: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Last block's join, average pooling, classifier, cross-entropy; when TRAIN their gradients, averaged over images.
 
     Adds the summed loss to metrics[0] and the number of misclassified images to metrics[1].
     """
+    wait_for_grid(EARLY)
     c = tl.arange(0, C)
     k = tl.arange(0, LOGITS)
     p = tl.arange(0, PIXELS)

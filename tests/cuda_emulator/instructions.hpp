@@ -13,7 +13,18 @@ inline uint32_t pack(float lo, float hi) { return to_bf16(lo) | to_bf16(hi) << 1
 // Addresses of shared memory have 32 bits: they count from here.
 inline char origin;
 inline uint32_t shared_address(const void* p) { return static_cast<const char*>(p) - &origin; }
-inline const uint16_t* shared_row(uint32_t at) { return reinterpret_cast<const uint16_t*>(&origin + int32_t(at)); }
+inline char* shared(uint32_t at) { return &origin + int32_t(at); }
+inline const uint16_t* shared_row(uint32_t at) { return reinterpret_cast<const uint16_t*>(shared(at)); }
+
+// Copies happen as late as they may, so that a forgotten wait changes the result.
+inline void copy_16_bytes(uint32_t to, const void* from) {
+  emulator::threads[threadIdx.x].copies.push_back([=] { std::memcpy(shared(to), from, 16); });
+}
+inline void finish_copies() {
+  for (const auto& copy : std::exchange(emulator::threads[threadIdx.x].copies, {})) copy();
+}
+inline void prefetch(const void*) {}
+inline void wait_for_grid() {}  // kernels follow one another
 
 // ldmatrix: lane l gives the address of row l % 8 of matrix l / 8, and gets of each matrix row l / 4, columns 2 (l % 4)
 // and one more; transposed, column l / 4 of these rows.

@@ -13,11 +13,10 @@ from torch import Tensor
 from experiments.p4 import cuda_kernels
 
 HERE = Path(__file__).parent
-# What g++ can't read of CUDA C++, and what stands in for it: headers, functions in PTX, and the launch of a kernel.
+# What g++ can't read of CUDA C++, and what stands in for it: a header, and functions in PTX.
 FOR_CPU = {
     r"#include <cuda_runtime.h>": '#include "threads.hpp"',
     r"__device__ __forceinline__ uint32_t pack\(.*?(?=struct Moments)": '#include "instructions.hpp"\n',
-    r"(\w+<[^<>]*>)<<<([^>]*)>>>": r"emulator::launch(\1, \2)",
 }
 
 

@@ -32,6 +32,7 @@ struct float2 {
 struct Index {
   int x;
 };
+inline Index threadIdx, blockIdx, gridDim, blockDim;
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 
@@ -66,6 +67,7 @@ struct Warp {
 
 struct Thread {
   ucontext_t context;
+  std::vector<std::function<void()>> copies;  // begun, and maybe not done
   std::unique_ptr<char[]> stack{new char[64 * 1024]};
   int turn = 0;
   bool ended = false;
@@ -75,12 +77,11 @@ inline std::vector<Thread> threads;
 inline std::vector<Warp> warps;
 inline Barrier all;
 inline ucontext_t scheduler;
-inline Index thread, block, grid, size;
 inline std::function<void()> kernel;
 inline int error = 0;
 inline long steps = 0;  // arrivals at barriers, and ends
 
-inline void pause() { swapcontext(&threads[thread.x].context, &scheduler); }
+inline void pause() { swapcontext(&threads[threadIdx.x].context, &scheduler); }
 
 inline void meet(Barrier& barrier, int expected) {
   const int passed = barrier.passed;
@@ -93,16 +94,16 @@ inline void meet(Barrier& barrier, int expected) {
 template <int N>
 const uint32_t (*exchange(const uint32_t (&mine)[N]))[WORDS] {
   static_assert(N <= WORDS, "an instruction has more words");
-  Warp& warp = warps[thread.x / LANES];
-  auto* given = warp.given[threads[thread.x].turn++ % 2];
-  std::memcpy(given[thread.x % LANES], mine, sizeof mine);
+  Warp& warp = warps[threadIdx.x / LANES];
+  auto* given = warp.given[threads[threadIdx.x].turn++ % 2];
+  std::memcpy(given[threadIdx.x % LANES], mine, sizeof mine);
   meet(warp.barrier, LANES);
   return given;
 }
 
 inline void begin() {
   kernel();
-  threads[thread.x].ended = true;
+  threads[threadIdx.x].ended = true;
   steps++;
   pause();
 }
@@ -110,8 +111,8 @@ inline void begin() {
 // Lets each thread run to its next barrier, until all have ended; a round in which none got on is the last.
 inline void run_block() {
   static std::minstd_rand random(1);
-  if (threads.size() != size_t(size.x)) threads = std::vector<Thread>(size.x);
-  warps = std::vector<Warp>(size.x / LANES);
+  if (threads.size() != size_t(blockDim.x)) threads = std::vector<Thread>(blockDim.x);
+  warps = std::vector<Warp>(blockDim.x / LANES);
   all = {};
   for (Thread& one : threads) {
     one.turn = 0, one.ended = false;
@@ -121,41 +122,45 @@ inline void run_block() {
   }
   std::vector<int> order(warps.size());
   for (size_t i = 0; i < order.size(); i++) order[i] = i;
-  for (int waiting = size.x; waiting && !error;) {
+  for (int waiting = blockDim.x; waiting && !error;) {
     std::shuffle(order.begin(), order.end(), random);
     const long before = steps;
     waiting = 0;
     for (int warp : order) {
       for (int lane = 0; lane < LANES; lane++) {
-        thread.x = warp * LANES + lane;
-        if (!threads[thread.x].ended) swapcontext(&scheduler, &threads[thread.x].context);
-        waiting += !threads[thread.x].ended;
+        threadIdx.x = warp * LANES + lane;
+        if (!threads[threadIdx.x].ended) swapcontext(&scheduler, &threads[threadIdx.x].context);
+        waiting += !threads[threadIdx.x].ended;
       }
     }
     if (waiting && steps == before) error = STUCK;
   }
 }
 
-template <class... P>
-auto launch(void (*function)(P...), int blocks, int block_size, int, cudaStream_t) {
-  return [=](auto... given) {
-    grid.x = blocks, size.x = block_size;
-    for (block.x = 0; block.x < blocks; block.x++) {
-      kernel = [&] { function(given...); };
-      run_block();
-    }
-  };
-}
-
 }  // namespace emulator
 
-#define threadIdx emulator::thread
-#define blockIdx emulator::block
-#define gridDim emulator::grid
-#define blockDim emulator::size
+enum { cudaLaunchAttributeProgrammaticStreamSerialization };
+struct cudaLaunchAttribute {
+  int id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  int gridDim, blockDim;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  int numAttrs;
+};
+template <class P>
+int cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P), const P& parameters) {
+  gridDim.x = config->gridDim, blockDim.x = config->blockDim;
+  emulator::kernel = [=] { kernel(parameters); };
+  for (blockIdx.x = 0; blockIdx.x < config->gridDim; blockIdx.x++) emulator::run_block();
+  return std::exchange(emulator::error, 0);
+}
 
-inline int cudaGetLastError() { return std::exchange(emulator::error, 0); }
-inline void __syncthreads() { emulator::meet(emulator::all, emulator::size.x); }
+inline void __syncthreads() { emulator::meet(emulator::all, blockDim.x); }
 
 inline float __shfl_xor_sync(unsigned, float value, int mask) {
   const auto* of_lanes = emulator::exchange({__float_as_uint(value)});

@@ -20,7 +20,17 @@ from torch import Tensor
 pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only")
 
 from experiments.p4 import cuda_kernels
-from experiments.p4.fused_passes import BLOCK_END, BLOCK_END_TWO, INNER, PLAIN
+from experiments.p4.fused_passes import (
+    BLOCK_END,
+    BLOCK_END_TWO,
+    INNER,
+    JOINED,
+    JOINED_ALONE,
+    JOINED_TWO,
+    NORMALISED,
+    RAW,
+    WEIGHTS_ONLY,
+)
 from tests.cuda_emulator.library import Emulated, parameters
 from tests.p4_kernels import Bench, assert_alike, backward, bench, by_autograd, forward, forward_in_double
 from tests.p4_runs import needs_gpu
@@ -28,8 +38,9 @@ from tests.p4_runs import needs_gpu
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIDES = {16: 32, 32: 16, 64: 8}  # of an image in pixels, by channels
-FORWARD = [(channels, normalise, train) for channels in SIDES for normalise in (False, True) for train in (False, True)]
-BACKWARD = [(channels, end) for channels in SIDES for end in (PLAIN, INNER, BLOCK_END, BLOCK_END_TWO)]
+INPUTS = (RAW, NORMALISED, JOINED_ALONE, JOINED, JOINED_TWO)
+FORWARD = [(channels, kind, train) for channels in SIDES for kind in INPUTS for train in (False, True)]
+BACKWARD = [(channels, end) for channels in SIDES for end in (WEIGHTS_ONLY, INNER, BLOCK_END, BLOCK_END_TWO)]
 BATCHES = (64, 20 * 64)  # the second has more tiles than a GPU has blocks: each block takes several
 
 # Differences are norms, as shares of the reference's. Rounding to bf16, of 8 significant bits, moves a number by at
@@ -57,11 +68,11 @@ def twins(on: Bench, kernels: Callable[[], dict[str, Tensor]]) -> tuple[dict[str
 @needs_gpu
 @pytest.mark.skipif(cuda_kernels.nvcc() is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize(("channels", "normalise", "train"), FORWARD)
-def test_forward_on_a_gpu(channels: int, normalise: bool, train: bool, batch: int) -> None:
+@pytest.mark.parametrize(("channels", "kind", "train"), FORWARD)
+def test_forward_on_a_gpu(channels: int, kind: int, train: bool, batch: int) -> None:
     on = bench(channels, 32, batch, "cuda", torch.bfloat16)
-    want = forward_in_double(on, normalise, train)
-    cuda, by_triton = twins(on, lambda: forward(on, normalise, train))
+    want = forward_in_double(on, kind, train)
+    cuda, by_triton = twins(on, lambda: forward(on, kind, train))
     assert_alike(cuda, want, BF16)
     assert_alike(by_triton, want, BF16)
     assert_alike(cuda, by_triton, TWINS)
@@ -96,10 +107,10 @@ def test_shapes_are_those_of_the_engines_convolutions() -> None:
         assert len({on.conv, on.before, on.side}) == 3
 
 
-@pytest.mark.parametrize(("channels", "normalise", "train"), FORWARD)
-def test_tritons_forward_in_its_interpreter(channels: int, normalise: bool, train: bool) -> None:
+@pytest.mark.parametrize(("channels", "kind", "train"), FORWARD)
+def test_tritons_forward_in_its_interpreter(channels: int, kind: int, train: bool) -> None:
     on = bench(channels, 8, 3)
-    assert_alike(forward(on, normalise, train), forward_in_double(on, normalise, train), FP32)
+    assert_alike(forward(on, kind, train), forward_in_double(on, kind, train), FP32)
 
 
 @pytest.mark.parametrize(("channels", "end"), BACKWARD)
@@ -135,10 +146,10 @@ def with_twin(channels: int) -> Bench:
 
 @needs_compiler
 @pytest.mark.usefixtures("emulated")
-@pytest.mark.parametrize(("channels", "normalise", "train"), FORWARD)
-def test_forward_in_the_emulator(channels: int, normalise: bool, train: bool) -> None:
+@pytest.mark.parametrize(("channels", "kind", "train"), FORWARD)
+def test_forward_in_the_emulator(channels: int, kind: int, train: bool) -> None:
     on = with_twin(channels)
-    assert_alike(forward(on, normalise, train), forward_in_double(on, normalise, train), BF16)
+    assert_alike(forward(on, kind, train), forward_in_double(on, kind, train), BF16)
 
 
 @needs_compiler
@@ -154,7 +165,7 @@ def test_backward_in_the_emulator(channels: int, end: int) -> None:
 BARRIERS = (
     "    __syncthreads();\n#pragma unroll 4",
     "    __syncthreads();\n    float acc",
-    "    __syncthreads();\n#pragma unroll 2",
+    "    __syncthreads();\n#pragma unroll\n    for (int i = threadIdx.x; i < T::PIXELS",
     "    __syncthreads();\n\n    if (END != WEIGHTS_ONLY)",
     "    __syncthreads();\n    if (warp / UNITS != turn)",
     "    __syncthreads();\n    for (int i = threadIdx.x; i < 9 * C * C",
@@ -172,7 +183,7 @@ def test_a_missing_barrier_is_outside_the_tolerance(
     on = with_twin(16)
     given, want = by_autograd(on, INNER)
     with pytest.raises(AssertionError):
-        assert_alike(forward(on, True, True), forward_in_double(on, True, True), BF16)
+        assert_alike(forward(on, NORMALISED, True), forward_in_double(on, NORMALISED, True), BF16)
         assert_alike(backward(on, INNER, given), want, BF16)
 
 
@@ -194,7 +205,7 @@ def test_wrong_inputs_are_outside_the_tolerance(channels: int) -> None:
     with pytest.raises(AssertionError, match="'x'"):
         assert_alike(backward(on, BLOCK_END_TWO, given), want, BF16)
     with pytest.raises(AssertionError, match="'y'"):
-        assert_alike(forward(on, True, True), forward_in_double(on, True, True), BF16)
+        assert_alike(forward(on, NORMALISED, True), forward_in_double(on, NORMALISED, True), BF16)
 
 
 def test_a_tile_left_out_is_outside_the_tolerance() -> None:
@@ -238,7 +249,7 @@ def test_calls_have_the_sources_parameters(tmp_path: Path, monkeypatch: pytest.M
     for name in ("conv_forward", "conv_backward"):
         assert list(getattr(functions, name).argtypes) == list(parameters(name).values())
     on = with_twin(16)
-    forward(on, True, True)
+    forward(on, NORMALISED, True)
     given, _ = by_autograd(on, INNER)
     backward(on, INNER, given)
     assert [arguments[-1].value for arguments in called] == [7, 7]
