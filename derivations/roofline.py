@@ -100,8 +100,9 @@ def launches(depth: int = 44) -> list[Launch]:
     depth below 14.
 
     y1, y2 and s are the raw outputs of a block's convolutions and projection, dz1 and dz2 the gradients behind their
-    BatchNorms, h the block's input, dh its gradient. dz2 serves the projection and the identity as well. The stem runs
-    the kernel of conv1. Triton has the convolutions that change the shape, CUDA all others.
+    BatchNorms, h the block's input. dz2 serves the projection and the identity as well. A block's join is made by the
+    first convolution of the next block, while it loads; a stage begins with a join of its own. Triton has these joins
+    and the beginnings of stages, CUDA all other convolutions.
     """
     if depth < 14:
         raise ValueError(f"the fused step needs a depth of at least 14, not {depth}")
@@ -110,38 +111,36 @@ def launches(depth: int = 44) -> list[Launch]:
     n = stem.out.units
     found = [
         Launch("augmentation", "augmentation", {}, {"x": n}),  # 16 channels, padded: as many as the stem has filters
-        Launch(f"conv1, {stem.out.c} channels", "stem", {"x": n}, {"y": n}),
-        Launch("join", "stem, join", {"y": n}, {"h": n}),
+        Launch("stem", "stem", {"x": n}, {"y": n}),
     ]
-    for i, block in enumerate(blocks):
+    ends = {"y": n}  # what makes the next block's input
+    for block in blocks:
         first, _, *projection = block
         into, out, c = first.source.units, first.out.units, first.out.c
-        kernel = "change of shape" if projection else f"conv1, {c} channels"
-        found.append(Launch(kernel, "conv1", {"h": into}, {"y1": out}))
-        found.append(Launch(f"conv2, {c} channels", "conv2", {"y1": out}, {"y2": out}))
-        if projection:  # 1×1 with stride 2 reads one pixel in four
-            found.append(Launch(kernel, "projection", {"h": into // projection[0].stride ** 2}, {"s": out}))
-        shortcut = {"s": out} if projection else {"h": out}
-        if i < len(blocks) - 1:
-            found.append(Launch("join", "join", {"y2": out} | shortcut, {"h of the next block": out}))
+        if projection:
+            found.append(Launch("join", "join", ends, {"h": into}))
+            found.append(Launch("start of a stage", "conv1 and projection", {"h": into}, {"y1": out, "s": out}))
         else:
-            found.append(Launch("head", "head", {"y2": out} | shortcut, {"dz2": out}))
+            found.append(Launch(f"conv1, {c} channels", "join and conv1", ends, {"h": into, "y1": out}))
+        found.append(Launch(f"conv2, {c} channels", "conv2", {"y1": out}, {"y2": out}))
+        ends = {"y2 of the block before": out} | ({"s of the block before": out} if projection else {"h before": out})
+    found.append(Launch("head", "head", ends, {"dz2": blocks[-1][0].out.units}))
     for i, block in reversed(list(enumerate(blocks))):
         first, _, *projection = block
         into, out, c = first.source.units, first.out.units, first.out.c
-        kernel = "change of shape, backward" if projection else f"conv1, {c} channels, backward"
         reads = {"dz2": out, "y2": out, "y1": out}
         found.append(Launch(f"conv2, {c} channels, backward", "conv2, backward", reads, {"dz1": out}))
-        if projection:
-            found.append(Launch(kernel, "projection, backward", {"dz2": out, "s": out, "h": into}, {"dh": into}))
         # The masked gradient of h is dz2 of the block (or stem) before, whose BatchNorms' sums need their raw inputs.
-        reads = {"dz1": out, "y1": out, "h": into, "dh of the shortcut": into, "y2 of the block before": into}
+        reads = {"dz1": out, "y1": out, "dz2": out, "h": into, "y2 of the block before": into}
+        writes = {"dz2 of the block before": into}
+        if projection:
+            found.append(
+                Launch("start of a stage, backward", "conv1 and projection, backward", reads | {"s": out}, writes)
+            )
+            continue
         if i and len(blocks[i - 1]) == 3:
             reads["s of the block before"] = into
-        found.append(Launch(kernel, "conv1, backward", reads, {"dz2 of the block before": into}))
-        if first.stride == 2 and c == 64:  # too many accumulators for one kernel
-            name = "conv1, weight gradient"
-            found.append(Launch("change of shape, weight gradient", name, {"dz1": out, "y1": out, "h": into}, {}))
+        found.append(Launch(f"conv1, {c} channels, backward", "conv1, backward", reads, writes))
     found.append(Launch("stem, weight gradient", "stem, weight gradient", {"dz": n, "y": n, "x": n}, {}))
     return found
 

@@ -45,22 +45,22 @@ REPLAYS, WINDOWS = 20, 5
 # Triton's kernels, by the names of their functions, and CUDA's templates, by their last argument.
 TRITON = {
     "augment": "augmentation",
-    "conv_forward": "change of shape",
     "join": "join",
+    "downsample_forward": "start of a stage",
     "head": "head",
-    "conv_backward": "change of shape, backward",
-    "weight_gradient": "change of shape, weight gradient",
+    "downsample_backward": "start of a stage, backward",
     "optimise": "update",
     "finish": "running statistics",
 }
-CUDA = re.compile(r"::(forward|backward)<(\d+), (\w+)>")
-FORWARD = {"false": "conv1, {} channels", "true": "conv2, {} channels"}  # is the input normalised while it's loaded?
-BACKWARD = {  # by what becomes of the input's gradient: see cuda_kernels.cu
-    "0": "stem, weight gradient",
-    "1": "conv2, {} channels, backward",
-    "2": "conv1, {} channels, backward",
-    "3": "conv1, {} channels, backward",
-}
+CUDA = re.compile(r"::(forward|backward)<(\d+), (\d)>")
+CONV1, CONV2 = "conv1, {} channels", "conv2, {} channels"
+FORWARD = ["stem", CONV2, CONV1, CONV1, CONV1]  # by what is read, in the order of cuda_kernels.cu
+BACKWARD = [  # by what becomes of the input's gradient, in the same order
+    "stem, weight gradient",
+    f"{CONV2}, backward",
+    f"{CONV1}, backward",
+    f"{CONV1}, backward",
+]
 LAST = "running statistics"  # of a step
 HEADER = (
     f"{'M':>3}  {'kernel':32}  {'launches':>8}  {'ms a step: median (range)':>26}  {'share':>6}  {'MB a step':>9}  "
@@ -74,7 +74,7 @@ def table_name(launched: str) -> str | None:
     """The table's name of a kernel, by the demangled name that a profiler reports; None for one outside the step."""
     if found := CUDA.search(launched):
         function, channels, variant = found.groups()
-        return (FORWARD if function == "forward" else BACKWARD)[variant].format(channels)
+        return (FORWARD if function == "forward" else BACKWARD)[int(variant)].format(channels)
     return TRITON.get(launched)
 
 

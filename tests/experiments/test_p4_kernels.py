@@ -19,7 +19,16 @@ pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only
 from derivations import roofline
 from experiments import p4_kernels
 from experiments.cli import RunError
-from experiments.p4 import augment, cuda_kernels, datasets, fused_engine, training, triton_backward, triton_forward
+from experiments.p4 import (
+    augment,
+    cuda_kernels,
+    datasets,
+    fused_engine,
+    training,
+    triton_backward,
+    triton_downsample,
+    triton_forward,
+)
 from experiments.p4.resnet import seeded
 from experiments.p4.synthetic import synthetic
 from experiments.store import parquet
@@ -46,13 +55,13 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
             return lambda *arguments, **constants: seen.append(self.name)
 
-    for module in (triton_forward, triton_backward):
+    for module in (triton_forward, triton_downsample, triton_backward):
         for name, kernel in vars(module).items():
             if hasattr(kernel, "fn") and kernel.fn.__module__ == module.__name__:
                 monkeypatch.setattr(module, name, Kernel(kernel.fn.__name__))
 
-    def forward(channels: int, x: Any, w: Any, y: Any, norm: Any, *rest: Any) -> None:
-        seen.append(launched(f"forward<{channels}, {'false' if norm is None else 'true'}>"))
+    def forward(channels: int, kind: int, *rest: Any) -> None:
+        seen.append(launched(f"forward<{channels}, {kind}>"))
 
     def backward(channels: int, end: int, *rest: Any) -> None:
         seen.append(launched(f"backward<{channels}, {end}>"))
@@ -82,7 +91,7 @@ def test_every_launch_of_a_step_is_in_the_table(depth: int, launches: list[str])
 
 
 def test_every_table_name_is_some_kernels() -> None:
-    cuda = [f"forward<{c}, {normalise}>" for c in (16, 32, 64) for normalise in ("true", "false")]
+    cuda = [f"forward<{c}, {kind}>" for c in (16, 32, 64) for kind in range(5)]
     cuda += [f"backward<{c}, {end}>" for c in (16, 32, 64) for end in range(4)]
     named = {p4_kernels.table_name(name) for name in [*p4_kernels.TRITON, *map(launched, cuda)]}
     assert named == set(EXPECTED)
@@ -98,7 +107,7 @@ def test_the_compiled_names_are_the_mappings(tmp_path: Path) -> None:
     mangled = re.findall(r"\.entry (\w+)\(", made.read_text())
     shown = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True).stdout
     names = Counter(p4_kernels.table_name(name) for name in shown.splitlines())
-    assert len(mangled) == 3 * (2 + 4) and names.total() == len(mangled)
+    assert len(mangled) == 3 * (5 + 4) and names.total() == len(mangled)
     assert set(names) == {name for name in EXPECTED if name not in p4_kernels.TRITON.values()}
 
 
@@ -106,10 +115,11 @@ def step(seconds: float, missing: int = 0) -> list[p4_kernels.Event]:
     """A step's events, each launch of a kernel with the same seconds; a Memset counts for nothing."""
     example = {name: shown for shown in p4_kernels.TRITON for name in [p4_kernels.TRITON[shown]]}
     for c in (16, 32, 64):
-        example[f"conv1, {c} channels"] = launched(f"forward<{c}, false>")
-        example[f"conv2, {c} channels"] = launched(f"forward<{c}, true>")
+        example[f"conv1, {c} channels"] = launched(f"forward<{c}, 3>")
+        example[f"conv2, {c} channels"] = launched(f"forward<{c}, 1>")
         example[f"conv2, {c} channels, backward"] = launched(f"backward<{c}, 1>")
         example[f"conv1, {c} channels, backward"] = launched(f"backward<{c}, 2>")
+    example["stem"] = launched("forward<16, 0>")
     example["stem, weight gradient"] = launched("backward<16, 0>")
     events = [(example[name], seconds) for name, count in EXPECTED.items() for _ in range(count)]
     return [("Memset (Device)", 9.0), *events[missing:]]
@@ -117,8 +127,8 @@ def step(seconds: float, missing: int = 0) -> list[p4_kernels.Event]:
 
 def test_seconds_are_those_of_whole_steps() -> None:
     steps = p4_kernels.by_step(step(9.0, missing=1) + step(1.0) + step(4.0) + step(2.0), EXPECTED)
-    assert [found["join"] for found in steps] == [21.0, 84.0, 42.0]
-    assert [sum(found.values()) for found in steps] == [116.0, 4 * 116.0, 2 * 116.0]
+    assert [found["join"] for found in steps] == [2.0, 8.0, 4.0]
+    assert [sum(found.values()) for found in steps] == [92.0, 4 * 92.0, 2 * 92.0]
     with pytest.raises(RunError, match="saw 2 whole steps, and 3 are needed"):
         p4_kernels.by_step(step(1.0) * 2 + step(1.0)[:-1], EXPECTED)
 
