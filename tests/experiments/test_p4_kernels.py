@@ -159,12 +159,12 @@ def test_rows_and_table() -> None:
     steps = [{name: seconds * count for name, count in EXPECTED.items()} for seconds in (1e-6, 4e-6, 2e-6)]
     frame = p4_kernels.rows(config, steps, whole=5e-4, speed=1e12)
     join = frame[frame.kernel == "join"].iloc[0]
-    assert (join.seconds, join.seconds_least, join.seconds_most) == pytest.approx((42e-6, 21e-6, 84e-6))
-    assert join.launches == 21 and join.bytes == 2 * 79_691_776
+    assert (join.seconds, join.seconds_least, join.seconds_most) == pytest.approx((4e-6, 2e-6, 8e-6))
+    assert join.launches == 2 and join.bytes == 128 * 2 * 3 * (32 * 32 * 16 + 16 * 16 * 32)
     lines = [re.split(r"\s{2,}", line.strip()) for line in p4_kernels.table(frame)]
-    # 159.4 MB in 42 µs are 3.795 TB/s; 21 of 116 launches
-    assert lines[0] == ["2", "join", "21", "0.042 (0.021–0.084)", "18.1%", "159.4", "379.5%"]
-    assert lines[-1][:5] == ["2", "all, and the step as a graph", "116", "0.232; 0.500", "100.0%"]
+    # 18.9 MB in 4 µs are 4.719 TB/s; 2 of 92 launches
+    assert ["2", "join", "2", "0.004 (0.002–0.008)", "2.2%", "18.9", "471.9%"] in lines
+    assert lines[-1][:5] == ["2", "all, and the step as a graph", "92", "0.184; 0.500", "100.0%"]
     assert len(lines) == len(EXPECTED) + 1
 
 
