@@ -24,9 +24,11 @@ from experiments.p4 import augment, fused_passes
 from experiments.p4.fused_engine import FusedEngine
 from experiments.p4.resnet import seeded
 
-KINDS = ("forward", "backward", "weights")
-WIDTHS = (16, 32, 64)
-TILE_PIXELS = {"forward": (64, 128, 256), "backward": (32, 64, 128), "weights": (32, 64, 128)}
+TILE_PIXELS = {
+    "forward": (64, 128, 256), "backward": (32, 64, 128), "weights": (32, 64, 128),
+    "downsample": (32, 64, 128), "downsample back": (16, 32, 64),
+}  # fmt: skip
+KERNELS = list(fused_passes.TILES)
 WARPS = (4, 8)
 PER_PROCESSOR = (1, 2, 4, 8)
 
@@ -47,11 +49,18 @@ def engine(batch: int, steps: int = 4, dtype: torch.dtype = torch.bfloat16, dept
 
 
 def launcher(made: FusedEngine, kind: str, width: int) -> Callable[[], None]:
-    """A call that launches one representative kernel: the first block of the stage that keeps its shape."""
-    i = next(i for i, (c1, _, s) in enumerate(made.layers.blocks) if c1.c_out == width and s is None)
-    (conv1, conv2, _), act = made.layers.blocks[i], made.train_net[5][i]
+    """A call that launches a representative kernel: of a stage's first block, or of the first that keeps its shape."""
+    starts = kind.startswith("downsample")
+    i = next(i for i, (c1, _, s) in enumerate(made.layers.blocks) if c1.c_out == width and (s is not None) == starts)
+    (conv1, conv2, projection), act = made.layers.blocks[i], made.train_net[5][i]
     assert act.dz is not None and act.dz1 is not None
     dz, dz1 = act.dz, act.dz1
+    if projection is not None:
+        before, previous, side = made.layers.blocks[i - 1][1], made.train_net[5][i - 1], act.shortcut
+        assert side is not None
+        if kind == "downsample":
+            return lambda: made._downsample(conv1, projection, previous.out, act.y1, side, made.batch, made.sums)
+        return lambda: made._downsample_back(conv1, projection, act, before, previous)
     if kind == "forward":
         return lambda: made._convolve(conv2, act.y1, act.y2, made.batch, made.sums, conv1)
     if kind == "backward":
@@ -75,21 +84,20 @@ def compile_all(kind: str, width: int) -> None:
 def main() -> None:
     p = Parser("tune_tiles", __doc__)
     p.add_argument("--M", type=int, nargs="+", default=[1, 8, 32])
+    p.add_argument("--only", metavar="KIND", choices=list(TILE_PIXELS), help="one kind of kernel, e.g. downsample")
     p.add_argument("--compile", nargs=2, metavar=("KIND", "WIDTH"), help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.compile:
         compile_all(a.compile[0], int(a.compile[1]))
         return
+    a.kernels = [one for one in KERNELS if a.only in (None, one[0])]
     engine(64)  # compile the step's kernels once, before processes race for them
-    jobs = [
-        subprocess.Popen([sys.executable, __file__, "--compile", kind, str(width)])
-        for kind, width in itertools.product(KINDS, WIDTHS)
-    ]
+    jobs = [subprocess.Popen([sys.executable, __file__, "--compile", kind, str(width)]) for kind, width in a.kernels]
     if any([job.wait() for job in jobs]):
         sys.exit("tune_tiles: a kernel did not compile; see above")
     for m in a.M:
         made = engine(64 * m)
-        for kind, width in itertools.product(KINDS, WIDTHS):
+        for kind, width in a.kernels:
             usual, found = fused_passes.TILES[kind, width], []
             for (tile, warps), per in itertools.product(configurations(kind), PER_PROCESSOR):
                 fused_passes.TILES[kind, width] = (tile, warps, per)
@@ -98,7 +106,7 @@ def main() -> None:
             fused_passes.TILES[kind, width] = usual
             best = "  ".join(f"{us:.1f} {t}" for us, t in sorted(found)[:4])
             used = dict((t, us) for us, t in found).get(usual)
-            print(f"M={m:2d} {kind:8s} {width:2d}: {best}   in use: {usual} {used or float('nan'):.1f} µs", flush=True)
+            print(f"M={m:2d} {kind:15s} {width:2d}: {best}   in use: {usual} {used or float('nan'):.1f} µs", flush=True)
 
 
 if __name__ == "__main__":

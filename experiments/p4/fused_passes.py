@@ -64,10 +64,10 @@ TILES: dict[tuple[str, int], Tile] = {
     ("weights", 16): (128, 4, 1),
     ("weights", 32): (32, 4, 1),
     ("weights", 64): (128, 8, 1),
-    ("downsample", 32): (64, 4, 4),
-    ("downsample", 64): (64, 4, 4),
-    ("downsample back", 32): (64, 4, 2),
-    ("downsample back", 64): (32, 8, 1),
+    ("downsample", 32): (64, 4, 3),
+    ("downsample", 64): (32, 4, 3),
+    ("downsample back", 32): (32, 4, 2),
+    ("downsample back", 64): (16, 8, 1),
 }
 # Blocks of a multiprocessor of the CUDA twins, by kernel and channels.
 BLOCKS = {
