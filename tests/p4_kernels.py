@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from experiments.p4.fused_passes import (
+from experiments.p4.activations import (
     BLOCK_END,
     BLOCK_END_TWO,
     INNER,
@@ -18,8 +18,8 @@ from experiments.p4.fused_passes import (
     RAW,
     WEIGHTS_ONLY,
     Join,
-    Passes,
 )
+from experiments.p4.fused_passes import Passes
 from experiments.p4.packing import Conv
 from experiments.p4.resnet import seeded
 

@@ -21,6 +21,7 @@ import triton
 
 from experiments.cli import Parser
 from experiments.p4 import augment, fused_passes
+from experiments.p4.activations import INNER
 from experiments.p4.fused_engine import FusedEngine
 from experiments.p4.resnet import seeded
 
@@ -64,7 +65,7 @@ def launcher(made: FusedEngine, kind: str, width: int) -> Callable[[], None]:
     if kind == "forward":
         return lambda: made._convolve(conv2, act.y1, act.y2, made.batch, made.sums, conv1)
     if kind == "backward":
-        return lambda: made._input_kernel(conv2, dz, act.y2, act.y1, dz1, fused_passes.INNER, conv1, act.y1)
+        return lambda: made._input_kernel(conv2, dz, act.y2, act.y1, dz1, INNER, conv1, act.y1)
     return lambda: made._weights_kernel(conv2, dz, act.y2, act.y1, conv1)
 
 

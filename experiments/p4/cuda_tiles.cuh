@@ -67,7 +67,9 @@ __device__ __forceinline__ void prefetch(const void* at) { asm volatile("prefetc
 
 // Waits until the kernel before has ended and what it wrote is visible, then lets the kernel behind start early.
 __device__ __forceinline__ void wait_for_grid() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait; griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 struct Moments {

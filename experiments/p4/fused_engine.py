@@ -73,15 +73,14 @@ class FusedEngine(Passes):
         h = self._forward(self.train_net, self.sums, self.table, self.step_count, train=True)
         self._head_kernel(self.train_net, self.sums, h, self.metrics_buffer, train=True)
         self._backward()
-        if self.on_gpu:
-            torch.cuda.current_stream().wait_stream(self.side)
 
     def _launch_step(self) -> None:
         self._launch_gradients()
         size = self.parameters.numel()
         triton_backward.optimise[(triton.cdiv(size, 1024),)](
             self.parameters, self.gradients, self.momenta, self.weights, self.packed, size, self.pack_order,
-            self.rate, size, self.bias_at, DECAY=self.weight_decay, MOMENTUM=self.momentum, EARLY=False, ELEMENTS=1024,
+            self.rate, size, self.bias_at, DECAY=self.weight_decay, MOMENTUM=self.momentum, ELEMENTS=1024,
+            **self._rejoin(),
         )  # fmt: skip
         triton_backward.finish[(triton.cdiv(self.channels, 128),)](
             self.sums, self.counts, self.running, self.step_count, self.channels, MOMENTUM=BN_MOMENTUM, CHANNELS=128,

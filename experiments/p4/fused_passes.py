@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,43 +11,21 @@ import triton
 from torch import Tensor
 
 from experiments.p4 import cuda_kernels, triton_backward, triton_downsample, triton_forward
+from experiments.p4.activations import (
+    BLOCK_END,
+    BLOCK_END_TWO,
+    INNER,
+    JOINED_ALONE,
+    NORMALISED,
+    RAW,
+    WEIGHTS_ONLY,
+    Activations,
+    Join,
+)
 from experiments.p4.packing import CLASSES, STEM, Conv, Packed
 from experiments.p4.resnet import ResNet
 
-# What a convolution reads: its input as it is; normalised and rectified; or the join of the block before, which it also
-# stores, without a shortcut, with an identity, or with a projection.
-RAW, NORMALISED, JOINED_ALONE, JOINED, JOINED_TWO = range(5)
-# What a backward kernel does with the gradient of its convolution's input; the first makes the weights' alone.
-WEIGHTS_ONLY, INNER, BLOCK_END, BLOCK_END_TWO = range(4)
 EARLY_FROM = 9, 0  # the compute capability from which a kernel may start before the one that it waits for has ended
-
-
-@dataclass
-class Activations:
-    """The tensors of one block for a batch, each (pixels, channels)."""
-
-    y1: Tensor
-    y2: Tensor
-    out: Tensor
-    shortcut: Tensor | None = None
-    dz1: Tensor | None = None
-    dz: Tensor | None = None
-
-
-@dataclass
-class Join:
-    """out = relu(bn(y) + shortcut): none, s itself, or bn(s) behind the convolution `projection`."""
-
-    conv: Conv
-    y: Tensor
-    out: Tensor
-    s: Tensor | None = None
-    projection: Conv | None = None
-
-    @property
-    def kind(self) -> int:
-        """JOINED_ALONE, JOINED or JOINED_TWO."""
-        return JOINED_ALONE if self.s is None else JOINED if self.projection is None else JOINED_TWO
 
 
 # Pixels of a tile, warps of a program and programs of a multiprocessor, by kernel and widest channel count.
@@ -80,6 +57,8 @@ SPLIT_FROM = 64  # from this width on the weight gradient is a kernel of its own
 class Passes(Packed):
     """The kernels of the two passes, for a batch of training images and for all test images."""
 
+    MAY_START_EARLY = True
+
     def __init__(
         self,
         model: ResNet,
@@ -100,9 +79,12 @@ class Passes(Packed):
         self.on_gpu = self.device.type == "cuda"
         self.processors = torch.cuda.get_device_properties(self.device).multi_processor_count if self.on_gpu else 1
         self.use_cuda = self.on_gpu and dtype == torch.bfloat16 and cuda_kernels.nvcc() is not None
-        self.early = self.on_gpu and torch.cuda.get_device_capability(self.device) >= EARLY_FROM
+        self.early = (
+            self.MAY_START_EARLY and self.on_gpu and torch.cuda.get_device_capability(self.device) >= EARLY_FROM
+        )
         self.train_net = self._allocate(batch, keep=True)
         self.test_net = self._allocate(len(test_images), keep=False)
+        self.forked = False  # whether kernels run beside the main stream
         if self.on_gpu:
             self.side = torch.cuda.Stream()
 
@@ -342,12 +324,21 @@ class Passes(Packed):
 
     @contextmanager
     def _beside(self) -> Iterator[None]:
-        """Kernels launched inside run beside the main stream, which waits for them at the step's end."""
+        """Kernels launched inside run beside the main stream, until `_rejoin`."""
         if not self.on_gpu:
             yield
             return
         early, self.early = self.early, False  # they wait for a stream, not for a kernel
+        self.forked = True
         self.side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.side):
             yield
         self.early = early
+
+    def _rejoin(self) -> dict[str, bool]:
+        """Wait for the kernels beside the main stream; how a Triton kernel starts after that."""
+        if not self.forked:
+            return self._start()
+        torch.cuda.current_stream().wait_stream(self.side)
+        self.forked = False
+        return {"EARLY": False}

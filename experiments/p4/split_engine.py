@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from experiments.p4.activations import Activations
 from experiments.p4.fused_engine import FusedEngine
-from experiments.p4.fused_passes import Activations
 from experiments.p4.packing import Conv
 from experiments.p4.plain_engine import PlainEngine
 
@@ -60,12 +60,15 @@ class PlainSplit(PlainEngine):
 class FusedSplit(FusedEngine):
     """`FusedEngine` for one of several learners, with local BatchNorm; the all-reduce belongs to the step's graph."""
 
+    MAY_START_EARLY = False  # NCCL's kernels run on a stream of their own, and a kernel cannot wait early for a stream
+
     def start_epoch(self, table: Tensor, rate: float) -> None:
         """Take this learner's part of an epoch's draws (steps, M·B, 6), and the learning rate."""
         super().start_epoch(part(table), rate)
 
     def _launch_gradients(self) -> None:
         super()._launch_gradients()
+        self._rejoin()
         average([self.gradients])
 
 

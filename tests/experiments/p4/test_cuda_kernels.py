@@ -20,7 +20,7 @@ from torch import Tensor
 pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only")
 
 from experiments.p4 import cuda_kernels
-from experiments.p4.fused_passes import (
+from experiments.p4.activations import (
     BLOCK_END,
     BLOCK_END_TWO,
     INNER,

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 pytest.importorskip("triton", reason="Triton has wheels for Linux on x86_64 only")
 
-from experiments.p4.fused_passes import TILES, Activations
+from experiments.p4.activations import Activations
+from experiments.p4.fused_passes import TILES
 from experiments.p4.packing import Conv
 from tests.p4_kernels import Bench, assert_alike, bench
 
