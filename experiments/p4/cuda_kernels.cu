@@ -32,6 +32,7 @@ __global__ void __launch_bounds__(128, 6) forward(const Forward g) {
   const uint16_t *__restrict__ x = g.x, *__restrict__ s = g.s;
   uint16_t* __restrict__ joined = g.joined;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pair = warp % T::PAIRS;
+  prefetch_weights<C, 32 * WARPS>(g.w);
   wait_for_grid();
   if (INPUT != RAW && threadIdx.x < C) {
     const int c = threadIdx.x;
@@ -136,6 +137,7 @@ __global__ void __launch_bounds__(32 * Shape<C>::BACK_WARPS, C == 64 ? 1 : 3) ba
   __shared__ __align__(16) uint16_t value[T::PIXELS * T::PITCH];     // the convolution's input
   __shared__ float ca[C], cb[C], cd[C], scale[C], shift[C];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pair = warp % T::PAIRS;
+  if (END != WEIGHTS_ONLY) prefetch_weights<C, THREADS>(g.w);
   wait_for_grid();
   if (threadIdx.x < C) {
     const int c = threadIdx.x;

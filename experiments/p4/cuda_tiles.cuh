@@ -65,6 +65,12 @@ __device__ __forceinline__ void finish_copies() { asm volatile("cp.async.wait_al
 // Asks for a line of 128 bytes in the L2 cache.
 __device__ __forceinline__ void prefetch(const void* at) { asm volatile("prefetch.global.L2 [%0];" :: "l"(at)); }
 
+// Asks for the weights in this multiprocessor's own cache: they are there before the kernel before has ended.
+template <int C, int THREADS>
+__device__ __forceinline__ void prefetch_weights(const uint16_t* w) {
+  for (int i = threadIdx.x; i < 9 * C * C / 64; i += THREADS) asm volatile("prefetch.global.L1 [%0];" :: "l"(w + i * 64));
+}
+
 // Waits until the kernel before has ended and what it wrote is visible, then lets the kernel behind start early.
 __device__ __forceinline__ void wait_for_grid() {
 #if __CUDA_ARCH__ >= 900

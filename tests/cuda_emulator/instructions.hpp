@@ -24,6 +24,8 @@ inline void finish_copies() {
   for (const auto& copy : std::exchange(emulator::threads[threadIdx.x].copies, {})) copy();
 }
 inline void prefetch(const void*) {}
+template <int, int>
+void prefetch_weights(const uint16_t*) {}
 inline void wait_for_grid() {}  // kernels follow one another
 
 // ldmatrix: lane l gives the address of row l % 8 of matrix l / 8, and gets of each matrix row l / 4, columns 2 (l % 4)
