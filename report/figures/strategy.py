@@ -21,6 +21,7 @@ from report.figures.strategy_runs import (
     devices,
     drawn,
     each,
+    each_row,
     elsewhere,
     ends,
     first,
@@ -33,7 +34,6 @@ from report.figures.strategy_runs import (
     over,
     place,
     rate_text,
-    records,
     repeated,
     sized,
     table,
@@ -63,7 +63,7 @@ def tbl_p2_ten(runs: pd.DataFrame) -> str | Missing:
 
 def _places(jobs: pd.DataFrame) -> str | None:
     """What these jobs ran on, and how often."""
-    names = [f"{job.unit}, {job.image_size:g} px" + ", XLA" * bool(job.jit_compile) for job in records(jobs)]
+    names = [f"{job.unit}, {job.image_size:g} px" + ", XLA" * bool(job.jit_compile) for job in each_row(jobs)]
     counted = pd.Series(names, dtype=object).value_counts(sort=False)
     return "; ".join(f"{name} ({n}×)" for name, n in counted.items()) or None
 

@@ -23,12 +23,12 @@ from report.figures.strategy_runs import (
     IMAGES,
     LEARNERS,
     SCRIPT,
+    each_row,
     first,
     median_range,
     milliseconds,
     over,
     rate_text,
-    records,
     setting,
     shown,
     sized,
@@ -104,7 +104,7 @@ def tbl_p2_compute(runs: pd.DataFrame) -> str | Missing:
     """One learner's iteration by batch, and the most that strong scaling could gain if summing took no time."""
     points, one = _batches(runs), _alone(runs)
     lines = []
-    for point in records(points):
+    for point in each_row(points):
         own = one[(one.series == point.series) & (one.allocation == point.allocation)]
         own = own[own.environment == point.environment]
         steps = own[own.base == point.base].step_seconds
@@ -209,7 +209,7 @@ def fig_p2_accuracy(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     points = pd.DataFrame(
         {"run": job.run_id, "epoch": epoch, "percent": 100 * accuracy, "batch": int(job.effective_batch),
          "job": sized(job), "pixels": job.image_size}
-        for job in records(found)
+        for job in each_row(found)
         for epoch, accuracy in enumerate(job.accuracies, 1)
     )  # fmt: skip
     batches = sorted(points.batch.unique())
@@ -230,7 +230,7 @@ def fig_p2_accuracy(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
 def tbl_p2_accuracy(runs: pd.DataFrame) -> str | Missing:
     """Test accuracy of runs of whole epochs: the last, which is the fair figure, and the best."""
     lines = []
-    for job in records(_tested(runs)):
+    for job in each_row(_tested(runs)):
         best = int(np.argmax(job.accuracies))
         last, most = show.percent(job.accuracies[-1]), show.percent(job.accuracies[best])
         lines.append(
@@ -313,7 +313,7 @@ def tbl_p2_hosts(runs: pd.DataFrame) -> str | Missing:
     """As many CPU learners on two emulated hosts as on one, by the speed of the link between them."""
     lines = []
     for one in _one_host_and_two(runs):
-        for point in records(relative(one, HOSTS).sort_values(HOSTS)):
+        for point in each_row(relative(one, HOSTS).sort_values(HOSTS)):
             # Hosts are no learners: the ratio to one host is what `relative` calls the speed-up.
             interval = within(point.speedup_low, point.speedup_high)
             part = f"{point.speedup:.2f}"

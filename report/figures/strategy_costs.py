@@ -22,6 +22,7 @@ from report.figures.strategy_runs import (
     devices,
     drawn,
     each,
+    each_row,
     ends,
     first,
     like,
@@ -30,7 +31,6 @@ from report.figures.strategy_runs import (
     place,
     priced,
     rate_text,
-    records,
     repeated,
     sized,
     table,
@@ -137,7 +137,7 @@ def text_p2_prices(runs: pd.DataFrame) -> str:
     listed = [
         f"- {unit}: {row.price_usd_per_hour:g} USD/h ({row.date}). {row.source}."
         for unit in units
-        for row in records(priced(unit))
+        for row in each_row(priced(unit))
     ]
     without = [unit for unit in units if priced(unit).empty]
     return "\n".join(listed) + (f"\n- {show.listing(without)}: no price." if without else "")

@@ -16,6 +16,7 @@ from report.figures.strategy_runs import (
     ON_GPUS,
     at,
     devices,
+    each_row,
     elsewhere,
     ends,
     headlines,
@@ -26,7 +27,6 @@ from report.figures.strategy_runs import (
     note,
     over,
     place,
-    records,
     shown,
     table,
     within,
@@ -112,7 +112,7 @@ def tbl_p2_efficiency(runs: pd.DataFrame) -> str | Missing:
     """Time of an iteration, its increase and the efficiency of weak scaling."""
     weak, found = _from_one(runs), _increases(runs)
     lines = []
-    for job in records(found):
+    for job in each_row(found):
         steps = like(weak[weak.series == job.series], job).step_seconds
         interval = within(100 * job.estimate.low, 100 * job.estimate.high, "{:.0f}–{:.0f} %")
         lines.append(

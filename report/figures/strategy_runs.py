@@ -252,8 +252,8 @@ def like(one: pd.DataFrame, job: Any) -> pd.DataFrame:
 # ---- rows and text -----------------------------------------------------------------------------------------------
 
 
-def records(frame: pd.DataFrame) -> Iterator[Any]:
-    """The rows, whose fields are attributes."""
+def each_row(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows, one after the other, as pandas Series: their fields are attributes."""
     return (row for _, row in frame.iterrows())
 
 
