@@ -43,8 +43,8 @@ def answer_scaling_rules(rows: pd.DataFrame) -> Answer | Missing:
     answers = [f"Over {len(known)} held-out points of published curves, {_misses(known)}."]
     own = points[points.basis == "measured"]
     if len(own):
-        on_cores = int((~own.series.str.contains("NVIDIA")).sum())
-        answers.append(f"Over {len(own)} points of this project's runs, {on_cores} of them on CPU cores, {_misses(own)}.")
+        cores = int((~own.series.str.contains("NVIDIA")).sum())
+        answers.append(f"Over {len(own)} points of this project's runs, {cores} of them on CPU cores, {_misses(own)}.")
     best = {_order(each)[0] for each in (known, own) if len(each)}
     return Answer(
         "5.2", f"{' '.join(answers)} {_verdict(best)}", "held-out points", len(known) + len(own), "projected",

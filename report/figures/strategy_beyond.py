@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
 from experiments.machine.device_names import short_name
@@ -16,7 +15,7 @@ from report import comparisons, palette, show
 from report.answers import Missing
 from report.comparisons import ratio, relative, select, series, spread
 from report.estimates import estimate
-from report.figures.strategy_charts import COLUMNS, WIDTH, panels, points_of
+from report.figures.strategy_charts import WIDTH
 from report.figures.strategy_runs import (
     BASES,
     EPOCHS,
@@ -30,7 +29,6 @@ from report.figures.strategy_runs import (
     over,
     rate_text,
     setting,
-    shown,
     sized,
     table,
     within,
@@ -69,35 +67,6 @@ def _batches(runs: pd.DataFrame) -> pd.DataFrame:
     points = spread(_several_batches(runs), BATCH, "step_seconds")
     order = points.assign(gpu=points.device_kind == "gpu")
     return order.sort_values(["gpu", "image_size", "series", "base"], ascending=[False, False, True, True])
-
-
-def fig_p2_compute(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
-    """One learner's iteration against its batch. Dotted: in proportion to the batch, from the largest one."""
-    points = _batches(runs)
-    if points.empty:
-        return Missing("One learner with several batches", ONE)
-    frame = points.assign(**{name: 1000 * points[name] for name in ("value", "low", "high")})
-    views = []
-    for name in dict.fromkeys(frame.series):
-        own = frame.loc[frame.series == name, ["series", "base", "value", "low", "high", "repetitions"]]
-        ticks = sorted(int(b) for b in own.base)
-        scale = alt.Scale(type="log", base=2, nice=False, padding=12)
-        x = alt.X("base:Q", title="images of a learner", scale=scale, axis=alt.Axis(values=ticks, format="d"))
-        y = alt.Y("value:Q", title="iteration (ms)", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
-        largest = own.loc[own.base.idxmax()]
-        # In proportion is a curve over the logarithm of the batch: drawn through many batches.
-        between = np.geomspace(own.base.min(), own.base.max(), 30)
-        line = pd.DataFrame({"base": between, "value": largest.value * between / largest.base})
-        base, colour = alt.Chart(own).encode(x=x), palette.device(name)
-        tips = ["base", alt.Tooltip("value", format=",.4~g", title="ms"), "repetitions"]
-        view = alt.layer(
-            alt.Chart(line).mark_line(**palette.IDEAL_LINE).encode(x=x, y=y),
-            base.mark_rule(strokeWidth=1.5, color=colour).encode(y=alt.Y("low:Q", title="iteration (ms)"), y2="high:Q"),
-            base.mark_line(color=colour).encode(y=y),
-            base.mark_point(**palette.MEASURED_POINT, color=colour).encode(y=y, tooltip=tips),
-        )
-        views.append(view.properties(width=WIDTH, height=95, title=name))
-    return alt.vconcat(*views)
 
 
 def tbl_p2_compute(runs: pd.DataFrame) -> str | Missing:
@@ -227,20 +196,6 @@ def fig_p2_accuracy(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     return alt.vconcat(*views)
 
 
-def tbl_p2_accuracy(runs: pd.DataFrame) -> str | Missing:
-    """Test accuracy of runs of whole epochs: the last, which is the fair figure, and the best."""
-    lines = []
-    for job in each_row(_tested(runs)):
-        best = int(np.argmax(job.accuracies))
-        last, most = show.percent(job.accuracies[-1]), show.percent(job.accuracies[best])
-        lines.append(
-            (int(job.effective_batch), sized(job), f"{job.unit}, {job.image_size:g} px", len(job.accuracies), last,
-             most, best + 1)
-        )  # fmt: skip
-    headers = ["Effective batch", "Job", "Run on", "Epochs", "Last", "Best", "In epoch"]
-    return table(lines, headers, "rllrrrr", Missing("Whole epochs with tests", WHOLE))
-
-
 def text_p2_accuracy(runs: pd.DataFrame) -> str:
     """Updates and last accuracy with the smallest and the largest effective batch, for each image size."""
     found = _tested(runs)
@@ -263,20 +218,6 @@ def text_p2_accuracy(runs: pd.DataFrame) -> str:
 
 
 # ---- CPU learners --------------------------------------------------------------------------------------------------
-
-
-@selects
-def _on_cores(runs: pd.DataFrame) -> pd.DataFrame:
-    found = shown(runs)
-    return found[found.device_kind == "cpu"]
-
-
-def fig_p2_cores(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
-    """Throughput of CPU learners under both strategies."""
-    found = _on_cores(runs)
-    if found.empty:
-        return Missing("CPU learners", f"{SCRIPT} --sweep --repeats 3 --steps-per-epoch 2 --no-evaluate")
-    return panels(points_of(found, "rate")[COLUMNS], "images/s")
 
 
 @selects

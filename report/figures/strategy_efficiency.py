@@ -58,8 +58,8 @@ def answer_p2_efficiency(runs: pd.DataFrame) -> Answer | Missing:
             few, many = ends(other)
             increases.append(ratio(other, of=at(many), to=at(few), value="step_seconds"))
             texts.append(
-                f"In another go, with at least {word(ENOUGH)} repetitions: t({many.learners})/t({few.learners}) = "
-                f"{increases[-1].brief('')}."
+                f"In another allocation, with at least {word(ENOUGH)} repetitions: "
+                f"t({many.learners})/t({few.learners}) = {increases[-1].brief('')}."
             )
     used = sum(int(one.learners.isin([1, one.learners.max()]).sum()) for one in series)
     sentence = " ".join([*texts, note(increases)])
