@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from report import show
@@ -137,7 +136,8 @@ def _not_waited(averaging: pd.DataFrame, learners: int, grows: Estimate) -> str:
     many, one = (averaging[averaging.learners == n] for n in (learners, 1))
     if many.wait_share.isna().any() or one.wait_share.isna().any():
         return ""
-    waited = float(np.subtract(*((own.wait_share * own.step_seconds).median() for own in (many, one))))
+    waits, waits_alone = (float((own.wait_share * own.step_seconds).median()) for own in (many, one))
+    waited = waits - waits_alone
     return (
         f" Of that, {1e3 * waited:.2f} ms is waiting between the backward pass and the end of the all-reduces; what "
         f"the other {1e3 * (grows.value - waited):.2f} ms go to was not measured."
