@@ -102,10 +102,10 @@ def text_p2_compute(runs: pd.DataFrame) -> str:
         fixed = (small.value * large.base - large.value * small.base) / (large.base - small.base)
         said.append(
             f"- {name}: {large.base / small.base:g} times as many images take {large.value / small.value:.2f} times as "
-            f"long. On a straight line through both, {show.percent(max(fixed, 0) / small.value, 0)} of the smallest "
-            "iteration does not depend on the batch."
+            f"long; {show.percent(max(fixed, 0) / small.value, 0)} of the smallest iteration is fixed."
         )
-    return "\n".join(said)
+    told = "Fixed is what a straight line through the smallest and the largest batch has without any images."
+    return "\n".join([*said, "", told]) if said else ""
 
 
 @selects

@@ -36,8 +36,8 @@ def test_iterations_by_batch_with_the_bound_on_strong_scaling() -> None:
 def test_the_part_of_an_iteration_that_does_not_grow() -> None:
     # 70 / 10 = 7 for 16 times the images; the line has 6 ms at nothing, 60 % of 10 ms.
     assert strategy_beyond.text_p2_compute(runs(*BATCHES)) == (
-        "- H200, 224 px, XLA: 16 times as many images take 7.00 times as long. On a straight line through both, 60 % "
-        "of the smallest iteration does not depend on the batch."
+        "- H200, 224 px, XLA: 16 times as many images take 7.00 times as long; 60 % of the smallest iteration is "
+        "fixed.\n\nFixed is what a straight line through the smallest and the largest batch has without any images."
     )
 
 
