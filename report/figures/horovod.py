@@ -270,11 +270,17 @@ def answer_p1_batch(runs: pd.DataFrame) -> Answer | Missing:
         f"N learners with $B$ images each average over $N B$ images: {show.listing(grown)}. $B$ is the same for every "
         "N, so each learner's work stays constant while the effective batch grows. Used like this, Horovod employs "
         "**weak scaling**.",
-        devices(series),
+        devices(_by_device(averaging)),
         len(averaging),
         "derived",
         "tbl-p1-batch",
     )  # fmt: skip
+
+
+def _by_device(runs: pd.DataFrame) -> list[pd.DataFrame]:
+    """The runs of each device, GPUs first."""
+    order = runs.sort_values(["device_kind", "device"], ascending=[False, True])
+    return [own for _, own in order.groupby("device", sort=False)]
 
 
 def tbl_p1_batch(runs: pd.DataFrame) -> str | Missing:

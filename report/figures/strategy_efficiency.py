@@ -61,7 +61,8 @@ def answer_p2_efficiency(runs: pd.DataFrame) -> Answer | Missing:
                 f"In another allocation, with at least {word(ENOUGH)} repetitions: "
                 f"t({many.learners})/t({few.learners}) = {increases[-1].brief('')}."
             )
-    used = sum(int(one.learners.isin([1, one.learners.max()]).sum()) for one in series)
+    others = [other for one in series if len(other := elsewhere(runs, one))]
+    used = sum(int(one.learners.isin([1, one.learners.max()]).sum()) for one in [*series, *others])
     sentence = " ".join([*texts, note(increases)])
     return Answer("2.4", sentence, devices(series), used, "measured", "fig-p2-efficiency")
 
