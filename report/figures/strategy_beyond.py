@@ -33,7 +33,8 @@ from report.figures.strategy_runs import (
     table,
     within,
 )
-from report.used import selects
+from report.hop import stale
+from report.used import runs_in, selects
 
 ONE = f"{SCRIPT} --strategy mirrored --device gpu --base 16 --steps-per-epoch 50 --epochs 5 --no-evaluate"
 WHOLE = f"{SCRIPT} --strategy mirrored --device gpu --scaling strong"
@@ -131,6 +132,17 @@ def tbl_p2_settings(runs: pd.DataFrame) -> str | Missing:
     return table(lines, headers, "lrlrrrr", Missing("One learner's settings", ONE))
 
 
+def text_p2_stale(runs: pd.DataFrame) -> str:
+    """How many of the runs with one learner, and of those tested after each epoch, earlier code has made."""
+    used = runs_in([_several_batches(runs), _several_settings(runs), _tested(runs)])
+    if not (earlier := used & stale()):
+        return ""
+    return (
+        f"{len(earlier)} of this section's {len(used)} runs were made by earlier versions of the script. Its code has "
+        "changed since in ways that could change numbers, and no later runs replace them."
+    )
+
+
 # ---- the input pipeline --------------------------------------------------------------------------------------------
 
 
@@ -207,11 +219,14 @@ def text_p2_accuracy(runs: pd.DataFrame) -> str:
             continue
         ends = []
         for batch in (batches[0], batches[-1]):
-            last = [100 * values[-1] for values in own[own.effective_batch == batch].accuracies]
-            updates = show.count(EPOCHS * (IMAGES // batch))
+            alike = own[own.effective_batch == batch]
+            last = [100 * values[-1] for values in alike.accuracies]
+            learners = show.listing(sorted(alike.learners.unique()))
+            on = f"{learners} learner{'s' * (learners != '1')}"
+            several = f", {len(alike)} runs with {on}" if len(alike) > 1 else ""
             ends.append(
-                f"an effective batch of {batch:,} makes {updates} updates in {EPOCHS} epochs and ends at "
-                f"{show.mean_range(last, '{:.1f}')} %"
+                f"an effective batch of {batch:,} makes {show.count(EPOCHS * (IMAGES // batch))} updates in {EPOCHS} "
+                f"epochs and ends at {show.mean_range(last, '{:.1f}')} %{several}"
             )
         said.append(f"At {pixels:g} px {'; '.join(ends)}.")
     return " ".join(said) or "Only one effective batch was trained for whole epochs."

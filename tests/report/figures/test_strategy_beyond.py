@@ -103,6 +103,19 @@ def test_accuracy_by_effective_batch() -> None:
     assert len(points) == 20 and second == {64: pytest.approx(20.0), 1024: pytest.approx(80.0)}
 
 
+def test_accuracies_of_an_effective_batch_say_how_many_learners_made_it() -> None:
+    found = runs(ten(1.0), ten(1.0, 16), ten(1.0, 2, "strong", each=32, accuracies=[0.9] * 10))
+    said = strategy_beyond.text_p2_accuracy(found)
+    assert "ends at 87.5 (85.0–90.0) %, 2 runs with 1 and 2 learners; an effective batch of 1,024" in said
+
+
+def test_runs_of_earlier_code_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = runs(ten(1.0), ten(1.0, 16))
+    assert strategy_beyond.text_p2_stale(found) == ""
+    monkeypatch.setattr(strategy_beyond, "stale", lambda: frozenset([found.run_id.iloc[0], "another"]))
+    assert strategy_beyond.text_p2_stale(found).startswith("1 of this section's 2 runs were made by earlier versions")
+
+
 # ---- CPU learners --------------------------------------------------------------------------------------------------
 
 
