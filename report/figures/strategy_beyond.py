@@ -204,7 +204,7 @@ def fig_p2_accuracy(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         base = alt.Chart(own).encode(x=x, y=y, color=colour, detail="run:N")
         tips = ["job", "epoch", alt.Tooltip("percent", format=".2f", title="accuracy (%)"), "batch"]
         marks = alt.layer(base.mark_line(), base.mark_point(**palette.MEASURED_POINT).encode(tooltip=tips))
-        views.append(marks.properties(width=WIDTH, height=150, title=f"{pixels:g} px"))
+        views.append(marks.properties(width=WIDTH, height=105, title=f"{pixels:g} px"))
     return alt.vconcat(*views)
 
 
