@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from experiments.store import parquet, provenance
 from experiments.store.files import ROOT
 from report import literal
 
@@ -93,9 +94,19 @@ def _code(function: Callable[..., Any]) -> str:
     return f'<span title="{plain.__name__}">code: {path}:{line}</span>'
 
 
+@cache
+def stale() -> frozenset[str]:
+    """The stored runs whose sources have changed since in ways that could change numbers."""
+    origins = [run.provenance for run in parquet.runs()]
+    changed = zip(origins, provenance.changes(origins), strict=True)
+    return frozenset(origin.run_id for origin, changes in changed if not all(changes.values()))
+
+
 def _runs(ids: Sequence[str], root: str) -> str:
     links = ", ".join(f'<a href="{root}{PROVENANCE}#run-{html.escape(one)}">{html.escape(one)}</a>' for one in ids)
-    return f"<details><summary>{len(ids)} run{'s' * (len(ids) > 1)}</summary>{links}</details>"
+    earlier = len(stale() & set(ids))
+    said = f"{len(ids)} run{'s' * (len(ids) > 1)}" + f", {earlier} by earlier code" * (earlier > 0)
+    return f"<details><summary>{said}</summary>{links}</details>"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -305,7 +305,7 @@ def seconds(value: float) -> str:
     """A duration, in the unit that reads best: 0.85 s, 42.0 s, 281 s, 12.3 min, 2.05 h; a dash where it is unknown."""
     if pd.isna(value):
         return "–"
-    if value < 90:
+    if value < 99.95:
         return f"{_significant(value, 3 if value >= 10 else 2)} s"
     if value < 600:
         return f"{value:.0f} s"

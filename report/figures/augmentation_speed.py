@@ -9,11 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from experiments.store.files import RESULTS
-from report import comparisons, palette, show
+from report import comparisons, show
 from report.answers import Missing
 from report.figures.augmentation import SERIES_BY
 from report.figures.augmentation_runs import BATCH, by_allocation, by_m, finished, gpu, median_range, series, span
@@ -42,29 +41,6 @@ def load_splits(results: Path = RESULTS) -> pd.DataFrame:
 
 
 # ---- what M costs --------------------------------------------------------------------------------------------------
-
-
-def fig_p4_speed(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
-    """Images per second and the time of a step, for each run by its allocation."""
-    timed = [own for _, own in by_allocation(series(finished(epochs)))]
-    if not timed:
-        return Missing("The speed for each M", SERIES_BY)
-    x = alt.X("M:O", title="M", axis=alt.Axis(labelAngle=0))
-    legend = alt.Legend(columns=1, title="allocation")
-    devices = {str(own.allocation.iloc[0]): gpu(own.device.iloc[0]) for own in timed}
-    names, colours = list(devices), palette.series(list(devices.values()))
-    color = alt.Color("allocation:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
-    shape = alt.Shape("allocation:N", scale=alt.Scale(domain=names), legend=legend)
-    tips = ["M", "seed", "allocation", alt.Tooltip("images_per_second", format=",.0f")]
-    tips.append(alt.Tooltip("step_ms", format=".2f"))
-    plot = alt.Chart(pd.concat(timed)[["M", "seed", "allocation", "images_per_second", "step_ms"]])
-    panels = [
-        plot.mark_point(**palette.MEASURED_POINT)
-        .encode(x=x, xOffset="allocation:N", y=alt.Y(f"{value}:Q", title=title), color=color, shape=shape, tooltip=tips)
-        .properties(width=560, height=160)
-        for value, title in (("images_per_second", "images/s"), ("step_ms", "step (ms)"))
-    ]
-    return alt.vconcat(*panels)
 
 
 def further(runs: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from report import show
 from report.answers import Answer, Missing
-from report.estimates import ENOUGH, verdict
+from report.estimates import ENOUGH, verdict, word
 from report.figures.augmentation import SERIES_BY, coloured, curves, goal_rule
 from report.figures.augmentation_runs import (
     ALL_M,
@@ -183,13 +183,16 @@ def _soonest(runs: pd.DataFrame, chosen: int) -> str:
     several = [own for _, own in by_allocation(reached) if (own["M"] == chosen).any() and own.M.nunique() > 1]
     if not several:
         return ""
-    times = {m: own.goal_seconds.median() / 60 for m, own in by_m(max(several, key=len)).items()}
+    groups = by_m(max(several, key=len))
+    times = {m: own.goal_seconds.median() / 60 for m, own in groups.items()}
     first = min(times, key=lambda m: times[m])
+    count = min(len(groups[m]) for m in {first, chosen})
+    few = f" ({word(count)} run{'s' * (count > 1)} each, too few for a verdict)" if count < ENOUGH else ""
     if first == chosen:
-        return " It also reaches 94 % accuracy soonest."
+        return f" It also reaches 94 % accuracy soonest{few}."
     return (
-        f" If only 94 % accuracy counts, M = {first} is quicker: {times[first]:.2f} min against {times[chosen]:.2f} in "
-        "the same allocation."
+        f" To reach 94 % accuracy, M = {first} took {times[first]:.2f} min against {times[chosen]:.2f} in the same "
+        f"allocation{few}."
     )
 
 

@@ -58,11 +58,8 @@ def text_p1_order(runs: pd.DataFrame) -> str:
         sizes = set(order)
         if len(order) > len(sizes):
             in_turn[set(order[: len(sizes)]) == sizes].append(str(name))
-    parts = [
-        f"{what}: {'; '.join(names)}"
-        for what, names in (("Sizes ran in turn", in_turn[True]), ("One size ran after the other", in_turn[False]))
-        if names
-    ]
+    told = {True: "Sizes ran in turn, so that a drift of the host falls on all", False: "One size ran after the other"}
+    parts = [f"{what}: {'; '.join(in_turn[turn])}" for turn, what in told.items() if in_turn[turn]]
     return f"{'. '.join(parts)}." if parts else "No job of these series was repeated."
 
 
@@ -220,7 +217,7 @@ def fig_p1_scaling(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     return alt.layer(
         ideal.mark_line(**palette.IDEAL_LINE).encode(x=LEARNERS, y=y),
         ideal.transform_filter(f"datum.learners == {most}")
-        .mark_text(align="right", dx=-14, text="ideal", fontSize=12)
+        .mark_text(align="left", dx=6, text="ideal", fontSize=12)
         .encode(x=LEARNERS, y=y),
         base.mark_rule().encode(y=alt.Y("speedup_low:Q", title=title, scale=both), y2="speedup_high:Q"),
         base.mark_line(point=palette.MEASURED_POINT).encode(y=y, tooltip=["series", "learners", *tips]),
@@ -273,11 +270,17 @@ def answer_p1_batch(runs: pd.DataFrame) -> Answer | Missing:
         f"N learners with $B$ images each average over $N B$ images: {show.listing(grown)}. $B$ is the same for every "
         "N, so each learner's work stays constant while the effective batch grows. Used like this, Horovod employs "
         "**weak scaling**.",
-        devices(series),
+        devices(_by_device(averaging)),
         len(averaging),
         "derived",
         "tbl-p1-batch",
     )  # fmt: skip
+
+
+def _by_device(runs: pd.DataFrame) -> list[pd.DataFrame]:
+    """The runs of each device, GPUs first."""
+    order = runs.sort_values(["device_kind", "device"], ascending=[False, True])
+    return [own for _, own in order.groupby("device", sort=False)]
 
 
 def tbl_p1_batch(runs: pd.DataFrame) -> str | Missing:

@@ -204,11 +204,7 @@ def text_p1_lost(runs: pd.DataFrame, sums: pd.DataFrame) -> str:
     except Incomparable as error:
         return f"The split can't be given: {str(error).partition(';')[0]}."
     n = each.learners
-    first, second, third = (_name(part) for part in sorted(PARTS, key=each.share, reverse=True))
-    text = (
-        f"Of {word(n)} learners' loss the largest part goes to {first}, then to {second}, then to {third}. "
-        f"The parts add up: {each.check()}."
-    )
+    text = f"{_largest(each)} The parts add up: {each.check()}."
     size = int(runs[runs.allocation == each.allocation].gradient_bytes.iloc[0])
     gloo = alone(sums, "gloo", n, size, each.allocation)
     if gloo:
@@ -217,6 +213,17 @@ def text_p1_lost(runs: pd.DataFrame, sums: pd.DataFrame) -> str:
             f"same allocation in {gloo.text('s')}, {gloo.value / each.allreduce.value:.2f} times the all-reduce's part."
         )
     return text
+
+
+def _largest(each: Lost) -> str:
+    """Which part is the largest, where the intervals tell."""
+    first, *others = sorted(PARTS, key=each.share, reverse=True)
+    largest, rest = getattr(each, first), [getattr(each, part) for part in others]
+    if any(one.kind == "range" for one in (largest, *rest)):
+        return f"Too few runs were made to say what {word(each.learners)} learners lose most to."
+    if largest.low > max(one.high for one in rest):
+        return f"Of {word(each.learners)} learners' loss the largest part goes to {_name(first)}."
+    return f"What {word(each.learners)} learners lose most to is open: the intervals of the parts overlap."
 
 
 def _name(part: str) -> str:

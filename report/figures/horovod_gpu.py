@@ -100,7 +100,7 @@ def _pace(runs: pd.DataFrame) -> list[str]:
         why = {
             "below": "so the GPU's arithmetic sets the pace",
             "above": "so the host that launches the kernels sets the pace, and mixed precision adds some that convert",
-            "within the noise of": "so the host that launches the kernels sets the pace, not the GPU's arithmetic",
+            "within the noise of": "within noise, so it does not show that the GPU's arithmetic sets the pace",
             None: "too few runs to say what sets the pace",
         }[verdict(faster, 1)]
         points.append(
@@ -127,8 +127,21 @@ def _several(found: list[pd.DataFrame], sums: pd.DataFrame) -> list[str]:
                 f"allocation in {_milliseconds(nccl).brief('ms')}, {nccl.value / grows.value:.2f} times that, and the "
                 "backward pass hides a part of it"
             )
-        points.append(f"{text}.")
+        points.append(f"{text}.{_not_waited(averaging, n, grows)}")
     return points
+
+
+def _not_waited(averaging: pd.DataFrame, learners: int, grows: Estimate) -> str:
+    """How much of the growth is waiting for the all-reduces after the backward pass, where the rows have it."""
+    many, one = (averaging[averaging.learners == n] for n in (learners, 1))
+    if many.wait_share.isna().any() or one.wait_share.isna().any():
+        return ""
+    waits, waits_alone = (float((own.wait_share * own.step_seconds).median()) for own in (many, one))
+    waited = waits - waits_alone
+    return (
+        f" Of that, {1e3 * waited:.2f} ms is waiting between the backward pass and the end of the all-reduces; what "
+        f"the other {1e3 * (grows.value - waited):.2f} ms go to was not measured."
+    )
 
 
 def _milliseconds(seconds: Estimate) -> Estimate:

@@ -58,8 +58,9 @@ def answer_p1_hosts(runs: pd.DataFrame) -> Answer | Missing:
     links = jobs[jobs.hosts == 2].drop_duplicates("gbit").sort_values("gbit", na_position="last")
     first = links.iloc[int((links.gbit - ASKED).abs().argmin())] if links.gbit.notna().any() else links.iloc[0]
     of, to = _place(first), half or {}
+    framework = str(jobs.series.iloc[0]).partition(",")[0]
     faster = ratio(jobs, of=of, to=to).text("times", f"as many images per second as {word(n // 2)} on one host")
-    text = f"On two hosts with {_link(first)} between them, {n} learners train {faster}"
+    text = f"On two hosts with {_link(first)} between them, {n} CPU learners ({framework}) train {faster}"
     if full is not None:
         text += f", and {ratio(jobs, of=of, to=full).brief(after=f'as many as {word(n)} on one host')}"
     text += f". {_longer(jobs, of, to)}"

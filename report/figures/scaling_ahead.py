@@ -15,7 +15,7 @@ from report.answers import Missing
 from report.estimates import Estimate
 from report.figures import strategy_runs
 from report.figures.scaling_runs import signed
-from report.figures.strategy_runs import AXIS, at, homework, records
+from report.figures.strategy_runs import AXIS, at, each_row, homework
 from report.used import selects
 
 HOMEWORK = "tf.distribute mirrored default, "
@@ -63,7 +63,7 @@ def observed(jobs: pd.DataFrame, learners: int) -> Estimate | None:
 def tbl_scaling_ahead(rows: pd.DataFrame, jobs: pd.DataFrame) -> str | Missing:
     """The speed-up over one GPU: predicted from one and two, and measured afterwards where such a job ran."""
     lines = []
-    for point in records(rows.sort_values(["setting", "scaling", "learners"], ascending=[True, False, True])):
+    for point in each_row(rows.sort_values(["setting", "scaling", "learners"], ascending=[True, False, True])):
         found = observed(later(jobs, point), int(point.learners))
         measured = "not run" if found is None else found.brief("")
         error = None if found is None else signed(point.speed_up / found.value - 1)
@@ -79,7 +79,7 @@ def tbl_scaling_ahead(rows: pd.DataFrame, jobs: pd.DataFrame) -> str | Missing:
 def text_scaling_ahead(rows: pd.DataFrame, jobs: pd.DataFrame) -> str:
     """How far the predictions that were tested are off, and when they were made."""
     errors = []
-    for point in records(rows):
+    for point in each_row(rows):
         found = observed(later(jobs, point), int(point.learners))
         if found is not None:
             errors.append((point.scaling, int(point.learners), point.speed_up / found.value - 1, point.started))

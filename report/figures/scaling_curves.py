@@ -20,6 +20,7 @@ from report.figures.scaling_runs import (
     loss_per_doubling,
     mean_errors,
     signed,
+    straight_line,
 )
 
 NONE = Missing("Predictions of held-out points", FIT)
@@ -39,25 +40,44 @@ def answer_scaling_rules(rows: pd.DataFrame) -> Answer | Missing:
     known = points[points.basis == "published"]
     if known.empty:
         return NONE
-    errors = mean_errors(known)
-    first, second, third = sorted(RULES, key=lambda name: errors[name])
-    sentence = (
-        f"Over {len(known)} held-out points of published curves, {_article(first)} misses by "
-        f"{show.percent(errors[first], 1)} on average, {_article(second)} by {show.percent(errors[second], 1)} and "
-        f"{_article(third)} by {show.percent(errors[third], 1)}. {_verdict(first)}"
-    )
+    answers = [f"Over {len(known)} held-out points of published curves, {_misses(known)}."]
+    own = points[points.basis == "measured"]
+    if len(own):
+        cores = int((~own.series.str.contains("NVIDIA")).sum())
+        answers.append(f"Over {len(own)} points of this project's runs, {cores} of them on CPU cores, {_misses(own)}.")
+    best = {_order(each)[0] for each in (known, own) if len(each)}
     return Answer(
-        "5.2", sentence, "the held-out points of published curves", len(known), "projected", "tbl-scaling-rules"
-    )
+        "5.2", f"{' '.join(answers)} {_verdict(best)}", "held-out points", len(known) + len(own), "projected",
+        "tbl-scaling-rules",
+    )  # fmt: skip
+
+
+def _order(points: pd.DataFrame) -> list[str]:
+    """The rules, the best first."""
+    errors = mean_errors(points)
+    return sorted(RULES, key=lambda name: errors[name])
+
+
+def _misses(points: pd.DataFrame) -> str:
+    """Each rule's mean absolute error over these points."""
+    errors, names = mean_errors(points), _order(points)
+    first, *others = (f"{_article(name)} by {show.percent(errors[name], 1)}" for name in names)
+    return f"{first.replace(' by ', ' misses by ')} on average, {show.listing(others)}"
 
 
 def _article(name: str) -> str:
     return {"model": "the fitted model", "line": "a straight line", "doubling": "a constant loss per doubling"}[name]
 
 
-def _verdict(best: str) -> str:
-    if best == "model":
+def _verdict(best: set[str]) -> str:
+    """What to use, by the rules that came first: over published curves, and over this project's runs."""
+    if best == {"model"}:
         return "The model is better than both simple rules."
+    if len(best) > 1:
+        return (
+            "**No rule is best for both**, so take the difference between the rules as part of a projection's "
+            "uncertainty. Only the model covers another batch, link or price."
+        )
     return (
         "**The model does no better than this simple rule**, so use the rule as long as only the number of learners "
         "changes. The model is for what no such rule covers: another batch, link or price."
@@ -146,7 +166,7 @@ def text_scaling_intervals(rows: pd.DataFrame) -> str:
 
 
 def text_scaling_more(rows: pd.DataFrame) -> str:
-    """What the rule projects for the homework's larger numbers of GPUs, from the GPUs that were measured."""
+    """What both simple rules project for the homework's larger numbers of GPUs, from those that were measured."""
     on_gpus = set(rows[rows.method.str.startswith("link, ")].series)
     curves = rows[(rows.method == "curve") & rows.series.isin(on_gpus)]
     said = []
@@ -156,15 +176,21 @@ def text_scaling_more(rows: pd.DataFrame) -> str:
             ahead = [p for p in BEYOND if p > points.learners.max()]
             if points.learners.nunique() < 2 or not ahead:
                 continue
-            each = show.listing(f"{rate_text(loss_per_doubling(points, p))} images/s on {p}" for p in ahead)
+            each = show.listing(f"{_both_rules(points, p)} images/s on {p}" for p in ahead)
             said.append(f"{str(name).removeprefix('Horovod ')} ({size} images each): {each}")
     if not said:
         return "No measured series of GPUs can be extended."
     return (
-        "Projected with a constant loss per doubling, the measured GPUs would reach:\n\n"
+        "Projected from a constant loss per doubling to a straight line, the measured GPUs would reach:\n\n"
         + "\n".join(f"- {line}" for line in said)
         + "\n\nThis assumes that more GPUs are linked as well as these are, which holds inside one host at most."
     )
+
+
+def _both_rules(points: pd.DataFrame, learners: int) -> str:
+    """Images/s by a constant loss per doubling and by a straight line; once where both say the same."""
+    rates = [rate_text(rule(points, learners)) for rule in (loss_per_doubling, straight_line)]
+    return " to ".join(dict.fromkeys(rates))
 
 
 def tbl_scaling_held(rows: pd.DataFrame) -> str | Missing:

@@ -21,6 +21,7 @@ from report.figures.strategy_runs import (
     devices,
     drawn,
     each,
+    each_row,
     elsewhere,
     ends,
     first,
@@ -33,7 +34,6 @@ from report.figures.strategy_runs import (
     over,
     place,
     rate_text,
-    records,
     repeated,
     sized,
     table,
@@ -63,7 +63,7 @@ def tbl_p2_ten(runs: pd.DataFrame) -> str | Missing:
 
 def _places(jobs: pd.DataFrame) -> str | None:
     """What these jobs ran on, and how often."""
-    names = [f"{job.unit}, {job.image_size:g} px" + ", XLA" * bool(job.jit_compile) for job in records(jobs)]
+    names = [f"{job.unit}, {job.image_size:g} px" + ", XLA" * bool(job.jit_compile) for job in each_row(jobs)]
     counted = pd.Series(names, dtype=object).value_counts(sort=False)
     return "; ".join(f"{name} ({n}×)" for name, n in counted.items()) or None
 
@@ -76,18 +76,6 @@ def text_p2_missing(runs: pd.DataFrame) -> Missing | str:
     if not wanting:
         return ""
     return Missing(f"The jobs on {show.listing(wanting)} GPUs with images of 224 × 224 pixels", ON_GPUS)
-
-
-def text_p2_first_epochs(runs: pd.DataFrame) -> str:
-    """How the first epochs of multi-worker jobs without a barrier compare with the later ones."""
-    old = runs[(runs.version == 1) & (runs.workers > 1) & runs.first_epoch.notna()]
-    slow = old[old.first_epoch < 0.5]
-    if slow.empty:
-        return "No run shown here has this flaw."
-    return (
-        f"In {len(slow)} of the {len(old)} such jobs the first epoch ran at {slow.first_epoch.min():.2f} to "
-        f"{slow.first_epoch.max():.2f} of the later epochs' rate."
-    )
 
 
 # ---- 2.1 throughput ------------------------------------------------------------------------------------------------
@@ -115,10 +103,11 @@ def answer_p2_throughput(runs: pd.DataFrame) -> Answer | Missing:
         for span, again in _again(runs, frame).items():
             growths += again.values()
             parts = [f"by {growth.brief('')} with {scaling}" for scaling, growth in again.items()]
-            told = f"In another go, with at least {word(ENOUGH)} repetitions, {span}"
+            told = f"In another allocation, with at least {word(ENOUGH)} repetitions, {span}"
             texts.append(f"{told}: {' and '.join(parts)} scaling.")
     sentence = " ".join([*texts, note(growths)])
-    return Answer("2.1", sentence, devices(series), sum(map(len, series)), "measured", "fig-p2-throughput")
+    count = sum(len(one) + len(elsewhere(runs, one)) for frame in series for _, one in each(frame))
+    return Answer("2.1", sentence, devices(series), count, "measured", "fig-p2-throughput")
 
 
 def _again(runs: pd.DataFrame, frame: pd.DataFrame) -> dict[str, dict[str, Estimate]]:

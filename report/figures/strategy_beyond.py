@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
 from experiments.machine.device_names import short_name
@@ -16,26 +15,26 @@ from report import comparisons, palette, show
 from report.answers import Missing
 from report.comparisons import ratio, relative, select, series, spread
 from report.estimates import estimate
-from report.figures.strategy_charts import COLUMNS, WIDTH, panels, points_of
+from report.figures.strategy_charts import WIDTH
 from report.figures.strategy_runs import (
     BASES,
     EPOCHS,
     IMAGES,
     LEARNERS,
     SCRIPT,
+    each_row,
     first,
     median_range,
     milliseconds,
     over,
     rate_text,
-    records,
     setting,
-    shown,
     sized,
     table,
     within,
 )
-from report.used import selects
+from report.hop import stale
+from report.used import runs_in, selects
 
 ONE = f"{SCRIPT} --strategy mirrored --device gpu --base 16 --steps-per-epoch 50 --epochs 5 --no-evaluate"
 WHOLE = f"{SCRIPT} --strategy mirrored --device gpu --scaling strong"
@@ -71,40 +70,11 @@ def _batches(runs: pd.DataFrame) -> pd.DataFrame:
     return order.sort_values(["gpu", "image_size", "series", "base"], ascending=[False, False, True, True])
 
 
-def fig_p2_compute(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
-    """One learner's iteration against its batch. Dotted: in proportion to the batch, from the largest one."""
-    points = _batches(runs)
-    if points.empty:
-        return Missing("One learner with several batches", ONE)
-    frame = points.assign(**{name: 1000 * points[name] for name in ("value", "low", "high")})
-    views = []
-    for name in dict.fromkeys(frame.series):
-        own = frame.loc[frame.series == name, ["series", "base", "value", "low", "high", "repetitions"]]
-        ticks = sorted(int(b) for b in own.base)
-        scale = alt.Scale(type="log", base=2, nice=False, padding=12)
-        x = alt.X("base:Q", title="images of a learner", scale=scale, axis=alt.Axis(values=ticks, format="d"))
-        y = alt.Y("value:Q", title="iteration (ms)", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
-        largest = own.loc[own.base.idxmax()]
-        # In proportion is a curve over the logarithm of the batch: drawn through many batches.
-        between = np.geomspace(own.base.min(), own.base.max(), 30)
-        line = pd.DataFrame({"base": between, "value": largest.value * between / largest.base})
-        base, colour = alt.Chart(own).encode(x=x), palette.device(name)
-        tips = ["base", alt.Tooltip("value", format=",.4~g", title="ms"), "repetitions"]
-        view = alt.layer(
-            alt.Chart(line).mark_line(**palette.IDEAL_LINE).encode(x=x, y=y),
-            base.mark_rule(strokeWidth=1.5, color=colour).encode(y=alt.Y("low:Q", title="iteration (ms)"), y2="high:Q"),
-            base.mark_line(color=colour).encode(y=y),
-            base.mark_point(**palette.MEASURED_POINT, color=colour).encode(y=y, tooltip=tips),
-        )
-        views.append(view.properties(width=WIDTH, height=95, title=name))
-    return alt.vconcat(*views)
-
-
 def tbl_p2_compute(runs: pd.DataFrame) -> str | Missing:
     """One learner's iteration by batch, and the most that strong scaling could gain if summing took no time."""
     points, one = _batches(runs), _alone(runs)
     lines = []
-    for point in records(points):
+    for point in each_row(points):
         own = one[(one.series == point.series) & (one.allocation == point.allocation)]
         own = own[own.environment == point.environment]
         steps = own[own.base == point.base].step_seconds
@@ -133,10 +103,10 @@ def text_p2_compute(runs: pd.DataFrame) -> str:
         fixed = (small.value * large.base - large.value * small.base) / (large.base - small.base)
         said.append(
             f"- {name}: {large.base / small.base:g} times as many images take {large.value / small.value:.2f} times as "
-            f"long. On a straight line through both, {show.percent(max(fixed, 0) / small.value, 0)} of the smallest "
-            "iteration does not depend on the batch."
+            f"long; {show.percent(max(fixed, 0) / small.value, 0)} of the smallest iteration is fixed."
         )
-    return "\n".join(said)
+    told = "Fixed is what a straight line through the smallest and the largest batch has without any images."
+    return "\n".join([*said, "", told]) if said else ""
 
 
 @selects
@@ -160,6 +130,17 @@ def tbl_p2_settings(runs: pd.DataFrame) -> str | Missing:
             lines.append((where, int(job.base), how, median_range(own.rate), part, interval, len(own)))
     headers = ["Run on", "Batch", "Setting", "Images/s", "Of float32's", "Interval", "Runs"]
     return table(lines, headers, "lrlrrrr", Missing("One learner's settings", ONE))
+
+
+def text_p2_stale(runs: pd.DataFrame) -> str:
+    """How many of the runs with one learner, and of those tested after each epoch, earlier code has made."""
+    used = runs_in([_several_batches(runs), _several_settings(runs), _tested(runs)])
+    if not (earlier := used & stale()):
+        return ""
+    return (
+        f"{len(earlier)} of this section's {len(used)} runs were made by earlier versions of the script. Its code has "
+        "changed since in ways that could change numbers, and no later runs replace them."
+    )
 
 
 # ---- the input pipeline --------------------------------------------------------------------------------------------
@@ -209,7 +190,7 @@ def fig_p2_accuracy(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     points = pd.DataFrame(
         {"run": job.run_id, "epoch": epoch, "percent": 100 * accuracy, "batch": int(job.effective_batch),
          "job": sized(job), "pixels": job.image_size}
-        for job in records(found)
+        for job in each_row(found)
         for epoch, accuracy in enumerate(job.accuracies, 1)
     )  # fmt: skip
     batches = sorted(points.batch.unique())
@@ -223,22 +204,8 @@ def fig_p2_accuracy(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
         base = alt.Chart(own).encode(x=x, y=y, color=colour, detail="run:N")
         tips = ["job", "epoch", alt.Tooltip("percent", format=".2f", title="accuracy (%)"), "batch"]
         marks = alt.layer(base.mark_line(), base.mark_point(**palette.MEASURED_POINT).encode(tooltip=tips))
-        views.append(marks.properties(width=WIDTH, height=150, title=f"{pixels:g} px"))
+        views.append(marks.properties(width=WIDTH, height=105, title=f"{pixels:g} px"))
     return alt.vconcat(*views)
-
-
-def tbl_p2_accuracy(runs: pd.DataFrame) -> str | Missing:
-    """Test accuracy of runs of whole epochs: the last, which is the fair figure, and the best."""
-    lines = []
-    for job in records(_tested(runs)):
-        best = int(np.argmax(job.accuracies))
-        last, most = show.percent(job.accuracies[-1]), show.percent(job.accuracies[best])
-        lines.append(
-            (int(job.effective_batch), sized(job), f"{job.unit}, {job.image_size:g} px", len(job.accuracies), last,
-             most, best + 1)
-        )  # fmt: skip
-    headers = ["Effective batch", "Job", "Run on", "Epochs", "Last", "Best", "In epoch"]
-    return table(lines, headers, "rllrrrr", Missing("Whole epochs with tests", WHOLE))
 
 
 def text_p2_accuracy(runs: pd.DataFrame) -> str:
@@ -252,31 +219,20 @@ def text_p2_accuracy(runs: pd.DataFrame) -> str:
             continue
         ends = []
         for batch in (batches[0], batches[-1]):
-            last = [100 * values[-1] for values in own[own.effective_batch == batch].accuracies]
-            updates = show.count(EPOCHS * (IMAGES // batch))
+            alike = own[own.effective_batch == batch]
+            last = [100 * values[-1] for values in alike.accuracies]
+            learners = show.listing(sorted(alike.learners.unique()))
+            on = f"{learners} learner{'s' * (learners != '1')}"
+            several = f", {len(alike)} runs with {on}" if len(alike) > 1 else ""
             ends.append(
-                f"an effective batch of {batch:,} makes {updates} updates in {EPOCHS} epochs and ends at "
-                f"{show.mean_range(last, '{:.1f}')} %"
+                f"an effective batch of {batch:,} makes {show.count(EPOCHS * (IMAGES // batch))} updates in {EPOCHS} "
+                f"epochs and ends at {show.mean_range(last, '{:.1f}')} %{several}"
             )
         said.append(f"At {pixels:g} px {'; '.join(ends)}.")
     return " ".join(said) or "Only one effective batch was trained for whole epochs."
 
 
 # ---- CPU learners --------------------------------------------------------------------------------------------------
-
-
-@selects
-def _on_cores(runs: pd.DataFrame) -> pd.DataFrame:
-    found = shown(runs)
-    return found[found.device_kind == "cpu"]
-
-
-def fig_p2_cores(runs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
-    """Throughput of CPU learners under both strategies."""
-    found = _on_cores(runs)
-    if found.empty:
-        return Missing("CPU learners", f"{SCRIPT} --sweep --repeats 3 --steps-per-epoch 2 --no-evaluate")
-    return panels(points_of(found, "rate")[COLUMNS], "images/s")
 
 
 @selects
@@ -313,7 +269,7 @@ def tbl_p2_hosts(runs: pd.DataFrame) -> str | Missing:
     """As many CPU learners on two emulated hosts as on one, by the speed of the link between them."""
     lines = []
     for one in _one_host_and_two(runs):
-        for point in records(relative(one, HOSTS).sort_values(HOSTS)):
+        for point in each_row(relative(one, HOSTS).sort_values(HOSTS)):
             # Hosts are no learners: the ratio to one host is what `relative` calls the speed-up.
             interval = within(point.speedup_low, point.speedup_high)
             part = f"{point.speedup:.2f}"

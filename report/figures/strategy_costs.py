@@ -1,4 +1,4 @@
-"""Problem 2's training cost (2.3), and the homework's own machine as the scaling model projects it."""
+"""Problem 2's training cost (2.3)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from report.answers import Answer, Missing
 from report.comparisons import ratio
 from report.figures.strategy import preferred
 from report.figures.strategy_charts import COLUMNS, of_k80, panels, points_of, sorted_like
-from report.figures.strategy_k80 import k80
 from report.figures.strategy_runs import (
-    BASES,
-    LEARNERS,
     MADE_BY,
     at,
     devices,
     drawn,
     each,
+    each_row,
     ends,
     first,
     like,
@@ -29,16 +27,12 @@ from report.figures.strategy_runs import (
     on_gpus,
     place,
     priced,
-    rate_text,
-    records,
     repeated,
     sized,
     table,
     ten_epochs,
     timed,
 )
-
-FITTED = "python experiments/scaling_fit.py"
 
 
 def span(unit: str, learners: int, seconds: float) -> str | None:
@@ -137,23 +131,7 @@ def text_p2_prices(runs: pd.DataFrame) -> str:
     listed = [
         f"- {unit}: {row.price_usd_per_hour:g} USD/h ({row.date}). {row.source}."
         for unit in units
-        for row in records(priced(unit))
+        for row in each_row(priced(unit))
     ]
     without = [unit for unit in units if priced(unit).empty]
     return "\n".join(listed) + (f"\n- {show.listing(without)}: no price." if without else "")
-
-
-def tbl_p2_k80(fitted: pd.DataFrame | None = None) -> str | Missing:
-    """The homework's own machine, projected: throughput, time and cost of ten epochs at its price."""
-    jobs = k80(fitted)
-    if jobs.empty:
-        return Missing("The projection for the K80", FITTED)
-    lines = []
-    for n in LEARNERS:
-        line: list[object] = [n]
-        for scaling in BASES:
-            job = jobs[(jobs.scaling == scaling) & (jobs.learners == n)].iloc[0]
-            line += [rate_text(job.rate), show.seconds(job.ten_seconds), span("K80", n, job.ten_seconds)]
-        lines.append(line)
-    headers = ["N", "Weak: images/s", "time", "USD", "Strong: images/s", "time", "USD"]
-    return show.table_text(lines, headers, "rrrrrrr")

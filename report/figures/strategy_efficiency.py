@@ -16,6 +16,7 @@ from report.figures.strategy_runs import (
     ON_GPUS,
     at,
     devices,
+    each_row,
     elsewhere,
     ends,
     headlines,
@@ -26,7 +27,6 @@ from report.figures.strategy_runs import (
     note,
     over,
     place,
-    records,
     shown,
     table,
     within,
@@ -58,10 +58,11 @@ def answer_p2_efficiency(runs: pd.DataFrame) -> Answer | Missing:
             few, many = ends(other)
             increases.append(ratio(other, of=at(many), to=at(few), value="step_seconds"))
             texts.append(
-                f"In another go, with at least {word(ENOUGH)} repetitions: t({many.learners})/t({few.learners}) = "
-                f"{increases[-1].brief('')}."
+                f"In another allocation, with at least {word(ENOUGH)} repetitions: "
+                f"t({many.learners})/t({few.learners}) = {increases[-1].brief('')}."
             )
-    used = sum(int(one.learners.isin([1, one.learners.max()]).sum()) for one in series)
+    others = [other for one in series if len(other := elsewhere(runs, one))]
+    used = sum(int(one.learners.isin([1, one.learners.max()]).sum()) for one in [*series, *others])
     sentence = " ".join([*texts, note(increases)])
     return Answer("2.4", sentence, devices(series), used, "measured", "fig-p2-efficiency")
 
@@ -112,7 +113,7 @@ def tbl_p2_efficiency(runs: pd.DataFrame) -> str | Missing:
     """Time of an iteration, its increase and the efficiency of weak scaling."""
     weak, found = _from_one(runs), _increases(runs)
     lines = []
-    for job in records(found):
+    for job in each_row(found):
         steps = like(weak[weak.series == job.series], job).step_seconds
         interval = within(100 * job.estimate.low, 100 * job.estimate.high, "{:.0f}–{:.0f} %")
         lines.append(

@@ -160,7 +160,7 @@ def tbl_p2_allreduce(runs: pd.DataFrame) -> str | Missing:
 
 
 def text_p2_allreduce_growth(runs: pd.DataFrame) -> str:
-    """Each implementation's share of NcclAllReduce's throughput by size: do they differ more with more GPUs?"""
+    """Each implementation's share of NcclAllReduce's throughput by size, each share formed in its own allocation."""
     found = _reductions(runs)
     sizes = _alike(found) if found else []
     if len(sizes) < 2:
@@ -170,7 +170,7 @@ def text_p2_allreduce_growth(runs: pd.DataFrame) -> str:
         for how, estimate in _ratios(one, "all_reduce", "nccl").items():
             shares.setdefault(how, []).append(f"{100 * estimate.value:.0f} % on {one.learners.iloc[0]} GPUs")
     parts = [f"{REDUCTIONS[how]} reaches {show.listing(each)}" for how, each in shares.items()]
-    return f"Of NcclAllReduce's throughput {'; '.join(parts)}."
+    return f"Of NcclAllReduce's throughput in the same allocation {'; '.join(parts)}."
 
 
 def text_p2_allreduce_sizes(runs: pd.DataFrame) -> str:

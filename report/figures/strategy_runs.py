@@ -46,7 +46,6 @@ def prepared(of_epochs: pd.DataFrame, datasets: Sequence[str] = ("fashion",)) ->
     unit, series: what a learner is, and with it all that describes the run but its size.
     ten_seconds, ten_basis: training time of the homework's ten epochs; measured where the run has them whole, else
         projected: the steps of ten epochs times the time of a step.
-    first_epoch: its rate over the median of the later ones' (NaN for a single epoch).
     accuracies: after each epoch, as far as it was tested.
     """
     asked = (of_epochs.kind == "measured") & (of_epochs.network == "resnet50") & of_epochs.dataset.isin(datasets)
@@ -55,23 +54,14 @@ def prepared(of_epochs: pd.DataFrame, datasets: Sequence[str] = ("fashion",)) ->
     whole = jobs.whole_epochs.astype(bool) & (jobs.epochs == EPOCHS) & (jobs.dataset == "fashion")
     jobs["ten_seconds"] = jobs.train_seconds.where(whole, ten_projected(jobs)).astype(float)
     jobs["ten_basis"] = np.where(whole, "measured", "projected")
-    by_epoch = kept.groupby(["run_id", "epoch"], as_index=False).agg(
-        images=("images", "sum"), seconds=("seconds", "max"), accuracy=("test_accuracy", "first")
-    )
-    by_run = dict(list(by_epoch.groupby("run_id")))
-    jobs["first_epoch"] = [_first_epoch(by_run[run]) for run in jobs.run_id]
-    jobs["accuracies"] = [tuple(by_run[run].accuracy.dropna()) for run in jobs.run_id]
+    tested = kept.groupby(["run_id", "epoch"]).test_accuracy.first()
+    jobs["accuracies"] = [tuple(tested[run].dropna()) for run in jobs.run_id]
     return jobs
 
 
 def ten_projected(jobs: pd.DataFrame) -> pd.Series:
     """Seconds of ten epochs' steps at the job's `step_seconds`."""
     return EPOCHS * (IMAGES // jobs.effective_batch.astype(float)) * jobs.step_seconds.astype(float)
-
-
-def _first_epoch(run: pd.DataFrame) -> float:
-    rates = (run.images / run.seconds).where(run.epoch > 1)
-    return float((run.images / run.seconds).iloc[0] / rates.median())
 
 
 def named(jobs: pd.DataFrame) -> pd.DataFrame:
@@ -252,8 +242,8 @@ def like(one: pd.DataFrame, job: Any) -> pd.DataFrame:
 # ---- rows and text -----------------------------------------------------------------------------------------------
 
 
-def records(frame: pd.DataFrame) -> Iterator[Any]:
-    """The rows, whose fields are attributes."""
+def each_row(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows, one after the other, as pandas Series: their fields are attributes."""
     return (row for _, row in frame.iterrows())
 
 
@@ -272,7 +262,9 @@ def note(estimates: Sequence[Estimate]) -> str:
     if counts == {1, ENOUGH}:
         return f"Brackets hold 95 % intervals over at least {word(ENOUGH)} repetitions; the rest are single runs."
     if ENOUGH in counts:
-        return f"Brackets hold 95 % intervals where {word(ENOUGH)} repetitions or more ran, else ranges: no verdict."
+        single = "; numbers without brackets are single runs" if 1 in counts else ""
+        several = f"where {word(ENOUGH)} repetitions or more ran"
+        return f"Brackets hold 95 % intervals {several}, else ranges: no verdict{single}."
     return f"Fewer than {word(ENOUGH)} repetitions give a range and no verdict."
 
 

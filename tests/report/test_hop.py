@@ -13,10 +13,12 @@ import altair as alt
 import pandas as pd
 import pytest
 
+from experiments.store import parquet
 from experiments.store.files import ROOT
 from report import answers, hop, show, used
 from report.answers import Answer, Missing
 from report.engine import Book
+from report.figures import provenance
 
 CHAPTERS = {name: (ROOT / name).read_text(encoding="utf-8") for name in Book.read(ROOT).chapters}
 RUNS = pd.DataFrame({"run_id": ["a", "a", "b", "c"], "learners": [1, 1, 2, 4], "rate": [10.0, 12.0, 20.0, 30.0]})
@@ -89,6 +91,18 @@ def test_the_line_has_code_rows_and_runs(tmp_path: Path, monkeypatch: pytest.Mon
     line = hop.Page("").line(fig_rates, (RUNS,), fig_rates(RUNS).to_dict(), ["b"])
     assert f'<a href="https://example.org/dlperf/blob/main/tests/report/test_hop.py#L{number}"' in line
     assert '<a href="report/rows/fig-rates.csv">' in line and "<summary>1 run</summary>" in line
+
+
+def test_the_line_counts_runs_of_earlier_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLPERF_BOOK", str(tmp_path))
+    monkeypatch.setattr(hop, "stale", lambda: frozenset({"b", "d"}))
+    line = hop.Page().line(fig_rates, (RUNS,), fig_rates(RUNS).to_dict(), ["a", "b", "c"])
+    assert "<summary>3 runs, 1 by earlier code</summary>" in line
+
+
+def test_the_stored_runs_of_earlier_code_are_those_of_the_provenance_table() -> None:
+    known = provenance.known(parquet.runs())
+    assert hop.stale() == {one.run.provenance.run_id for one in known if one.status == "stale"}
 
 
 def test_outside_of_a_rendering_and_under_text_there_is_no_line(

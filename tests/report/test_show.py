@@ -185,6 +185,7 @@ def test_numbers() -> None:
     assert [show.si(v) for v in (0, 0.5, 999, 60_965_224, 1.5e9)] == ["0", "0.500", "999", "61.0 M", "1.50 G"]
     assert show.percent(0.19140625) == "19.14 %" and show.percent(0.5, 0) == "50 %"
     assert [show.seconds(v) for v in (0.85, 42, 125, 738, 7380)] == ["0.85 s", "42.0 s", "125 s", "12.3 min", "2.05 h"]
+    assert [show.seconds(v) for v in (91, 99.94, 99.96)] == ["91.0 s", "99.9 s", "100 s"]
     assert show.seconds(float("nan")) == "–"
     assert show.mean_range([6.5]) == "6.50" and show.mean_range([]) == "–"
     assert show.mean_range([6.0, 7.0]) == "6.50 (6.00–7.00)"

@@ -102,7 +102,6 @@ def test_without_runs_commands_are_named() -> None:
         augmentation_time.text_p4_choice,
         augmentation_speed.tbl_p4_cost,
         augmentation_speed.text_p4_marginal,
-        augmentation_speed.fig_p4_speed,
         augmentation_more.fig_p4_evaluations,
         augmentation_more.tbl_p4_budget,
         augmentation_more.tbl_p4_schedule,

@@ -9,7 +9,7 @@ import pandas as pd
 from report.answers import Missing
 from report.figures import augmentation_speed
 from tests.frames import H100
-from tests.p1_runs import data, lines
+from tests.p1_runs import lines
 from tests.p4_epochs import plain, run, runs
 
 
@@ -27,7 +27,6 @@ def test_a_further_instances_price_is_taken_within_an_allocation() -> None:
     text = plain(augmentation_speed.text_p4_marginal(frame))
     assert text.startswith("From M = 2 on a further instance adds 3.00 ms to a step, 30 % of the 10.00 ms")
     assert isinstance(augmentation_speed.text_p4_marginal(runs(run([9], 1), run([9], 2, step=15.0))), Missing)
-    assert {row["allocation"] for row in data(augmentation_speed.fig_p4_speed(frame))} == {"one", "two"}
 
 
 def peer(rates: dict[str, list[float]], **other: Any) -> pd.DataFrame:

@@ -11,6 +11,8 @@ from report.figures import augmentation_time
 from tests.p1_runs import data, lines
 from tests.p4_epochs import FOUR, ONE, TWO, plain, run, runs, seeds
 
+BETTER: list[list[float]] = [[9, 8, 5, 4], [9, 8, 5, 4.1], [9, 8, 5, 4.2]]
+
 
 def test_the_answer_says_that_the_schedule_sets_the_epoch() -> None:
     late = run([9, 8, 7, 6], 8)
@@ -96,11 +98,15 @@ def test_which_m_to_take() -> None:
         "few times for a verdict."
     )
     assert text.endswith("It also reaches 94 % accuracy soonest.")
-    better = seeds([[9, 8, 5, 4], [9, 8, 5, 4.1], [9, 8, 5, 4.2]], 4, step=25.0)
+    better = seeds(BETTER, 4, step=25.0)
     text = plain(augmentation_time.text_p4_choice(runs(ONE, TWO, better)))
     assert "M = 4, whose error is 2.90 points" in text
     # three epochs of 1.5 s or of 2.5 s, and half a second each
-    assert text.endswith(f"M = 2 is quicker: {6 / 60:.2f} min against {9 / 60:.2f} in the same allocation.")
+    assert text.endswith(f"M = 2 took {6 / 60:.2f} min against {9 / 60:.2f} in the same allocation.")
+    # Two seeds of M = 4 in the allocation, the third in another: an error may pool them, a time may not.
+    apart = runs(ONE, TWO, *(run(errors, 4, seed=seed, step=25.0) for seed, errors in enumerate(BETTER[:2])))
+    apart = runs(apart, run(BETTER[2], 4, seed=2, step=25.0, allocation="two"))
+    assert plain(augmentation_time.text_p4_choice(apart)).endswith("(two runs each, too few for a verdict).")
     assert isinstance(augmentation_time.text_p4_choice(runs(ONE, run([9, 8, 5, 4], 8))), Missing)
 
 

@@ -159,7 +159,8 @@ def test_the_order_of_repetitions_is_told_from_their_times() -> None:
 
     found = runs(*started([1, 2, 2, 1]), *started([1, 1, 2, 2], precision="mixed"))
     assert horovod.text_p1_order(found) == (
-        "Sizes ran in turn: PyTorch, H200. One size ran after the other: PyTorch, H200, mixed."
+        "Sizes ran in turn, so that a drift of the host falls on all: PyTorch, H200. "
+        "One size ran after the other: PyTorch, H200, mixed."
     )
 
 

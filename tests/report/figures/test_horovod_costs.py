@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,16 @@ def test_the_table_of_lost_time_has_the_stand_in_beside_it() -> None:
 def test_the_lost_time_in_words() -> None:
     found = split(3)
     said = horovod_costs.text_p1_lost(found, sums({int(found.gradient_bytes.iloc[0]): 0.25}))
-    assert said.startswith("Of two learners' loss the largest part goes to the all-reduce, then to ")
+    assert said.startswith("Of two learners' loss the largest part goes to the all-reduce. The parts add up")
     assert "The parts add up: 0.200 + 0.200 + 0.500 = 0.900 s" in said
     assert said.endswith("in 0.25 s (one run each, too few for a verdict), 0.50 times the all-reduce's part.")
+
+
+def test_no_part_is_called_the_largest_where_intervals_overlap_or_runs_are_few() -> None:
+    (two,) = horovod_costs.lost(split(3))
+    wide = replace(two, hardware=replace(two.hardware, high=0.6))  # the all-reduce's 0.5 lies inside
+    assert "is open: the intervals of the parts overlap" in horovod_costs._largest(wide)
+    assert horovod_costs.text_p1_lost(split(2), NO_SUMS).startswith("Too few runs were made to say what two learners")
 
 
 def test_the_parts_are_stacked_on_one_learners_step() -> None:

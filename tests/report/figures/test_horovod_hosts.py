@@ -14,7 +14,8 @@ def test_two_hosts_against_one_in_words() -> None:
     answer = horovod_hosts.answer_p1_hosts(TWO_HOSTS)
     # 16 · 32 images in 4 s against 8 · 32 in 2 s and 16 · 32 in 3 s; with 1 Gbit/s in 6 s.
     assert text(answer) == (
-        "On two hosts with 10 Gbit/s between them, 16 learners train 1.00 times as many images per second as eight on "
+        "On two hosts with 10 Gbit/s between them, 16 CPU learners (TensorFlow) train "
+        "1.00 times as many images per second as eight on "
         "one host (three repetitions, 1.00–1.00), and 75.0 % as many as 16 on one host (75.0–75.0 %). "
         "The 2 epochs of 2 steps take 2.00 times (2.00–2.00) as long as with eight. "
         "With 1 Gbit/s, they train 0.67 times (0.67–0.67) as many images per second as the eight."

@@ -88,14 +88,6 @@ def test_one_price_is_no_span() -> None:
     assert strategy_costs.span("TPU", 1, 100.0) is None
 
 
-def test_the_k80_in_numbers() -> None:
-    head, *rows = lines(str(strategy_costs.tbl_p2_k80(K80)))
-    assert len(head) == 7
-    # 580 steps of 1,024 images at 800 images/s: 742.4 s of 16; 2,340 steps of 256 at 640: 936 s.
-    assert rows[4] == ["16", "800", "12.4 min", "2.97", "640", "15.6 min", "3.74"]
-    assert isinstance(strategy_costs.tbl_p2_k80(K80.iloc[:0]), Missing)
-
-
 def test_a_job_that_ran_ten_epochs_is_not_projected() -> None:
     mixed = runs(ten(100.0), ten(125.0, 2), job([700.0] * 2, 2))
     _, *rows = lines(str(strategy_costs.tbl_p2_cost(mixed)))

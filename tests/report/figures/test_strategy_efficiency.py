@@ -35,7 +35,7 @@ def test_the_increase_of_an_iterations_time_in_words() -> None:
 def test_the_increase_of_a_go_with_repetitions_is_told_as_well() -> None:
     again = [*repeated(1.0, allocation="two"), *repeated(1.25, 2, allocation="two")]
     told = text(strategy_efficiency.answer_p2_efficiency(runs(ten(100.0), ten(125.0, 2), ten(130.0, 4), *again)))
-    assert "t(4)/t(1) = 1.30, an efficiency of 76.9 %. In another go, with at least three repetitions: " in told
+    assert "t(4)/t(1) = 1.30, an efficiency of 76.9 %. In another allocation, with at least three repetitions: " in told
     assert re.search(r"repetitions: t\(2\)/t\(1\) = 1\.25 \(1\.2\d–1\.2\d\)\. Brackets", told)
 
 

@@ -98,7 +98,7 @@ def test_a_point_is_a_run_and_the_table_has_ratios_to_nccl() -> None:
 def test_each_ones_share_of_nccls_throughput_is_told_by_size() -> None:
     four = [job([s], 4, all_reduce=how, allocation="four") for s, how in ((3.0, "nccl"), (4.0, "one-device"))]
     assert text_p2_allreduce_growth(runs(*EQUAL, *SLOW, *four)) == (
-        "Of NcclAllReduce's throughput HierarchicalCopyAllReduce reaches 100 % on 2 GPUs; "
+        "Of NcclAllReduce's throughput in the same allocation HierarchicalCopyAllReduce reaches 100 % on 2 GPUs; "
         "ReductionToOneDevice reaches 50 % on 2 GPUs and 75 % on 4 GPUs."
     )
     assert text_p2_allreduce_growth(runs(*EQUAL, *SLOW)) == ""
