@@ -2,6 +2,7 @@
 // at barriers and at a warp's common instructions. Each turn takes the warps in another order, so that a forgotten
 // barrier changes the result.
 #pragma once
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -66,22 +67,33 @@ struct Warp {
 };
 
 struct Thread {
-  ucontext_t context;
+  ucontext_t start;
+  jmp_buf stopped;
   std::vector<std::function<void()>> copies;  // begun, and maybe not done
   std::unique_ptr<char[]> stack{new char[64 * 1024]};
   int turn = 0;
-  bool ended = false;
+  bool started = false, ended = false;
 };
 
 inline std::vector<Thread> threads;
 inline std::vector<Warp> warps;
 inline Barrier all;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline std::function<void()> kernel;
 inline int error = 0;
 inline long steps = 0;  // arrivals at barriers, and ends
 
-inline void pause() { swapcontext(&threads[threadIdx.x].context, &scheduler); }
+// Fibers start by ucontext and take turns by jumps, which make no system call.
+inline void pause() {
+  if (!_setjmp(threads[threadIdx.x].stopped)) _longjmp(scheduler, 1);
+}
+
+inline void resume(Thread& one) {
+  if (_setjmp(scheduler)) return;
+  if (one.started) _longjmp(one.stopped, 1);
+  one.started = true;
+  setcontext(&one.start);
+}
 
 inline void meet(Barrier& barrier, int expected) {
   const int passed = barrier.passed;
@@ -115,10 +127,10 @@ inline void run_block() {
   warps = std::vector<Warp>(blockDim.x / LANES);
   all = {};
   for (Thread& one : threads) {
-    one.turn = 0, one.ended = false;
-    getcontext(&one.context);
-    one.context.uc_stack.ss_sp = one.stack.get(), one.context.uc_stack.ss_size = 64 * 1024;
-    makecontext(&one.context, begin, 0);
+    one.turn = 0, one.started = one.ended = false;
+    getcontext(&one.start);
+    one.start.uc_stack.ss_sp = one.stack.get(), one.start.uc_stack.ss_size = 64 * 1024;
+    makecontext(&one.start, begin, 0);
   }
   std::vector<int> order(warps.size());
   for (size_t i = 0; i < order.size(); i++) order[i] = i;
@@ -129,7 +141,7 @@ inline void run_block() {
     for (int warp : order) {
       for (int lane = 0; lane < LANES; lane++) {
         threadIdx.x = warp * LANES + lane;
-        if (!threads[threadIdx.x].ended) swapcontext(&scheduler, &threads[threadIdx.x].context);
+        if (!threads[threadIdx.x].ended) resume(threads[threadIdx.x]);
         waiting += !threads[threadIdx.x].ended;
       }
     }
