@@ -33,6 +33,7 @@ struct float2 {
 struct Index {
   int x;
 };
+inline Index threadIdx, blockIdx, gridDim, blockDim;
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 
@@ -77,14 +78,13 @@ inline std::vector<Thread> threads;
 inline std::vector<Warp> warps;
 inline Barrier all;
 inline jmp_buf scheduler;
-inline Index thread, block, grid, size;
 inline std::function<void()> kernel;
 inline int error = 0;
 inline long steps = 0;  // arrivals at barriers, and ends
 
 // Fibers start by ucontext and take turns by jumps, which make no system call.
 inline void pause() {
-  if (!_setjmp(threads[thread.x].stopped)) _longjmp(scheduler, 1);
+  if (!_setjmp(threads[threadIdx.x].stopped)) _longjmp(scheduler, 1);
 }
 
 inline void resume(Thread& one) {
@@ -105,16 +105,16 @@ inline void meet(Barrier& barrier, int expected) {
 template <int N>
 const uint32_t (*exchange(const uint32_t (&mine)[N]))[WORDS] {
   static_assert(N <= WORDS, "an instruction has more words");
-  Warp& warp = warps[thread.x / LANES];
-  auto* given = warp.given[threads[thread.x].turn++ % 2];
-  std::memcpy(given[thread.x % LANES], mine, sizeof mine);
+  Warp& warp = warps[threadIdx.x / LANES];
+  auto* given = warp.given[threads[threadIdx.x].turn++ % 2];
+  std::memcpy(given[threadIdx.x % LANES], mine, sizeof mine);
   meet(warp.barrier, LANES);
   return given;
 }
 
 inline void begin() {
   kernel();
-  threads[thread.x].ended = true;
+  threads[threadIdx.x].ended = true;
   steps++;
   pause();
 }
@@ -122,8 +122,8 @@ inline void begin() {
 // Lets each thread run to its next barrier, until all have ended; a round in which none got on is the last.
 inline void run_block() {
   static std::minstd_rand random(1);
-  if (threads.size() != size_t(size.x)) threads = std::vector<Thread>(size.x);
-  warps = std::vector<Warp>(size.x / LANES);
+  if (threads.size() != size_t(blockDim.x)) threads = std::vector<Thread>(blockDim.x);
+  warps = std::vector<Warp>(blockDim.x / LANES);
   all = {};
   for (Thread& one : threads) {
     one.turn = 0, one.started = one.ended = false;
@@ -133,15 +133,15 @@ inline void run_block() {
   }
   std::vector<int> order(warps.size());
   for (size_t i = 0; i < order.size(); i++) order[i] = i;
-  for (int waiting = size.x; waiting && !error;) {
+  for (int waiting = blockDim.x; waiting && !error;) {
     std::shuffle(order.begin(), order.end(), random);
     const long before = steps;
     waiting = 0;
     for (int warp : order) {
       for (int lane = 0; lane < LANES; lane++) {
-        thread.x = warp * LANES + lane;
-        if (!threads[thread.x].ended) resume(threads[thread.x]);
-        waiting += !threads[thread.x].ended;
+        threadIdx.x = warp * LANES + lane;
+        if (!threads[threadIdx.x].ended) resume(threads[threadIdx.x]);
+        waiting += !threads[threadIdx.x].ended;
       }
     }
     if (waiting && steps == before) error = STUCK;
@@ -151,8 +151,8 @@ inline void run_block() {
 template <class... P>
 auto launch(void (*function)(P...), int blocks, int block_size, int, cudaStream_t) {
   return [=](auto... given) {
-    grid.x = blocks, size.x = block_size;
-    for (block.x = 0; block.x < blocks; block.x++) {
+    gridDim.x = blocks, blockDim.x = block_size;
+    for (blockIdx.x = 0; blockIdx.x < blocks; blockIdx.x++) {
       kernel = [&] { function(given...); };
       run_block();
     }
@@ -161,13 +161,8 @@ auto launch(void (*function)(P...), int blocks, int block_size, int, cudaStream_
 
 }  // namespace emulator
 
-#define threadIdx emulator::thread
-#define blockIdx emulator::block
-#define gridDim emulator::grid
-#define blockDim emulator::size
-
 inline int cudaGetLastError() { return std::exchange(emulator::error, 0); }
-inline void __syncthreads() { emulator::meet(emulator::all, emulator::size.x); }
+inline void __syncthreads() { emulator::meet(emulator::all, blockDim.x); }
 
 inline float __shfl_xor_sync(unsigned, float value, int mask) {
   const auto* of_lanes = emulator::exchange({__float_as_uint(value)});
