@@ -148,9 +148,11 @@ class Place:
     def all_ended(self) -> bool:
         """Whether what the script has started ends within some time."""
         deadline = time.monotonic() + PATIENCE
-        while (left := list(self.orphans())) and time.monotonic() < deadline:
+        looks = 0  # that found none: two, as a process that becomes another program has no environment for a moment
+        while looks < 2 and time.monotonic() < deadline:
+            looks = 0 if any(self.orphans()) else looks + 1
             time.sleep(0.05)
-        return not left
+        return looks == 2
 
     def orphans(self) -> Iterator[int]:
         """Processes that the script has started."""
