@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import random
@@ -136,12 +137,22 @@ class Place:
 
     def end_orphans(self) -> None:
         """Wait for what the script has started, emulated hosts among it; what runs on is killed, and remembered."""
-        deadline = time.monotonic() + PATIENCE
-        while list(self.orphans()) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        if self.all_ended():
+            return
+        self.left_running = True
         for orphan in self.orphans():
-            os.kill(orphan, signal.SIGKILL)
-            self.left_running = True
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(orphan, signal.SIGKILL)
+        self.all_ended()
+
+    def all_ended(self) -> bool:
+        """Whether what the script has started ends within some time."""
+        deadline = time.monotonic() + PATIENCE
+        looks = 0  # that found none: two, as a process that becomes another program has no environment for a moment
+        while looks < 2 and time.monotonic() < deadline:
+            looks = 0 if any(self.orphans()) else looks + 1
+            time.sleep(0.05)
+        return looks == 2
 
     def orphans(self) -> Iterator[int]:
         """Processes that the script has started."""

@@ -22,7 +22,7 @@ class Shell(Place):
 
 
 def test_what_runs_on_is_found_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script_faults, "PATIENCE", 0.3)
+    monkeypatch.setattr(script_faults, "PATIENCE", 1.0)
     place = Shell(Script("shell", "setsid sleep 60 & echo here >&2"), tmp_path)
     assert place.finish() is None
     assert place.left_running and not list(place.orphans())
@@ -31,7 +31,7 @@ def test_what_runs_on_is_found_and_ended(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_another_program_is_none_of_its_business(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parallel tests emulate hosts, whose network namespaces once counted as left behind."""
-    monkeypatch.setattr(script_faults, "PATIENCE", 0.3)
+    monkeypatch.setattr(script_faults, "PATIENCE", 1.0)
     place = Shell(Script("shell", "exit 3"), tmp_path)
     with subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "another"}) as other:
         assert place.finish() == "shell ended with 3: []"
@@ -40,6 +40,6 @@ def test_another_program_is_none_of_its_business(tmp_path: Path, monkeypatch: py
 
 
 def test_a_kill_ends_the_script(tmp_path: Path) -> None:
-    place = Shell(Script("shell", "echo begun >&2; sleep 60"), tmp_path)
-    assert place.kill(0.5) == "begun\n"
+    place = Shell(Script("shell", "echo begun >&2; exec sleep 60"), tmp_path)
+    assert place.kill(2) == "begun\n"
     assert not list(place.orphans())
