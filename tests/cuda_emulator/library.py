@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
 import subprocess
 from pathlib import Path
@@ -21,6 +22,7 @@ FOR_CPU = {
 }
 
 
+@functools.cache
 def parameters(function: str) -> dict[str, Any]:
     """Names and ctypes of a C function's parameters, by the source."""
     found = re.search(rf'extern "C" int {function}\((.*?)\) {{', cuda_kernels.SOURCE.read_text(), re.DOTALL)
