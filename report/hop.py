@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from experiments.store import parquet, provenance
 from experiments.store.files import ROOT
 from report import literal
+from report.known_runs import stale
 
 ROWS = "report/rows"  # from the book's root
 PROVENANCE = "report/provenance.html"
@@ -92,14 +92,6 @@ def _code(function: Callable[..., Any]) -> str:
     if url := repository():
         return f'<a href="{url}/{path}#L{line}" title="{plain.__name__}, {path}:{line}">code</a>'
     return f'<span title="{plain.__name__}">code: {path}:{line}</span>'
-
-
-@cache
-def stale() -> frozenset[str]:
-    """The stored runs whose sources have changed since in ways that could change numbers."""
-    origins = [run.provenance for run in parquet.runs()]
-    changed = zip(origins, provenance.changes(origins), strict=True)
-    return frozenset(origin.run_id for origin, changes in changed if not all(changes.values()))
 
 
 def _runs(ids: Sequence[str], root: str) -> str:

@@ -6,7 +6,6 @@ import html
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 import pandas as pd
@@ -14,30 +13,9 @@ import pandas as pd
 from experiments.machine.device_names import short_name
 from experiments.store import evidence, suspicious
 from experiments.store.parquet import Run
-from experiments.store.provenance import Provenance, changes
+from experiments.store.provenance import Provenance
 from report import literal, show, surroundings
-
-STATES = ["current", "same numbers", "stale"]
-
-
-@dataclass(frozen=True)
-class Known:
-    """A run, and which of its sources have changed since; with each the reasons why its numbers stay as they are."""
-
-    run: Run
-    changes: dict[str, list[str]]
-
-    @property
-    def status(self) -> str:
-        """One of STATES."""
-        return "current" if not self.changes else "same numbers" if all(self.changes.values()) else "stale"
-
-
-def known(runs: Iterable[Run]) -> list[Known]:
-    """The runs with their sources' changes, which take long to find: each source is read and hashed."""
-    runs = list(runs)
-    found = changes(run.provenance for run in runs)
-    return [Known(run, own) for run, own in zip(runs, found, strict=True)]
+from report.known_runs import STATES, Known
 
 
 def counted(number: int, noun: str) -> str:

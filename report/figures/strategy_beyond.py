@@ -33,7 +33,7 @@ from report.figures.strategy_runs import (
     table,
     within,
 )
-from report.hop import stale
+from report.known_runs import stale
 from report.used import runs_in, selects
 
 ONE = f"{SCRIPT} --strategy mirrored --device gpu --base 16 --steps-per-epoch 50 --epochs 5 --no-evaluate"

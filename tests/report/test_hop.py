@@ -13,12 +13,10 @@ import altair as alt
 import pandas as pd
 import pytest
 
-from experiments.store import parquet
 from experiments.store.files import ROOT
 from report import answers, hop, show, used
 from report.answers import Answer, Missing
 from report.engine import Book
-from report.figures import provenance
 
 CHAPTERS = {name: (ROOT / name).read_text(encoding="utf-8") for name in Book.read(ROOT).chapters}
 RUNS = pd.DataFrame({"run_id": ["a", "a", "b", "c"], "learners": [1, 1, 2, 4], "rate": [10.0, 12.0, 20.0, 30.0]})
@@ -98,11 +96,6 @@ def test_the_line_counts_runs_of_earlier_code(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(hop, "stale", lambda: frozenset({"b", "d"}))
     line = hop.Page().line(fig_rates, (RUNS,), fig_rates(RUNS).to_dict(), ["a", "b", "c"])
     assert "<summary>3 runs, 1 by earlier code</summary>" in line
-
-
-def test_the_stored_runs_of_earlier_code_are_those_of_the_provenance_table() -> None:
-    known = provenance.known(parquet.runs())
-    assert hop.stale() == {one.run.provenance.run_id for one in known if one.status == "stale"}
 
 
 def test_outside_of_a_rendering_and_under_text_there_is_no_line(

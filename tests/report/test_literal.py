@@ -19,7 +19,7 @@ import pytest
 from experiments.store import evidence
 from experiments.store import provenance as origins
 from experiments.store.parquet import Run
-from report import literal
+from report import known_runs, literal
 from report.engine import render
 from report.figures import provenance
 from tests.small_books import book, text_of
@@ -83,7 +83,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 
 def test_the_page_shows_a_planted_file_as_text(planted: list[Run], tmp_path: Path) -> None:
-    known = provenance.known(planted)
+    known = known_runs.known(planted)
     verdict = evidence.Verdict(problems=[(name, "log", f"it says {text}") for name, text in HOSTILE.items()])
     made = [provenance.text_provenance_runs(known), provenance.tbl_provenance(known)]
     made.append(provenance.text_provenance_checks(verdict))  # the PDF has these, and no list of runs
@@ -105,6 +105,6 @@ def test_the_page_shows_a_planted_file_as_text(planted: list[Run], tmp_path: Pat
 
 
 def test_the_file_of_all_runs_has_a_planted_one_as_text(planted: list[Run]) -> None:
-    rows = {row["run_id"]: row for row in csv.DictReader(io.StringIO(provenance.csv(provenance.known(planted))))}
+    rows = {row["run_id"]: row for row in csv.DictReader(io.StringIO(provenance.csv(known_runs.known(planted))))}
     for name, value in HOSTILE.items():
         assert rows[name]["device"] == f"x{value}"

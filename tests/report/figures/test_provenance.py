@@ -14,6 +14,7 @@ import pytest
 from experiments.store import evidence
 from experiments.store import provenance as origins
 from experiments.store.parquet import Run
+from report import known_runs
 from report.figures import provenance
 from tests.p1_runs import lines
 
@@ -39,7 +40,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
 
 
 def test_runs_are_summed_up_by_allocation_and_experiment(runs: list[Run]) -> None:
-    head, *rows = lines(provenance.tbl_provenance(provenance.known(runs)))
+    head, *rows = lines(provenance.tbl_provenance(known_runs.known(runs)))
     assert head == ["Allocation", "Experiment", "Devices", "Runs", "Sources", "Day"]
     assert rows == [
         ["here", "p1_horovod", "2 × H100", "2", "1 current, 1 stale", "01 Jan"],
@@ -49,7 +50,7 @@ def test_runs_are_summed_up_by_allocation_and_experiment(runs: list[Run]) -> Non
 
 
 def test_the_summary_counts_changes_and_uncommitted_work(runs: list[Run]) -> None:
-    assert provenance.text_provenance_summary(provenance.known(runs)) == (
+    assert provenance.text_provenance_summary(known_runs.known(runs)) == (
         "4 runs are stored; the sources of 1 of them have changed since, for 1 in ways that could change numbers; 1 "
         "were made in a working tree with changes that were not committed."
     )
@@ -57,12 +58,12 @@ def test_the_summary_counts_changes_and_uncommitted_work(runs: list[Run]) -> Non
 
 def test_settings_and_allocation_stand_with_the_runs(runs: list[Run]) -> None:
     one = runs[0].provenance.model_copy(update={"settings": {"NCCL_ALGO": "Ring"}})
-    text = provenance.text_provenance_runs(provenance.known([Run(Path("b"), one, 3)]))
+    text = provenance.text_provenance_runs(known_runs.known([Run(Path("b"), one, 3)]))
     assert "allocation here" in text and "<li>Settings: <code>NCCL_ALGO=Ring</code></li>" in text and "3 rows" in text
 
 
 def test_the_file_has_a_row_for_each_run(runs: list[Run]) -> None:
-    rows = list(csv.DictReader(io.StringIO(provenance.csv(provenance.known(runs)))))
+    rows = list(csv.DictReader(io.StringIO(provenance.csv(known_runs.known(runs)))))
     assert [(row["run_id"], row["allocation"], row["state"], row["rows"]) for row in rows] == [
         ("b", "here", "current", "3"),
         ("a", "here", "stale", "3"),
@@ -75,7 +76,7 @@ def test_the_file_has_a_row_for_each_run(runs: list[Run]) -> None:
 
 
 def test_a_run_has_an_anchor_and_its_state_is_found_once(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = provenance.known(runs)
+    found = known_runs.known(runs)
     monkeypatch.setattr("experiments.store.provenance.Provenance.changes", lambda _: pytest.fail("looked again"))
     assert '<span id="run-d"></span>' in provenance.text_provenance_runs(found)
     assert provenance.tbl_provenance_runs(found) and provenance.tbl_provenance(found)
