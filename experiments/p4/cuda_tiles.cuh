@@ -3,7 +3,8 @@
 //
 // Triton loads a tile once for each of the nine taps and normalises it nine times. Here a block stages eight rows of
 // an image with their halo in shared memory, normalised once, and the taps are shifted reads of it by ldmatrix. Pixels
-// are padded by 16 bytes there, so that eight of them never meet in a bank.
+// are padded by 16 bytes there, so that eight of them never meet in a bank. While the block works on a tile, its next
+// one arrives as it is in memory.
 #pragma once
 #include <cstdint>
 #include <cuda_runtime.h>
@@ -18,11 +19,12 @@ struct Shape {
   static constexpr int HALO = (ROWS + 2) * (S + 2);
   static constexpr int PITCH = C + 8;            // bf16 a pixel in shared memory
   static constexpr int CHUNKS = C / 8;           // 16-byte pieces of a pixel
+  static constexpr int ARRIVING = (ROWS + 2) * S * C;  // bf16 of the tile's rows, and of one above and below
+  static constexpr int IMAGE = S * S * C;
   static constexpr int GROUPS = PIXELS / 16;     // 16 pixels: the rows of a matrix product
   static constexpr int PAIRS = C / 16;           // 16 channels: its columns, two instructions wide
   static constexpr int LINES = PIXELS * C / 64;  // of 128 bytes in a tile
   static constexpr int TILES = S / ROWS;         // tiles of an image
-  static constexpr int BACK_WARPS = C == 64 ? 16 : 4;
 };
 
 __device__ __forceinline__ float low(uint32_t v) { return __uint_as_float(v << 16); }
@@ -82,17 +84,94 @@ struct Moments {
   float mean, rstd;
 };
 
-__device__ __forceinline__ Moments moments(const float* sum, const float* square, float count, int c) {
-  const float mean = sum[c] / count;
-  return {mean, rsqrtf(fmaxf(square[c] / count - mean * mean, 0.f) + 1e-5f)};
+// From the sums of a channel's values and of their squares; inverse: 1 / their number.
+__device__ __forceinline__ Moments moments(float sum, float square, float inverse) {
+  const float mean = sum * inverse;
+  return {mean, rsqrtf(fmaxf(square * inverse - mean * mean, 0.f) + 1e-5f)};
 }
 
-// The sum of v over the eight lanes that hold the same channel, added to *to by one of them.
-__device__ __forceinline__ void add_over_rows(float* to, float v) {
-  v += __shfl_xor_sync(~0u, v, 4);
-  v += __shfl_xor_sync(~0u, v, 8);
-  v += __shfl_xor_sync(~0u, v, 16);
-  if ((threadIdx.x & 31) < 4) atomicAdd(to, v);
+// Calls f with the first index of each piece of eight that is the thread's, of `count`. A thread's pieces have the same
+// channels.
+template <int COUNT, int THREADS, class F>
+__device__ __forceinline__ void each_piece(const F& f) {
+#pragma unroll
+  for (int k = 0; k < (COUNT / 8 + THREADS - 1) / THREADS; k++) {
+    const int i = (k * THREADS + threadIdx.x) * 8;
+    if (COUNT / 8 % THREADS == 0 || i < COUNT) f(i);
+  }
+}
+
+// Begins to copy a tile's rows, and one above and below, as far as the image has them.
+template <int C, int THREADS>
+__device__ __forceinline__ void copy_rows(uint32_t to, const uint16_t* image, int row0) {
+  using T = Shape<C>;
+  each_piece<T::ARRIVING, THREADS>([&](int i) {
+    const int at = (row0 - 1) * T::S * C + i;
+    if (at >= 0 && at < T::IMAGE) copy_16_bytes(to + i * 2, image + at);
+  });
+}
+
+// Begins to copy a tile's pixels alone, padded.
+template <int C, int THREADS>
+__device__ __forceinline__ void copy_pixels(uint32_t to, const uint16_t* from) {
+  using T = Shape<C>;
+  each_piece<T::PIXELS * C, THREADS>(
+      [&](int i) { copy_16_bytes(to + (i / C * T::PITCH + i % C) * 2, from + i); });
+}
+
+// Whether the image has element i of the rows that arrive; the place of such an element in the tile.
+template <int C>
+__device__ __forceinline__ bool inside(int row0, int i) {
+  const int row = row0 - 1 + i / (Shape<C>::S * C);
+  return row >= 0 && row < Shape<C>::S;
+}
+
+template <int C>
+__device__ __forceinline__ int in_tile(int i) {
+  using T = Shape<C>;
+  const int p = i / C;
+  return (p / T::S * (T::S + 2) + p % T::S + 1) * T::PITCH + i % C;
+}
+
+// Clears the tile's first and last column, which lie outside the image and never change.
+template <int C, int THREADS>
+__device__ __forceinline__ void clear_columns(uint16_t* tile) {
+  using T = Shape<C>;
+  for (int i = threadIdx.x; i < (T::ROWS + 2) * 2 * T::CHUNKS; i += THREADS) {
+    const int p = i / T::CHUNKS, column = p % 2 * (T::S + 1);
+    *reinterpret_cast<uint4*>(tile + (p / 2 * (T::S + 2) + column) * T::PITCH + i % T::CHUNKS * 8) =
+        make_uint4(0, 0, 0, 0);
+  }
+}
+
+// The warps' sums of two channels in each half of their 16, over the lanes' rows, into partial: (warps of a channel, C).
+template <int C>
+__device__ __forceinline__ void sum_rows(float* partial, const float (&mine)[2][2], int warp, int lane) {
+  float v[2][2];
+#pragma unroll
+  for (int h = 0; h < 2; h++)
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      v[h][e] = mine[h][e];
+      v[h][e] += __shfl_xor_sync(~0u, v[h][e], 4);
+      v[h][e] += __shfl_xor_sync(~0u, v[h][e], 8);
+      v[h][e] += __shfl_xor_sync(~0u, v[h][e], 16);
+    }
+  if (lane >= 4) return;
+  const int c = warp % Shape<C>::PAIRS * 16 + lane * 2;
+#pragma unroll
+  for (int h = 0; h < 2; h++)
+#pragma unroll
+    for (int e = 0; e < 2; e++) partial[warp / Shape<C>::PAIRS * C + c + h * 8 + e] = v[h][e];
+}
+
+// A channel's sum over the block's warps.
+template <int C, int WARPS>
+__device__ __forceinline__ float over_warps(const float* partial, int c) {
+  float sum = 0.f;
+#pragma unroll
+  for (int i = 0; i < WARPS / Shape<C>::PAIRS; i++) sum += partial[i * C + c];
+  return sum;
 }
 
 __device__ __forceinline__ void add_pair(float* to, float2 v) {

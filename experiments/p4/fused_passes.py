@@ -41,14 +41,14 @@ TILES: dict[tuple[str, int], Tile] = {
     ("weights", 16): (128, 4, 1),
     ("weights", 32): (32, 4, 1),
     ("weights", 64): (128, 8, 1),
-    ("downsample", 32): (64, 4, 3),
-    ("downsample", 64): (32, 4, 3),
-    ("downsample back", 32): (32, 4, 2),
-    ("downsample back", 64): (16, 8, 1),
+    ("downsample", 32): (128, 4, 8),
+    ("downsample", 64): (32, 4, 4),
+    ("downsample back", 32): (64, 4, 2),
+    ("downsample back", 64): (64, 8, 1),
 }
 # Blocks of a multiprocessor of the CUDA twins, by kernel and channels.
 BLOCKS = {
-    ("forward", 16): 6, ("forward", 32): 6, ("forward", 64): 6,
+    ("forward", 16): 5, ("forward", 32): 5, ("forward", 64): 3,
     ("backward", 16): 3, ("backward", 32): 3, ("backward", 64): 1,
 }  # fmt: skip
 SPLIT_FROM = 64  # from this width on the weight gradient is a kernel of its own, beside the input's gradient

@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 # What g++ can't read of CUDA C++, and what stands in for it: a header, and functions in PTX.
 FOR_CPU = {
     r"#include <cuda_runtime.h>": '#include "threads.hpp"',
+    r"extern (__shared__ [^;]*)\[\];": r"\1[emulator::SHARED / 2];",
     r"__device__ __forceinline__ uint32_t pack\(.*?(?=struct Moments)": '#include "instructions.hpp"\n',
 }
 

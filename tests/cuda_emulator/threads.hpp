@@ -1,6 +1,6 @@
 // As much of CUDA on the CPU as the kernels need. The threads of a block are fibers of one thread, which take turns
-// at barriers and at a warp's common instructions. Each turn takes the warps in another order, so that a forgotten
-// barrier changes the result.
+// at barriers and at a warp's common instructions. Each round takes the warps in another order and lets the first get
+// ahead, up to its next barrier, so that a forgotten one changes the result.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>
@@ -55,6 +55,7 @@ T __ldg(const T* from) { return *from; }
 namespace emulator {
 
 constexpr int LANES = 32, WORDS = 8;
+constexpr int SHARED = 227 * 1024;  // bytes that a block may have
 constexpr int STUCK = 702;  // CUDA's error of a kernel that doesn't end
 
 struct Barrier {
@@ -134,17 +135,25 @@ inline void run_block() {
   }
   std::vector<int> order(warps.size());
   for (size_t i = 0; i < order.size(); i++) order[i] = i;
+  const auto take = [](int warp) {  // returns how many of its threads go on
+    int waiting = 0;
+    for (int lane = 0; lane < LANES; lane++) {
+      threadIdx.x = warp * LANES + lane;
+      if (!threads[threadIdx.x].ended) resume(threads[threadIdx.x]);
+      waiting += !threads[threadIdx.x].ended;
+    }
+    return waiting;
+  };
   for (int waiting = blockDim.x; waiting && !error;) {
     std::shuffle(order.begin(), order.end(), random);
     const long before = steps;
     waiting = 0;
-    for (int warp : order) {
-      for (int lane = 0; lane < LANES; lane++) {
-        threadIdx.x = warp * LANES + lane;
-        if (!threads[threadIdx.x].ended) resume(threads[threadIdx.x]);
-        waiting += !threads[threadIdx.x].ended;
-      }
+    for (int turns = 1 << random() % 10; turns > 1; turns--) {
+      const long last = steps;
+      take(order[0]);
+      if (steps == last) break;
     }
+    for (int warp : order) waiting += take(warp);
     if (waiting && steps == before) error = STUCK;
   }
 }
@@ -152,6 +161,11 @@ inline void run_block() {
 }  // namespace emulator
 
 enum { cudaLaunchAttributeProgrammaticStreamSerialization };
+enum { cudaFuncAttributeMaxDynamicSharedMemorySize, cudaFuncAttributePreferredSharedMemoryCarveout };
+template <class K>
+int cudaFuncSetAttribute(K*, int, int) {
+  return 0;
+}
 struct cudaLaunchAttribute {
   int id;
   struct {
@@ -160,6 +174,7 @@ struct cudaLaunchAttribute {
 };
 struct cudaLaunchConfig_t {
   int gridDim, blockDim;
+  size_t dynamicSmemBytes;
   cudaStream_t stream;
   cudaLaunchAttribute* attrs;
   int numAttrs;

@@ -138,7 +138,7 @@ def emulated(built: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_twin(channels: int) -> Bench:
-    """Eight tiles, of which a GPU of one multiprocessor has six or fewer at work."""
+    """Eight tiles, of which a GPU of one multiprocessor has five or fewer at work."""
     on = bench(channels, 32, channels // 8, dtype=torch.bfloat16)
     on.passes.use_cuda = True
     assert on.passes._has_cuda_twin(on.conv) and on.passes._tiles(on.conv, on.passes.batch) == 8
@@ -162,15 +162,21 @@ def test_backward_in_the_emulator(channels: int, end: int) -> None:
     assert_alike(backward(on, end, given), want, BF16)
 
 
-# Barriers, and a wait for copies, each with the line that says which one it is.
+# Barriers, and waits for copies, each with the lines that say which one it is.
+HEAD = "    __syncthreads();  // the coefficients are there, and the last tile is no longer needed\n"
+IN_FORWARD, IN_BACKWARD = "    const int c = threadIdx.x * 8 % C;\n    float by", "    {\n"
+END = "  __syncthreads();  // the last tile is no longer needed\n"
 BARRIERS = (
-    "    __syncthreads();\n#pragma unroll 4",
-    "    __syncthreads();\n    float acc",
-    "    __syncthreads();\n#pragma unroll\n    for (int i = threadIdx.x; i < T::PIXELS",
-    "    __syncthreads();\n\n    if (END != WEIGHTS_ONLY)",
-    "    __syncthreads();\n    if (warp / UNITS != turn)",
-    "    __syncthreads();\n    for (int i = threadIdx.x; i < 9 * C * C",
-    "    finish_copies();\n    if (END == INNER)",
+    "    finish_copies();\n" + HEAD + IN_FORWARD,
+    HEAD + IN_FORWARD,
+    "    __syncthreads();\n    if (t + gridDim.x < g.tiles) fetch(t + gridDim.x);",
+    END + "  sum_rows",
+    "  __syncthreads();\n  if (threadIdx.x >= C) return;",
+    "    finish_copies();\n" + HEAD + IN_BACKWARD,
+    HEAD + IN_BACKWARD,
+    "    __syncthreads();\n    if (t + gridDim.x < g.tiles) fetch(t + gridDim.x, turn ^ 1);",
+    END + "  if (END != WEIGHTS_ONLY)",
+    "  __syncthreads();\n  if (SPLIT > 1)",
 )
 
 
