@@ -62,18 +62,18 @@ def _call(function: str, *arguments: Tensor | int | float) -> None:
 
 def forward(
     channels: int, kind: int, sums: bool, x: Tensor, w: Tensor, y: Tensor, x_norm: tuple[Tensor, ...], s: Tensor,
-    s_norm: tuple[Tensor, ...], joined: Tensor, count: float, y_sum: Tensor, y_square: Tensor, images: int, blocks: int,
+    s_norm: tuple[Tensor, ...], joined: Tensor, count: float, y_sum: Tensor, y_square: Tensor, images: int, processors: int,
     early: bool,
 ) -> None:  # fmt: skip
     """y = conv(x), x first treated as `kind` says; norms are (sum, square, γ, β), and w is packed."""
     _call(
         "conv_forward", channels, kind, int(sums), x, w, y, *x_norm, s, *s_norm, joined, count, y_sum, y_square, images,
-        blocks, int(early),
+        processors, int(early),
     )  # fmt: skip
 
 
 def backward(
-    channels: int, end: int, tensors: tuple[Tensor, ...], count: float, images: int, blocks: int, early: bool
+    channels: int, end: int, tensors: tuple[Tensor, ...], count: float, images: int, processors: int, early: bool
 ) -> None:
     """The gradients of a convolution's input and weights; `tensors` in the order of cuda_kernels.cu."""
-    _call("conv_backward", channels, end, *tensors, count, images, blocks, int(early))
+    _call("conv_backward", channels, end, *tensors, count, images, processors, int(early))

@@ -23,6 +23,9 @@ struct Shape {
   static constexpr int IMAGE = S * S * C;
   static constexpr int GROUPS = PIXELS / 16;     // 16 pixels: the rows of a matrix product
   static constexpr int PAIRS = C / 16;           // 16 channels: its columns, two instructions wide
+  // A tile's product with the weights is shared out among four warps: pairs across, and groups down, of a warp.
+  static constexpr int ACROSS = C == 16 ? 1 : 2, DOWN = 4 / ACROSS;
+  static constexpr int COLUMNS = PAIRS / ACROSS;  // warps side by side
   static constexpr int LINES = PIXELS * C / 64;  // of 128 bytes in a tile
   static constexpr int TILES = S / ROWS;         // tiles of an image
 };
@@ -73,10 +76,17 @@ __device__ __forceinline__ void prefetch_weights(const uint16_t* w) {
   for (int i = threadIdx.x; i < 9 * C * C / 64; i += THREADS) asm volatile("prefetch.global.L1 [%0];" :: "l"(w + i * 64));
 }
 
-// Waits until the kernel before has ended and what it wrote is visible, then lets the kernel behind start early.
+// Waits until the kernel before has ended and what it wrote is visible.
 __device__ __forceinline__ void wait_for_grid() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait; griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the kernel behind start, which then waits for this one's end.
+__device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
 #endif
 }
 
@@ -90,22 +100,22 @@ __device__ __forceinline__ Moments moments(float sum, float square, float invers
   return {mean, rsqrtf(fmaxf(square * inverse - mean * mean, 0.f) + 1e-5f)};
 }
 
-// Calls f with the first index of each piece of eight that is the thread's, of `count`. A thread's pieces have the same
+// Calls f with the first index of each piece of eight, of `count`, that is the thread's. Its pieces have the same
 // channels.
 template <int COUNT, int THREADS, class F>
-__device__ __forceinline__ void each_piece(const F& f) {
+__device__ __forceinline__ void each_piece(int thread, const F& f) {
 #pragma unroll
   for (int k = 0; k < (COUNT / 8 + THREADS - 1) / THREADS; k++) {
-    const int i = (k * THREADS + threadIdx.x) * 8;
+    const int i = (k * THREADS + thread) * 8;
     if (COUNT / 8 % THREADS == 0 || i < COUNT) f(i);
   }
 }
 
 // Begins to copy a tile's rows, and one above and below, as far as the image has them.
 template <int C, int THREADS>
-__device__ __forceinline__ void copy_rows(uint32_t to, const uint16_t* image, int row0) {
+__device__ __forceinline__ void copy_rows(int thread, uint32_t to, const uint16_t* image, int row0) {
   using T = Shape<C>;
-  each_piece<T::ARRIVING, THREADS>([&](int i) {
+  each_piece<T::ARRIVING, THREADS>(thread, [&](int i) {
     const int at = (row0 - 1) * T::S * C + i;
     if (at >= 0 && at < T::IMAGE) copy_16_bytes(to + i * 2, image + at);
   });
@@ -113,10 +123,10 @@ __device__ __forceinline__ void copy_rows(uint32_t to, const uint16_t* image, in
 
 // Begins to copy a tile's pixels alone, padded.
 template <int C, int THREADS>
-__device__ __forceinline__ void copy_pixels(uint32_t to, const uint16_t* from) {
+__device__ __forceinline__ void copy_pixels(int thread, uint32_t to, const uint16_t* from) {
   using T = Shape<C>;
   each_piece<T::PIXELS * C, THREADS>(
-      [&](int i) { copy_16_bytes(to + (i / C * T::PITCH + i % C) * 2, from + i); });
+      thread, [&](int i) { copy_16_bytes(to + (i / C * T::PITCH + i % C) * 2, from + i); });
 }
 
 // Whether the image has element i of the rows that arrive; the place of such an element in the tile.
@@ -144,33 +154,32 @@ __device__ __forceinline__ void clear_columns(uint16_t* tile) {
   }
 }
 
-// The warps' sums of two channels in each half of their 16, over the lanes' rows, into partial: (warps of a channel, C).
+// A warp's sums of its channels, two a lane in each half of 16, over the lanes' rows, into partial: (warps down, C).
 template <int C>
-__device__ __forceinline__ void sum_rows(float* partial, const float (&mine)[2][2], int warp, int lane) {
-  float v[2][2];
+__device__ __forceinline__ void sum_rows(float* partial, const float (&mine)[Shape<C>::ACROSS][2][2], int warp,
+                                         int lane) {
+  using T = Shape<C>;
+  float v[T::ACROSS][2][2];
 #pragma unroll
-  for (int h = 0; h < 2; h++)
-#pragma unroll
-    for (int e = 0; e < 2; e++) {
-      v[h][e] = mine[h][e];
-      v[h][e] += __shfl_xor_sync(~0u, v[h][e], 4);
-      v[h][e] += __shfl_xor_sync(~0u, v[h][e], 8);
-      v[h][e] += __shfl_xor_sync(~0u, v[h][e], 16);
-    }
+  for (int i = 0; i < T::ACROSS * 4; i++) {
+    float& sum = v[i / 4][i / 2 % 2][i % 2];
+    sum = mine[i / 4][i / 2 % 2][i % 2];
+    sum += __shfl_xor_sync(~0u, sum, 4);
+    sum += __shfl_xor_sync(~0u, sum, 8);
+    sum += __shfl_xor_sync(~0u, sum, 16);
+  }
   if (lane >= 4) return;
-  const int c = warp % Shape<C>::PAIRS * 16 + lane * 2;
+  const int c = warp / T::COLUMNS * C + warp % T::COLUMNS * T::ACROSS * 16 + lane * 2;
 #pragma unroll
-  for (int h = 0; h < 2; h++)
-#pragma unroll
-    for (int e = 0; e < 2; e++) partial[warp / Shape<C>::PAIRS * C + c + h * 8 + e] = v[h][e];
+  for (int i = 0; i < T::ACROSS * 4; i++) partial[c + i / 4 * 16 + i / 2 % 2 * 8 + i % 2] = v[i / 4][i / 2 % 2][i % 2];
 }
 
-// A channel's sum over the block's warps.
-template <int C, int WARPS>
+// A channel's sum over the warps that have it.
+template <int C>
 __device__ __forceinline__ float over_warps(const float* partial, int c) {
   float sum = 0.f;
 #pragma unroll
-  for (int i = 0; i < WARPS / Shape<C>::PAIRS; i++) sum += partial[i * C + c];
+  for (int i = 0; i < 4 / Shape<C>::COLUMNS; i++) sum += partial[i * C + c];
   return sum;
 }
 
@@ -197,19 +206,31 @@ __device__ __forceinline__ uint4 load_weights(const uint16_t* w, int tap, int k,
   return __ldg(reinterpret_cast<const uint4*>(w) + ((tap * PAIRS + k) * PAIRS + pair) * 32 + lane);
 }
 
-// acc[j] += (the tile's 16 pixels of group j, shifted by each tap) · weights; BACK reverses the shifts.
-template <int C, int WARPS, bool BACK, int JOBS>
-__device__ __forceinline__ void nine_taps(float (&acc)[JOBS][2][4], uint32_t tile, const uint16_t* w, int warp,
-                                          int lane) {
+// Of the pixel and channel where a lane's results of a warp's j-th group, p-th pair, half h and row r stand.
+template <int C>
+__device__ __forceinline__ int result_pixel(int warp, int lane, int j, int r) {
+  return (warp / Shape<C>::COLUMNS * Shape<C>::DOWN + j) * 16 + lane / 4 + 8 * r;
+}
+
+template <int C>
+__device__ __forceinline__ int result_channel(int warp, int lane, int p, int h) {
+  return (warp % Shape<C>::COLUMNS * Shape<C>::ACROSS + p) * 16 + h * 8 + lane % 4 * 2;
+}
+
+// acc[j][p] = (the tile's 16 pixels of a warp's group j, shifted by each tap) · weights of its pair p; BACK reverses
+// the shifts.
+template <int C, bool BACK>
+__device__ __forceinline__ void nine_taps(float (&acc)[Shape<C>::DOWN][Shape<C>::ACROSS][2][4], uint32_t tile,
+                                          const uint16_t* w, int warp, int lane) {
   using T = Shape<C>;
-  const int pair = warp % T::PAIRS;
-  int offset[JOBS];
+  int offset[T::DOWN];
 #pragma unroll
-  for (int j = 0; j < JOBS; j++) {
-    const int group = warp / T::PAIRS + j * (WARPS / T::PAIRS);
-    offset[j] = halo_offset<C>(group * 16 + lane % 16) + (lane / 16) * 16;
+  for (int j = 0; j < T::DOWN; j++) {
+    offset[j] = halo_offset<C>((warp / T::COLUMNS * T::DOWN + j) * 16 + lane % 16) + (lane / 16) * 16;
 #pragma unroll
-    for (int i = 0; i < 4; i++) acc[j][0][i] = acc[j][1][i] = 0.f;
+    for (int p = 0; p < T::ACROSS; p++)
+#pragma unroll
+      for (int i = 0; i < 4; i++) acc[j][p][0][i] = acc[j][p][1][i] = 0.f;
   }
 #pragma unroll
   for (int tap = 0; tap < 9; tap++) {
@@ -217,13 +238,19 @@ __device__ __forceinline__ void nine_taps(float (&acc)[JOBS][2][4], uint32_t til
     const int shift = (row * (T::S + 2) + column) * T::PITCH * 2;
 #pragma unroll
     for (int k = 0; k < T::PAIRS; k++) {
-      const uint4 b = load_weights<C>(w, tap, k, pair, lane);
+      uint4 b[T::ACROSS];
 #pragma unroll
-      for (int j = 0; j < JOBS; j++) {
+      for (int p = 0; p < T::ACROSS; p++)
+        b[p] = load_weights<C>(w, tap, k, warp % T::COLUMNS * T::ACROSS + p, lane);
+#pragma unroll
+      for (int j = 0; j < T::DOWN; j++) {
         uint32_t a[4];
         load_matrices(a, tile + offset[j] + shift + k * 32);
-        multiply(acc[j][0], a, b.x, b.y);
-        multiply(acc[j][1], a, b.z, b.w);
+#pragma unroll
+        for (int p = 0; p < T::ACROSS; p++) {
+          multiply(acc[j][p][0], a, b[p].x, b[p].y);
+          multiply(acc[j][p][1], a, b[p].z, b[p].w);
+        }
       }
     }
   }

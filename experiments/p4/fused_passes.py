@@ -46,11 +46,6 @@ TILES: dict[tuple[str, int], Tile] = {
     ("downsample back", 32): (64, 4, 2),
     ("downsample back", 64): (64, 8, 1),
 }
-# Blocks of a multiprocessor of the CUDA twins, by kernel and channels.
-BLOCKS = {
-    ("forward", 16): 5, ("forward", 32): 5, ("forward", 64): 3,
-    ("backward", 16): 3, ("backward", 32): 3, ("backward", 64): 1,
-}  # fmt: skip
 SPLIT_FROM = 64  # from this width on the weight gradient is a kernel of its own, beside the input's gradient
 
 
@@ -141,7 +136,7 @@ class Passes(Packed):
             cuda_kernels.forward(
                 conv.c_in, kind, train, x, self._taps(conv, self.packed[0]), y, self._norm(norm, sums), s,
                 self._norm(side, sums), out, count, y_sum, y_square, images,
-                min(self._tiles(conv, images), self.processors * BLOCKS["forward", conv.c_in]), self.early,
+                self.processors, self.early,
             )  # fmt: skip
             return
         if join is not None:
@@ -280,8 +275,8 @@ class Passes(Packed):
             *self._norm_gradient(norm), dz if add is None else add, x if s_raw is None else s_raw, s_sum, s_square,
             *self._norm_gradient(side_norm),
         )  # fmt: skip
-        blocks = min(self._tiles(conv, self.batch), self.processors * BLOCKS["backward", conv.c_in])
-        cuda_kernels.backward(conv.c_in, end, tensors, float(self.batch * conv.size**2), self.batch, blocks, self.early)
+        pixels = float(self.batch * conv.size**2)
+        cuda_kernels.backward(conv.c_in, end, tensors, pixels, self.batch, self.processors, self.early)
 
     def _has_cuda_twin(self, conv: Conv) -> bool:
         same = conv.c_in == conv.c_out and conv.kernel == 3 and conv.stride == 1

@@ -30,6 +30,7 @@ inline void prefetch(const void*) {}
 template <int, int>
 void prefetch_weights(const uint16_t*) {}
 inline void wait_for_grid() {}  // kernels follow one another
+inline void let_next_start() {}
 
 // ldmatrix: lane l gives the address of row l % 8 of matrix l / 8, and gets of each matrix row l / 4, columns 2 (l % 4)
 // and one more; transposed, column l / 4 of these rows.
