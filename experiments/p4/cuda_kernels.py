@@ -16,7 +16,7 @@ from torch import Tensor
 from experiments.cli import RunError
 
 SOURCE = Path(__file__).with_name("cuda_kernels.cu")
-HEADER = SOURCE.with_name("cuda_tiles.cuh")
+HEADERS = [SOURCE.with_name(f"cuda_{part}.cuh") for part in ("backward", "forward", "tiles")]
 POINTER, FLOAT, INT = ctypes.c_void_p, ctypes.c_float, ctypes.c_int
 
 
@@ -36,7 +36,8 @@ def library() -> ctypes.CDLL:
     if compiler is None:
         raise KernelError("nvcc, CUDA's compiler, is not installed")
     architecture = "sm_{}{}".format(*torch.cuda.get_device_capability())
-    name = hashlib.sha256(SOURCE.read_bytes() + HEADER.read_bytes() + architecture.encode()).hexdigest()[:16]
+    sources = b"".join(path.read_bytes() for path in (SOURCE, *HEADERS))
+    name = hashlib.sha256(sources + architecture.encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dlperf"
     cache.mkdir(parents=True, exist_ok=True)
     built = cache / f"kernels-{name}.so"
@@ -62,8 +63,8 @@ def _call(function: str, *arguments: Tensor | int | float) -> None:
 
 def forward(
     channels: int, kind: int, sums: bool, x: Tensor, w: Tensor, y: Tensor, x_norm: tuple[Tensor, ...], s: Tensor,
-    s_norm: tuple[Tensor, ...], joined: Tensor, count: float, y_sum: Tensor, y_square: Tensor, images: int, processors: int,
-    early: bool,
+    s_norm: tuple[Tensor, ...], joined: Tensor, count: float, y_sum: Tensor, y_square: Tensor, images: int,
+    processors: int, early: bool,
 ) -> None:  # fmt: skip
     """y = conv(x), x first treated as `kind` says; norms are (sum, square, γ, β), and w is packed."""
     _call(

@@ -73,7 +73,8 @@ __device__ __forceinline__ void prefetch(const void* at) { asm volatile("prefetc
 // Asks for the weights in this multiprocessor's own cache: they are there before the kernel before has ended.
 template <int C, int THREADS>
 __device__ __forceinline__ void prefetch_weights(const uint16_t* w) {
-  for (int i = threadIdx.x; i < 9 * C * C / 64; i += THREADS) asm volatile("prefetch.global.L1 [%0];" :: "l"(w + i * 64));
+  for (int i = threadIdx.x; i < 9 * C * C / 64; i += THREADS)
+    asm volatile("prefetch.global.L1 [%0];" :: "l"(w + i * 64));
 }
 
 // Waits until the kernel before has ended and what it wrote is visible.
@@ -199,7 +200,7 @@ __device__ __forceinline__ int halo_offset(int p) {
 }
 
 // Weights of 16 rows k and 16 columns n, the second operand of two instructions, packed as the lanes hold them: see
-// FusedEngine._pack_order.
+// Packed._pack_order.
 template <int C>
 __device__ __forceinline__ uint4 load_weights(const uint16_t* w, int tap, int k, int pair, int lane) {
   constexpr int PAIRS = Shape<C>::PAIRS;

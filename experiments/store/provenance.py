@@ -104,10 +104,12 @@ def changes(origins: Iterable[Provenance], root: Path = ROOT) -> list[dict[str, 
 def loaded_sources() -> dict[str, str]:
     """Hashes of the project's own sources that this process runs: what could have changed the numbers.
 
-    Those are its loaded modules and any file that a module names as its SOURCE or HEADER, such as kernels in another
-    language.
+    Those are its loaded modules and any file that a module names as its SOURCE or among its HEADERS, such as kernels in
+    another language.
     """
-    named = [getattr(m, name, None) for m in list(sys.modules.values()) for name in ("__file__", "SOURCE", "HEADER")]
+    modules = list(sys.modules.values())
+    named = [getattr(m, name, None) for m in modules for name in ("__file__", "SOURCE")]
+    named += [header for m in modules if isinstance(headers := getattr(m, "HEADERS", None), list) for header in headers]
     paths = {_recorded_path(f) for f in named if isinstance(f, str | Path)}
     return {path: file_hash(ROOT / path) for path in sorted(filter(None, paths))}
 

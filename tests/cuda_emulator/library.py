@@ -40,7 +40,7 @@ class Emulated:
 
     def __init__(self, folder: Path, wrong: tuple[str, str] | None = None) -> None:
         """Build in `folder`; `wrong` puts its second text in the place of its first, which the source has once."""
-        texts = {path.name: path.read_text() for path in (cuda_kernels.SOURCE, cuda_kernels.HEADER)}
+        texts = {path.name: path.read_text() for path in (cuda_kernels.SOURCE, *cuda_kernels.HEADERS)}
         if wrong is not None:
             assert sum(text.count(wrong[0]) for text in texts.values()) == 1
             texts = {name: text.replace(*wrong) for name, text in texts.items()}

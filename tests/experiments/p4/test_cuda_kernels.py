@@ -164,7 +164,9 @@ def test_backward_in_the_emulator(channels: int, end: int) -> None:
 
 # Barriers, and waits for copies, each with the lines that say which one it is.
 FORWARD_HEAD = "    __syncthreads();  // the coefficients are there, and the last tile is no longer needed\n"
-BACKWARD_HEAD = "    __syncthreads();  // the tile and the coefficients are there, and the last tile is no longer needed\n"
+BACKWARD_HEAD = (
+    "    __syncthreads();  // the tile and the coefficients are there, and the last tile is no longer needed\n"
+)
 END = "    __syncthreads();  // the last tile is no longer needed\n"
 BARRIERS = (
     "    finish_copies();\n" + FORWARD_HEAD,

@@ -156,7 +156,7 @@ def test_sources_that_changed_since_are_told(tmp_path: Path) -> None:
 
 
 def test_sources_are_those_that_ran() -> None:
-    """In a process of its own: the imported modules with their SOURCE and HEADER, whose change could change numbers."""
+    """In a process of its own: the imported modules, their SOURCE and HEADERS, whose change could change numbers."""
     script = f"""
         import os, sys
         sys.path.insert(0, {str(ROOT)!r})
@@ -173,8 +173,9 @@ def test_sources_are_those_that_ran() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        "experiments/p4/cifar10.py experiments/p4/conventional_loop.py experiments/p4/cuda_kernels.cu "
-        "experiments/p4/cuda_kernels.py experiments/p4/cuda_tiles.cuh experiments/p4/resnet.py",
+        "experiments/p4/cifar10.py experiments/p4/conventional_loop.py experiments/p4/cuda_backward.cuh "
+        "experiments/p4/cuda_forward.cuh experiments/p4/cuda_kernels.cu experiments/p4/cuda_kernels.py "
+        "experiments/p4/cuda_tiles.cuh experiments/p4/resnet.py",
         "experiments/machine/cores.py experiments/p4/augment.py",
         "[]",
     ]
