@@ -120,6 +120,24 @@ def reasons(source: str, digest: str, root: Path) -> list[str]:
     return list(dict.fromkeys(follow((source, digest), frozenset()) or []))
 
 
+def latest(source: str, digest: str, root: Path) -> set[tuple[str, str]]:
+    """The last sources, (path, SHA-256), to which harmless changes lead from this one; without those that are current.
+
+    Runs with the same latest sources were made by the same code, though today's may be another.
+    """
+    starts, seen, ends = _starts(), set[tuple[str, str]](), set[tuple[str, str]]()
+    todo = [(source, digest)]
+    while todo:
+        node = todo.pop()
+        if node in seen or _is_current(node, root):
+            continue
+        seen.add(node)
+        todo += [(change.becomes, change.after) for change in starts.get(node, [])]
+        if node not in starts:
+            ends.add(node)
+    return ends
+
+
 def needed(sources: Iterable[tuple[str, str]], root: Path) -> list[Change]:
     """The rows that lead from these sources, (path, SHA-256), to what is there now, in the ledger's order."""
     starts, seen = _starts(), set[tuple[str, str]]()

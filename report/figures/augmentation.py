@@ -19,6 +19,7 @@ from report.figures.augmentation_runs import (
     GOAL,
     SCRIPT,
     SETTING,
+    TODAYS,
     baseline,
     by_m,
     difference,
@@ -49,28 +50,28 @@ def tbl_p4_runs(epochs: pd.DataFrame) -> str | Missing:
     runs = finished(epochs)
     lines = []
     described = ["augment", "M", "schedule", "precision", "epochs_planned"]
-    for _, group in runs.groupby(described):
+    for _, group in runs.groupby([*described, "device", "code"]):
         first = group.iloc[0]
-        notes = ["shortened"] if first.epochs_planned != FULL else []
-        notes += ["single run"] if len(group) == 1 else []
-        seeds = show.listing(sorted(group.seed.astype(int)))
-        lines.append((*first[described], seeds, ", ".join(notes) or "–"))
-    heads = ["Augmentation", "M", "Schedule", "Precision", "Epochs", "Seeds", "Note"]
+        made_by = gpu(first.device) + ("" if first.code == TODAYS else ", earlier code")
+        lines.append((*first[described], made_by, show.listing(sorted(group.seed.astype(int)))))
+    heads = ["Augmentation", "M", "Schedule", "Precision", "Epochs", "GPU", "Seeds"]
     return show.table_text(lines, heads, "lrllrll") if lines else Missing("ResNet-44 on CIFAR-10", SCRIPT)
 
 
 def text_p4_runs(epochs: pd.DataFrame) -> str:
-    """On which devices and in how many allocations the runs were made, and which of them the figures show."""
+    """On which devices and in how many allocations the runs were made, and which of them the figures compare."""
     runs = finished(epochs)
     shown = main(runs)
     if shown.empty:
         return ""
-    first = shown.iloc[0]
+    own = shown[~shown.elsewhere]
+    places = own.allocation.nunique()
+    first = own.iloc[0]
     devices = [f"{gpu(str(device))} ({len(group)} runs)" for device, group in runs.groupby("device")]
     said = [
-        f"Devices: {show.listing(devices)}. The figures show the {len(shown)} runs with the authors' schedule in "
-        f"{first.precision} on one {gpu(first.device)}, and for each M its longest ones. They were made in "
-        f"{shown.allocation.nunique()} allocations."
+        f"Devices: {show.listing(devices)}. The figures compare the {len(own)} runs with the authors' schedule in "
+        f"{first.precision} on one {gpu(first.device)}, for each M its longest ones, made in "
+        f"{places} allocation{'s' * (places > 1)}."
     ]
     short = shown[shown.epochs_planned < FULL].drop_duplicates("M")
     if len(short):

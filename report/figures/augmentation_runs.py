@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.machine.device_names import short_name
-from experiments.store import parquet
-from experiments.store.files import RESULTS
+from experiments.store import ledger, parquet
+from experiments.store.files import RESULTS, ROOT
 from experiments.store.provenance import Provenance
 from report import comparisons, show
 from report.comparisons import pooled
@@ -26,6 +26,7 @@ GOAL = 6.0  # % validation error: the homework's accuracy of 94 %
 ALL_M = (1, 2, 4, 8, 16, 32)  # the baseline's, and the homework's
 FULL = 100  # epochs: the homework's cap
 BATCH, DEPTH = 64, 44
+TODAYS = "today's"  # the code of runs that today's sources would make again
 PLACE = ["device", "precision", "engine", "code"]
 SETTING = ["augment", "M", "schedule", "precision", "engine", "epochs_planned"]
 
@@ -43,9 +44,10 @@ def load(results: Path = RESULTS) -> pd.DataFrame:
 def code(origin: Provenance) -> str:
     """The same for runs whose numbers the same code would make.
 
-    Sources that the ledger leads to what they are today count as today's, others by what they were.
+    Sources that the ledger leads to what they are today count as today's, others by the last that it leads them to.
     """
-    return " ".join(f"{path}:{origin.sources[path][:12]}" for path in origin.stale()) or "today's"
+    ends = {end for path in origin.stale() for end in ledger.latest(path, origin.sources[path], ROOT)}
+    return " ".join(f"{path}:{digest[:12]}" for path, digest in sorted(ends)) or TODAYS
 
 
 COLUMNS = [
@@ -87,16 +89,29 @@ def finished(epochs: pd.DataFrame) -> pd.DataFrame:
 
 @selects
 def main(runs: pd.DataFrame) -> pd.DataFrame:
-    """What the figures show: the authors' schedule, on the device, in the precision and by the code of most runs, and
-    for each training its longest runs."""
+    """What the figures show: of each training with the authors' schedule the longest runs, from the place (device,
+    precision, code) in which most M ran with cutout, today's code first; or else from that with most of its runs, which
+    `elsewhere` marks. These stand beside the others and are compared with none."""
     asked = runs[
         (runs.schedule == "authors") & ((runs.augment == "cutout") | (runs.augment == "basic") & (runs.M == 1))
     ]
-    if asked.empty:
-        return asked
-    size = asked.groupby(PLACE).run_id.transform("size")
-    asked = placed_as(asked, asked[size == size.max()])
-    return asked[asked.epochs_planned == asked.groupby(["augment", "M"]).epochs_planned.transform("max")]
+    places = [place for _, place in asked.groupby(PLACE)]
+    if not places:
+        return asked.assign(elsewhere=False)
+    here = max(places, key=_worth)
+    shown = []
+    for training, group in asked.groupby(["augment", "M"]):
+        own = here[(here.augment == training[0]) & (training[1] == here.M)]
+        elsewhere = own.empty
+        if elsewhere:
+            own = max((place for _, place in group.groupby(PLACE)), key=len)
+        shown.append(own[own.epochs_planned == own.epochs_planned.max()].assign(elsewhere=elsewhere))
+    return pd.concat(shown)
+
+
+def _worth(place: pd.DataFrame) -> tuple[int, bool, int]:
+    """By what the place to show is chosen."""
+    return place[place.augment == "cutout"].M.nunique(), place.code.iloc[0] == TODAYS, len(place)
 
 
 def placed_as(runs: pd.DataFrame, others: pd.DataFrame, names: list[str] = PLACE) -> pd.DataFrame:
@@ -119,18 +134,26 @@ def series(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 @selects
-def same_length(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of the runs with cutout, the longest: those that have seen equally many updates."""
+def comparable(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of the shown runs, those with cutout in one place."""
     found = series(runs)
+    return found[~found.elsewhere]
+
+
+@selects
+def same_length(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of the runs with cutout in one place, the longest: those that have seen equally many updates."""
+    found = comparable(runs)
     return found[found.epochs == found.epochs.max()]
 
 
 def trainings(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each shown training's name and runs, the baseline first."""
+    """Each shown training's name and runs, the baseline first; the name has the GPU where it isn't the others'."""
     for augment in ("basic", "cutout"):
         found = main(runs)
         for m, group in by_m(found[found.augment == augment]).items():
-            yield f"{augment}, M = {m}", group
+            first = group.iloc[0]
+            yield f"{augment}, M = {m}" + f", on an {gpu(first.device)}" * bool(first.elsewhere), group
 
 
 @selects

@@ -26,7 +26,6 @@ from report.figures.augmentation_runs import (
     by_allocation,
     finished,
     gpu,
-    main,
     median_range,
     placed_as,
     pooled_text,
@@ -66,13 +65,13 @@ class Length(NamedTuple):
 
 @selects
 def scaled(epochs: pd.DataFrame) -> pd.DataFrame:
-    """Cutout runs whose schedule was scaled to their length, in the precision and by the code of the other figures."""
+    """Cutout runs whose schedule was scaled to their length, in the precision and by the code of most of them."""
     runs = finished(epochs)
     asked = runs[(runs.augment == "cutout") & (runs.schedule == "scaled")]
-    shown = main(runs)
-    if shown.empty:
-        return asked.iloc[:0]
-    return placed_as(asked, shown, PROGRAM).sort_values(["M", "epochs_planned", "device", "seed"])
+    if asked.empty:
+        return asked
+    most = max((own for _, own in asked.groupby(PROGRAM)), key=len)
+    return placed_as(asked, most, PROGRAM).sort_values(["M", "epochs_planned", "device", "seed"])
 
 
 def _lengths(runs: pd.DataFrame) -> list[Length]:

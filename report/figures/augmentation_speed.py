@@ -15,7 +15,7 @@ from experiments.store.files import RESULTS
 from report import comparisons, show
 from report.answers import Missing
 from report.figures.augmentation import SERIES_BY
-from report.figures.augmentation_runs import BATCH, by_allocation, by_m, finished, gpu, median_range, series, span
+from report.figures.augmentation_runs import BATCH, by_allocation, by_m, comparable, finished, gpu, median_range, span
 
 PEERS_BY = "python experiments/p4_throughput.py --M 1 2 4 8 16 32 --seconds 4 --write"
 SPLIT_BY = "\n".join(
@@ -56,7 +56,7 @@ def further(runs: pd.DataFrame) -> pd.DataFrame:
 
 def tbl_p4_cost(epochs: pd.DataFrame) -> str | Missing:
     """Speed of each M by allocation, what a further instance adds, and the cost beside M times that of M = 1."""
-    runs = series(finished(epochs))
+    runs = comparable(finished(epochs))
     added = {(row.allocation, row.many): f"{row.added:.2f}" for row in further(runs).itertuples()}
     lines = []
     for allocation, own in by_allocation(runs):
@@ -82,7 +82,7 @@ def tbl_p4_cost(epochs: pd.DataFrame) -> str | Missing:
 
 def text_p4_marginal(epochs: pd.DataFrame) -> str | Missing:
     """What one further instance costs from M = 2 on, beside the first one."""
-    runs = series(finished(epochs))
+    runs = comparable(finished(epochs))
     added = further(runs)
     later = added[added.few >= 2]
     alone = {name: own.step_ms[own["M"] == 1].median() for name, own in by_allocation(runs) if (own["M"] == 1).any()}

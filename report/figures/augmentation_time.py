@@ -17,6 +17,7 @@ from report.figures.augmentation_runs import (
     SETTING,
     by_allocation,
     by_m,
+    comparable,
     difference,
     finished,
     goal_text,
@@ -59,17 +60,26 @@ def answer_p4_augmentation(epochs: pd.DataFrame) -> Answer | Missing:
     return Answer(
         "4.3",
         " ".join(filter(None, [f"With cutout, {'. '.join(said)}.", clock_text(epochs), scaled_text(epochs)])),
-        f"one {gpu(shown.device.iloc[0])}",
+        _places(shown),
         sum(map(len, used)),
         "measured",
         "fig-p4-m",
     )
 
 
+def _places(shown: pd.DataFrame) -> str:
+    """On what the runs were made: one H200, M = 2 on one H100."""
+    own = shown[~shown.elsewhere]
+    said = [f"one {gpu(own.device.iloc[0])}"]
+    for device, others in shown[shown.elsewhere].groupby("device"):
+        said.append(f"M = {numbers(others.M)} on one {gpu(str(device))}")
+    return ", ".join(said)
+
+
 def _other_precisions(runs: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
     """The runs that differ from these in precision alone, of each precision in which one reaches 94 %."""
     first = own.iloc[0]
-    alike = [name for name in SETTING if name not in ("precision", "engine")]
+    alike = [name for name in [*SETTING, "device", "code"] if name not in ("precision", "engine")]
     others = runs[(runs[alike] == first[alike]).all(axis=1) & (runs.precision != first.precision)]
     return others[others.groupby("precision").goal_epoch.transform("count") > 0]
 
@@ -112,7 +122,7 @@ def text_p4_drop(epochs: pd.DataFrame) -> str:
 def clock_text(epochs: pd.DataFrame) -> str:
     """The wall clock to 94 % for each M, allocation by allocation; one all of whose M another has, too, is left out."""
     found = []
-    for _, own in by_allocation(series(finished(epochs))):
+    for _, own in by_allocation(comparable(finished(epochs))):
         times = own[own.goal_epoch.notna()].groupby("M").goal_seconds.median() / 60
         found += [times] if len(times) else []
     kept = [times for times in found if not any(set(times.index) < set(other.index) for other in found)]
@@ -138,8 +148,9 @@ def scaled_text(epochs: pd.DataFrame) -> str:
     clocks = []
     for (m, allocation), own in reached[reached.allocation != ""].groupby(["M", "allocation"]):
         same = shown[(shown["M"] == m) & (shown.allocation == allocation) & shown.goal_epoch.notna()]
-        instead = f" instead of {same.goal_seconds.median() / 60:.2f}" if len(same) else ""
-        clocks.append(f"M = {m} after {own.goal_seconds.median() / 60:.2f} min{instead}")
+        if len(same):
+            instead = f"instead of {same.goal_seconds.median() / 60:.2f}"
+            clocks.append(f"M = {m} after {own.goal_seconds.median() / 60:.2f} min {instead}")
     return f"{'; '.join([', '.join(said), *clocks])}."
 
 

@@ -26,9 +26,9 @@ NO_EPOCHS = augmentation.load(Path("without results"))
 def test_what_was_run_and_what_is_missing() -> None:
     short = runs(run([9, 8]), run([9] * 3, 4, allocation="two"), run([9, 8], schedule="scaled"))
     table = lines(augmentation.tbl_p4_runs(short))  # type: ignore[arg-type]
-    assert table[1] == ["cutout", "1", "authors", "bf16", "2", "0", "shortened, single run"]
+    assert table[1] == ["cutout", "1", "authors", "bf16", "2", "H100", "0"]
     text = plain(augmentation.text_p4_runs(short))
-    assert "show the 2 runs with the authors' schedule in bf16 on one H100" in text and "in 2 allocations" in text
+    assert "compare the 2 runs with the authors' schedule in bf16 on one H100" in text and "in 2 allocations" in text
     assert "**Shortened runs** are among them: M = 1 (2 epochs) and M = 4 (3 epochs)" in text
     wanting = augmentation.text_p4_wanting(runs(ONE, TWO))
     assert isinstance(wanting, Missing)

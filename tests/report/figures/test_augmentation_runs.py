@@ -35,15 +35,15 @@ def test_a_run_is_summed_up() -> None:
 def test_the_figures_show_one_device_precision_and_code_and_the_longest_runs() -> None:
     kept = runs(ONE, run([9, 8, 7, 6], 8), BASIC)
     others = runs(
-        run([1] * 4, 16, precision="fp32"),
-        run([1] * 4, 16, device=H200),
-        run([1] * 4, 16, code="older"),
-        run([1] * 4, 16, schedule="scaled"),
-        run([1] * 4, 16, augment="basic"),
+        run([1] * 4, 8, precision="fp32"),
+        run([1] * 4, 8, device=H200, allocation="two"),
+        run([1] * 4, 8, code="older"),
+        run([1] * 4, 8, schedule="scaled"),
+        run([1] * 4, 8, augment="basic"),
         run([1] * 3, 8),
     )
     shown = augmentation_runs.main(finished(runs(others, kept)))
-    assert set(shown.run_id) == set(kept.run_id)
+    assert set(shown.run_id) == set(kept.run_id) and not shown.elsewhere.any()
 
 
 def test_errors_of_other_devices_codes_or_settings_are_never_pooled() -> None:

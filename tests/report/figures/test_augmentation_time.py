@@ -76,7 +76,7 @@ def test_the_scaled_schedules_clock_stands_beside_the_same_allocations(monkeypat
         "M = 8 after 2.00 min instead of 3.00."
     )
     elsewhere = runs(authors, run([9, 8, 5], 8, schedule="scaled", drop=2, step=595.0, allocation="three"))
-    assert augmentation_time.scaled_text(elsewhere).endswith("M = 8 reaches 94 % at epoch 3; M = 8 after 3.00 min.")
+    assert augmentation_time.scaled_text(elsewhere).endswith("M = 8 reaches 94 % at epoch 3.")
     assert augmentation_time.scaled_text(authors) == ""
 
 
