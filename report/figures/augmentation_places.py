@@ -25,8 +25,8 @@ def text_p4_elsewhere(epochs: pd.DataFrame) -> str:
     kernels = " by today's" if own.code.iloc[0] == TODAYS else ""
     here = f"all other M on an {gpu(own.device.iloc[0])}{kernels}"
     return (
-        f"**Two places:** {'; '.join(said)}; {here}. The first stand beside the others and are compared with none of "
-        f"them.{_shift(epochs)}"
+        f"**Two places:** {'; '.join(said)}; {here}. What ran elsewhere is shown beside the others and compared with "
+        f"none of them.{_shift(epochs)}"
     )
 
 

@@ -81,7 +81,7 @@ def tbl_p4_cost(epochs: pd.DataFrame) -> str | Missing:
 
 
 def text_p4_marginal(epochs: pd.DataFrame) -> str | Missing:
-    """What one further instance costs from M = 2 on, beside the first one."""
+    """What one further instance costs from the second M on that ran, beside the first one."""
     runs = comparable(finished(epochs))
     added = further(runs)
     later = added[added.few >= 2]
@@ -91,7 +91,7 @@ def text_p4_marginal(epochs: pd.DataFrame) -> str | Missing:
         return Missing("What a further instance costs: M = 1 and two larger M in one allocation", SERIES_BY)
     parts = 100 * later.added / later.allocation.map(alone)
     return (
-        f"From M = 2 on a further instance adds {span(later.added)} ms to a step, "
+        f"From M = {later.few.min()} on a further instance adds {span(later.added)} ms to a step, "
         f"{span(parts, '{:.0f}')} % of the {span(alone.values())} ms that the step of M = 1 takes "
         "(@tbl-p4-cost): the first instance leaves most of the GPU idle, and further ones fill it."
     )

@@ -47,7 +47,7 @@ def test_the_places_and_what_ran_in_both_are_told() -> None:
     said = (
         "**Two places:** the baseline and M = 2 ran on an H200 by earlier kernels; all other M on an H100 by today's. "
     )
-    said += "The first stand beside the others and are compared with none of them."
+    said += "What ran elsewhere is shown beside the others and compared with none of them."
     assert plain(text_p4_elsewhere(BOTH)) == said
     eight = seeds([[9, 8, 6, 5]] * 3, 8)
     told = plain(text_p4_elsewhere(runs(BOTH, eight, four)))
