@@ -22,6 +22,7 @@ from report.used import selects
 
 KERNELS_BY = "python experiments/p4_kernels.py --M 1 2 4 8 16 32 --write"
 ELEMENT_BYTES = 2  # bf16
+SMALL = 0.005  # of all bytes: the share below which a kernel has no row of its own
 
 
 def load_kernels(results: Path = RESULTS) -> pd.DataFrame:
@@ -104,7 +105,7 @@ def text_p4_floor(peers: pd.DataFrame) -> str:
 
 def tbl_p4_kernels(rows: pd.DataFrame, peers: pd.DataFrame) -> str | Missing:
     """The kernels of the step of the largest M: launches, bytes and least time; where they were timed, the slowest
-    first, the time of each and how many times the least it is."""
+    first, the time of each and how many times the least it is. The smallest are one row."""
     lines: list[tuple[Any, ...]]
     if len(rows):
         own = rows[rows["M"] == rows["M"].max()].sort_values("seconds", ascending=False)
@@ -116,6 +117,11 @@ def tbl_p4_kernels(rows: pd.DataFrame, peers: pd.DataFrame) -> str | Missing:
     else:
         return Missing("The time of each kernel", KERNELS_BY)
     whole = sum(least for *_, least, _ in lines)
+    small = [line for line in lines if line[3] < SMALL * whole]
+    if len(small) > 1:
+        names, *columns = zip(*small, strict=True)
+        sums = [None if None in column else sum(column) for column in columns]
+        lines = [line for line in lines if line not in small] + [(show.listing(names), *sums)]
     shown = []
     for kernel, launches, moved, least, seconds in lines:
         taken = (None, None) if seconds is None else (f"{1e3 * seconds:.3f}", f"{seconds / least:.1f}")

@@ -99,6 +99,9 @@ def test_timed_kernels_beside_their_least_time() -> None:
         ["head", "1", "1,500", "1.500", "75.0 %", "3.000", "2.0"],  # 1.5 GB at 1,000 GB/s
         ["join", "21", "500", "0.500", "25.0 %", "1.000", "2.0"],
     ]
+    small = pd.DataFrame([kernel("stem", 1, 2e-6, 1_000_000, 32), kernel("update", 2, 3e-6, 1_000_000, 32)])
+    table = lines(str(tbl_p4_kernels(pd.concat([rows, small]), rows[:0])))
+    assert table[-1] == ["update and stem", "3", "2", "0.002", "0.1 %", "0.005", "2.5"]
     assert plain(text_p4_kernels(rows)) == (
         "- M = 1: the kernels take 0.10 ms together, the step 1.00 ms.\n"
         "- M = 32: the kernels take 4.00 ms together, the step 5.00 ms."
