@@ -145,21 +145,14 @@ def raw(kind: str, text: str) -> str:
     return f"{_FENCE}{{={kind}}}\n{text}\n{_FENCE}"
 
 
-def table(
+def table_text(
     rows: pd.DataFrame | Iterable[Sequence[Any]], headers: Sequence[str] | None = None, align: str | None = None
-) -> None:
-    """Display a table, from a frame or from rows with headers.
+) -> str:
+    """A Markdown pipe table, from a frame or from rows with headers.
 
     `align` has l, r or c for each column; without it columns of numbers go right. Raises ValueError when rows,
     headers and alignment differ in length.
     """
-    markdown(table_text(rows, headers, align))
-
-
-def table_text(
-    rows: pd.DataFrame | Iterable[Sequence[Any]], headers: Sequence[str] | None = None, align: str | None = None
-) -> str:
-    """The table that `table` displays, as a Markdown pipe table."""
     if isinstance(rows, pd.DataFrame):
         headers = [str(name) for name in rows.columns] if headers is None else headers
         rows = list(rows.itertuples(index=False, name=None))
@@ -215,25 +208,6 @@ _NUMBER = re.compile(r"[*]*[-−+±≈]?\d[\d,.×·=()+–/\s\u2060]*([%a-zA-Z]{
 def _numeric(column: list[str]) -> bool:
     filled = [text for text in column if text not in ("", "–")]
     return bool(filled) and all(_NUMBER.match(text) for text in filled)
-
-
-def latex(formula: str, label: str | None = None) -> None:
-    """Display a formula, with a label such as eq-size where text refers to it."""
-    markdown(_math(formula) + (f" {{#{label}}}" if label else ""))
-
-
-def equations(formulas: Iterable[str]) -> None:
-    """Display formulas one below the other."""
-    markdown("\n\n".join(_math(formula) for formula in formulas))
-
-
-def calculations(pairs: Iterable[tuple[str, str]]) -> None:
-    """Display pairs of a Markdown line and the formula that belongs to it."""
-    markdown("\n\n".join(f"{text}\n\n{_math(formula)}" for text, formula in pairs))
-
-
-def _math(formula: str) -> str:
-    return f"$$\n{formula.strip()}\n$$"
 
 
 def callout(kind: str, text: str, title: str | None = None) -> None:

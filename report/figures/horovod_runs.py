@@ -114,14 +114,14 @@ def gpu(device: str) -> str:
 
 
 def devices(frames: list[pd.DataFrame]) -> str:
-    """What the runs of these series used: 1 to 4 NVIDIA H200 and 1 to 16 cores of an Intel Xeon."""
+    """What the runs of these series used, each once: 1 to 4 NVIDIA H200 and 1 to 16 cores of an Intel Xeon."""
     parts = []
     for frame in frames:
         name = short_name(frame.device.iloc[0])
         least, most = frame.learners.min(), frame.learners.max()
         number = f"{least} to {most}" if most > least else f"{most}"
         parts.append(f"{number} {name}" if frame.device_kind.iloc[0] == "gpu" else f"{number} cores of an {name}")
-    return show.listing(parts)
+    return show.listing(dict.fromkeys(parts))
 
 
 def rate_text(value: float) -> str:

@@ -8,8 +8,9 @@ from report import show
 from report.answers import Answer, Missing
 from report.comparisons import ratio
 from report.estimates import word
+from report.figures.horovod_runs import devices
 from report.figures.strategy_reductions import REDUCTIONS, contests
-from report.figures.strategy_runs import at, devices, each, ends, first, headlines, like, note, rate_text, timed
+from report.figures.strategy_runs import at, each, ends, first, headlines, like, note, rate_text, timed
 from report.yours import MEASURE
 
 MADE_BY = f"{MEASURE} --problems 2"

@@ -10,6 +10,7 @@ from report import show
 from report.answers import Answer, Missing
 from report.comparisons import ratio
 from report.estimates import ENOUGH, Estimate, word
+from report.figures.horovod_runs import devices
 from report.figures.strategy_charts import COLUMNS, of_k80, panels, points_of, sorted_like
 from report.figures.strategy_runs import (
     AXIS,
@@ -18,7 +19,6 @@ from report.figures.strategy_runs import (
     MADE_BY,
     ON_GPUS,
     at,
-    devices,
     drawn,
     each,
     each_row,

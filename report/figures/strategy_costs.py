@@ -11,12 +11,12 @@ from experiments.scaling import prices
 from report import show
 from report.answers import Answer, Missing
 from report.comparisons import ratio
+from report.figures.horovod_runs import devices
 from report.figures.strategy import preferred
 from report.figures.strategy_charts import COLUMNS, of_k80, panels, points_of, sorted_like
 from report.figures.strategy_runs import (
     MADE_BY,
     at,
-    devices,
     drawn,
     each,
     each_row,

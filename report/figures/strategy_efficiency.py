@@ -9,13 +9,13 @@ from report import show
 from report.answers import Answer, Missing
 from report.comparisons import length, ratio, relative, series
 from report.estimates import ENOUGH, word
+from report.figures.horovod_runs import devices
 from report.figures.strategy_charts import COLUMNS, curves, of_k80
 from report.figures.strategy_runs import (
     AXIS,
     MADE_BY,
     ON_GPUS,
     at,
-    devices,
     each_row,
     elsewhere,
     ends,

@@ -13,10 +13,10 @@ from report.answers import Answer, Missing
 from report.comparisons import ratio
 from report.estimates import Estimate, verdict
 from report.figures import strategy_charts
+from report.figures.horovod_runs import devices
 from report.figures.strategy_runs import (
     SCRIPT,
     conditions,
-    devices,
     first,
     median_range,
     note,

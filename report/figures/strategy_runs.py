@@ -291,17 +291,6 @@ def sized(job: Any) -> str:
     return f"{job.scaling}, {job.learners} × {job.per_learner_batch}"
 
 
-def devices(frames: list[pd.DataFrame]) -> str:
-    """What these runs used: 1 to 2 NVIDIA H100 and 1 to 16 cores of an Intel Xeon."""
-    parts = []
-    for frame in frames:
-        name, least, most = short_name(frame.device.iloc[0]), frame.learners.min(), frame.learners.max()
-        number = f"{least} to {most}" if most > least else f"{most}"
-        gpu = frame.device_kind.iloc[0] == "gpu"
-        parts.append(f"{number} {name}" if gpu else f"{number} cores of an {name}")
-    return show.listing(dict.fromkeys(parts))
-
-
 def rate_text(value: float) -> str:
     """Images per second: three digits, or all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
