@@ -185,7 +185,7 @@ BARRIERS = (
 
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("barrier", BARRIERS)
+@pytest.mark.parametrize("barrier", BARRIERS, ids=range(len(BARRIERS)))
 def test_a_missing_barrier_is_outside_the_tolerance(
     barrier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
