@@ -142,7 +142,9 @@ def scaled_text(epochs: pd.DataFrame) -> str:
     if reached.empty:
         return ""
     verb = "reaches" if reached.M.nunique() == 1 else "reach"
-    said = [f"With the schedule scaled to {FULL} epochs, M = {numbers(reached.M)} {verb} 94 % at epoch "]
+    elsewhere = sorted(set(reached.device) - set(shown[~shown.elsewhere].device))
+    where = f" on an {show.listing(map(gpu, elsewhere))}" if elsewhere else ""
+    said = [f"With the schedule scaled to {FULL} epochs, M = {numbers(reached.M)} {verb} 94 %{where} at epoch "]
     said[0] += numbers(reached.goal_epoch)
     said += ["again the first after a drop"] if (reached.goal_epoch == reached.first_drop).all() else []
     clocks = []

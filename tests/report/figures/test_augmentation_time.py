@@ -8,6 +8,7 @@ import pytest
 
 from report.answers import Answer, Missing
 from report.figures import augmentation_time
+from tests.frames import H200
 from tests.p1_runs import data, lines
 from tests.p4_epochs import FOUR, ONE, TWO, plain, run, runs, seeds
 
@@ -77,6 +78,10 @@ def test_the_scaled_schedules_clock_stands_beside_the_same_allocations(monkeypat
     )
     elsewhere = runs(authors, run([9, 8, 5], 8, schedule="scaled", drop=2, step=595.0, allocation="three"))
     assert augmentation_time.scaled_text(elsewhere).endswith("M = 8 reaches 94 % at epoch 3.")
+    other = runs(authors, run([9, 8, 5], 8, schedule="scaled", device=H200, allocation="three"))
+    assert augmentation_time.scaled_text(other).endswith(
+        "M = 8 reaches 94 % on an H200 at epoch 3, again the first after a drop."
+    )
     assert augmentation_time.scaled_text(authors) == ""
 
 
