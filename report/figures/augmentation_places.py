@@ -18,10 +18,12 @@ def text_p4_elsewhere(epochs: pd.DataFrame) -> str:
     if others.empty:
         return ""
     said = []
-    for (device, code), group in others.groupby(["device", "code"]):
+    for (device, precision, code), group in others.groupby(["device", "precision", "code"]):
         trainings = group[["augment", "M"]].drop_duplicates().itertuples(index=False)
         names = show.listing("the baseline" if one.augment == "basic" else f"M = {one.M}" for one in trainings)
-        said.append(f"{names} ran on an {gpu(str(device))}{'' if code == TODAYS else ' by earlier kernels'}")
+        how = "" if precision == own.precision.iloc[0] else f" in {precision}"
+        how += "" if code == TODAYS else " by earlier kernels"
+        said.append(f"{names} ran on an {gpu(str(device))}{how}")
     kernels = " by today's" if own.code.iloc[0] == TODAYS else ""
     here = f"all other M on an {gpu(own.device.iloc[0])}{kernels}"
     return (

@@ -54,5 +54,7 @@ def test_the_places_and_what_ran_in_both_are_told() -> None:
     assert told == said + (
         " Where both ran three seeds, the H100's last error is 1.00 points (0.80 to 1.20) lower with M = 4."
     )
+    other = seeds([[9, 8, 6, 5]], 2, precision="fp32")
+    assert "M = 2 ran on an H100 in fp32; all other M on an H100" in plain(text_p4_elsewhere(runs(ONE, FOUR, other)))
     few = four[four.seed < 2]
     assert plain(text_p4_elsewhere(runs(BOTH, eight, few))) == said
