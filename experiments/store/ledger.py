@@ -120,26 +120,8 @@ def reasons(source: str, digest: str, root: Path) -> list[str]:
     return list(dict.fromkeys(follow((source, digest), frozenset()) or []))
 
 
-def latest(source: str, digest: str, root: Path) -> set[tuple[str, str]]:
-    """The last sources, (path, SHA-256), to which harmless changes lead from this one; without those that are current.
-
-    Runs with the same latest sources were made by the same code, though today's may be another.
-    """
-    starts, seen, ends = _starts(), set[tuple[str, str]](), set[tuple[str, str]]()
-    todo = [(source, digest)]
-    while todo:
-        node = todo.pop()
-        if node in seen or _is_current(node, root):
-            continue
-        seen.add(node)
-        todo += [(change.becomes, change.after) for change in starts.get(node, [])]
-        if node not in starts:
-            ends.add(node)
-    return ends
-
-
-def needed(sources: Iterable[tuple[str, str]], root: Path) -> list[Change]:
-    """The rows that lead from these sources, (path, SHA-256), to what is there now, in the ledger's order."""
+def _led_to(sources: Iterable[tuple[str, str]], root: Path) -> set[tuple[str, str]]:
+    """These sources, (path, SHA-256), and all that harmless changes made of them; without those that are current."""
     starts, seen = _starts(), set[tuple[str, str]]()
     todo = list(sources)
     while todo:
@@ -148,4 +130,18 @@ def needed(sources: Iterable[tuple[str, str]], root: Path) -> list[Change]:
             continue
         seen.add(node)
         todo += [(change.becomes, change.after) for change in starts.get(node, [])]
+    return seen
+
+
+def latest(source: str, digest: str, root: Path) -> set[tuple[str, str]]:
+    """The last sources, (path, SHA-256), to which harmless changes lead from this one; without those that are current.
+
+    Runs with the same latest sources were made by the same code, though today's may be another.
+    """
+    return {node for node in _led_to([(source, digest)], root) if node not in _starts()}
+
+
+def needed(sources: Iterable[tuple[str, str]], root: Path) -> list[Change]:
+    """The rows that lead from these sources, (path, SHA-256), to what is there now, in the ledger's order."""
+    seen = _led_to(sources, root)
     return [change for change in changes() if (change.source, change.before) in seen]
