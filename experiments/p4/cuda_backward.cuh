@@ -140,19 +140,8 @@ __global__ void __launch_bounds__((BackwardShape<C, END>::THREADS), (BackwardSha
       const int first = first_of(t);
       const uint16_t *raw = arrived_x + turn * PADDED, *value = END == INNER ? normalised : raw;
       uint32_t more[T::DOWN][T::ACROSS][2][2], raws[T::DOWN][T::ACROSS][2][2], sides[T::DOWN][T::ACROSS][2][2];
-      const auto each = [&](const auto& f) {
-#pragma unroll
-        for (int j = 0; j < T::DOWN; j++)
-#pragma unroll
-          for (int p = 0; p < T::ACROSS; p++)
-#pragma unroll
-            for (int h = 0; h < 2; h++)
-#pragma unroll
-              for (int r = 0; r < 2; r++)
-                f(j, p, h, r, result_pixel<C>(warp, lane, j, r), result_channel<C>(warp, lane, p, h));
-      };
       if (END >= BLOCK_END) {  // in flight during the taps
-        each([&](int j, int p, int h, int r, int pixel, int c) {
+        each_result<C>(warp, lane, [&](int j, int p, int h, int r, int pixel, int c) {
           const int at = first + pixel * C + c;
           more[j][p][h][r] = *reinterpret_cast<const uint32_t*>(add + at);
           raws[j][p][h][r] = *reinterpret_cast<const uint32_t*>(x_raw + at);
@@ -161,7 +150,7 @@ __global__ void __launch_bounds__((BackwardShape<C, END>::THREADS), (BackwardSha
       }
       float acc[T::DOWN][T::ACROSS][2][4];
       nine_taps<C, true>(acc, grad_at, g.w, warp, lane);
-      each([&](int j, int p, int h, int r, int pixel, int c) {
+      each_result<C>(warp, lane, [&](int j, int p, int h, int r, int pixel, int c) {
         const int at = pixel * T::PITCH + c;
         float lo = acc[j][p][h][2 * r], hi = acc[j][p][h][2 * r + 1];
         if (END >= BLOCK_END) lo += low(more[j][p][h][r]), hi += high(more[j][p][h][r]);

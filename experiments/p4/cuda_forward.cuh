@@ -101,20 +101,13 @@ __global__ void __launch_bounds__(128, (ForwardShape<C, INPUT>::PER_PROCESSOR)) 
     float acc[T::DOWN][T::ACROSS][2][4];
     nine_taps<C, false>(acc, tile_at, g.w, warp, lane);
     uint16_t* out = g.y + image + row0 * T::S * C;
-#pragma unroll
-    for (int j = 0; j < T::DOWN; j++)
-#pragma unroll
-      for (int p = 0; p < T::ACROSS; p++)
-#pragma unroll
-        for (int h = 0; h < 2; h++)
-#pragma unroll
-          for (int r = 0; r < 2; r++) {
-            const uint32_t v = pack(acc[j][p][h][2 * r], acc[j][p][h][2 * r + 1]);
-            const int at = result_pixel<C>(warp, lane, j, r) * C + result_channel<C>(warp, lane, p, h);
-            *reinterpret_cast<uint32_t*>(out + at) = v;
-            total[p][h][0] += low(v), total[p][h][1] += high(v);
-            square[p][h][0] += low(v) * low(v), square[p][h][1] += high(v) * high(v);
-          }
+    each_result<C>(warp, lane, [&](int j, int p, int h, int r, int pixel, int c) {
+      const uint32_t v = pack(acc[j][p][h][2 * r], acc[j][p][h][2 * r + 1]);
+      const int at = pixel * C + c;
+      *reinterpret_cast<uint32_t*>(out + at) = v;
+      total[p][h][0] += low(v), total[p][h][1] += high(v);
+      square[p][h][0] += low(v) * low(v), square[p][h][1] += high(v) * high(v);
+    });
   }
   let_next_start();
   if (!g.sums) return;

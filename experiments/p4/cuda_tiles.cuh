@@ -207,15 +207,21 @@ __device__ __forceinline__ uint4 load_weights(const uint16_t* w, int tap, int k,
   return __ldg(reinterpret_cast<const uint4*>(w) + ((tap * PAIRS + k) * PAIRS + pair) * 32 + lane);
 }
 
-// Of the pixel and channel where a lane's results of a warp's j-th group, p-th pair, half h and row r stand.
-template <int C>
-__device__ __forceinline__ int result_pixel(int warp, int lane, int j, int r) {
-  return (warp / Shape<C>::COLUMNS * Shape<C>::DOWN + j) * 16 + lane / 4 + 8 * r;
-}
-
-template <int C>
-__device__ __forceinline__ int result_channel(int warp, int lane, int p, int h) {
-  return (warp % Shape<C>::COLUMNS * Shape<C>::ACROSS + p) * 16 + h * 8 + lane % 4 * 2;
+// Calls f for each two results of a lane, acc[j][p][h][2r] and the next: f(j, p, h, r, their pixel of the tile, the first
+// one's channel).
+template <int C, class F>
+__device__ __forceinline__ void each_result(int warp, int lane, const F& f) {
+  using T = Shape<C>;
+#pragma unroll
+  for (int j = 0; j < T::DOWN; j++)
+#pragma unroll
+    for (int p = 0; p < T::ACROSS; p++)
+#pragma unroll
+      for (int h = 0; h < 2; h++)
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+          f(j, p, h, r, (warp / T::COLUMNS * T::DOWN + j) * 16 + lane / 4 + 8 * r,
+            (warp % T::COLUMNS * T::ACROSS + p) * 16 + h * 8 + lane % 4 * 2);
 }
 
 // acc[j][p] = (the tile's 16 pixels of a warp's group j, shifted by each tap) · weights of its pair p; BACK reverses

@@ -283,10 +283,6 @@ class Passes(Packed):
         return self.use_cuda and same and conv.size * conv.c_in == 512
 
     @staticmethod
-    def _tiles(conv: Conv, images: int) -> int:
-        return images * conv.size // 8
-
-    @staticmethod
     def _split(conv: Conv) -> bool:
         return conv.c_out >= SPLIT_FROM
 

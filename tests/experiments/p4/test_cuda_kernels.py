@@ -141,7 +141,7 @@ def with_twin(channels: int) -> Bench:
     """Eight tiles, of which a GPU of one multiprocessor has five or fewer at work."""
     on = bench(channels, 32, channels // 8, dtype=torch.bfloat16)
     on.passes.use_cuda = True
-    assert on.passes._has_cuda_twin(on.conv) and on.passes._tiles(on.conv, on.passes.batch) == 8
+    assert on.passes._has_cuda_twin(on.conv) and on.passes.batch * on.conv.size // 8 == 8
     return on
 
 
