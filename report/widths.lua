@@ -1,6 +1,7 @@
 -- Typst gives columns of sentences too little room beside columns of words: those get what their longest cell needs, and
 -- sentences share the rest. A table that fits has no widths.
 local SHEET = 125 -- characters in a line of a table
+local TOGETHER = 12 -- rows of a table that stay on one page
 
 local stringify = pandoc.utils.stringify
 
@@ -28,4 +29,21 @@ local function widths(tbl)
   return tbl
 end
 
-return { { Table = widths } }
+-- What the first column says once spans the rows that it is about: no page break parts them, unless they are many.
+local function spans(tbl)
+  for _, body in ipairs(tbl.bodies) do
+    local rows, last = body.body, #body.body
+    for i = #rows, 1, -1 do
+      if stringify(rows[i].cells[1].contents) ~= "" then
+        if last - i < TOGETHER then
+          rows[i].cells[1].row_span = last - i + 1
+          for below = i + 1, last do rows[below].cells:remove(1) end
+        end
+        last = i - 1
+      end
+    end
+  end
+  return tbl
+end
+
+return { { Table = widths }, { Table = spans } }

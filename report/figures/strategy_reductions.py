@@ -69,6 +69,19 @@ def title(job: Any) -> str:
     return f"{job.unit}, {sized(job)}, {job.image_size:g} px{', XLA' * bool(job.jit_compile)}{workers}{hosts}"
 
 
+def named(job: Any) -> str:
+    """The same in a table, whose caption names the workers: H200, 2 × 64, 224 px, XLA.
+
+    Where room is short it breaks between its parts alone. Weak or strong, the images of each learner tell.
+    """
+    parts = [
+        f"{job.unit}, {job.learners} × {job.per_learner_batch}",
+        f"{job.image_size:g} px{', XLA' * bool(job.jit_compile)}",
+    ]
+    parts += [over(job).replace("emulated ", "")] if job.hosts > 1 else []
+    return ", ".join(part.replace(" ", "\u00a0") for part in parts)
+
+
 def _ratios(contest: pd.DataFrame, column: str, base: str) -> dict[str, Estimate]:
     """Each other implementation's throughput over that of `base`, in the order of their throughput."""
     medians = contest[contest[column] != base].groupby(column).rate.median().sort_values(ascending=False)
@@ -90,7 +103,8 @@ def _table(found: list[pd.DataFrame], column: str, names: dict[str, str]) -> str
             estimate = relative.get(how)
             value = "1" if estimate is None else f"{estimate.value:.2f}"
             interval = None if estimate is None else within(estimate.low, estimate.high)
-            lines.append((title(first(own)), names[how], median_range(own.rate), value, interval, len(own)))
+            name = names[how].removesuffix("AllReduce")  # as in the chart
+            lines.append((named(first(own)), name, median_range(own.rate), value, interval, len(own)))
     headers = ["Job", "All-reduce", "Images/s", f"Of {SHORT.get(base, base)}'s", "Interval", "Runs"]
     return show.table_text(show.once(lines), headers, "llrrrr")
 

@@ -213,6 +213,13 @@ def test_sentences_get_the_room_that_words_leave_in_the_pdf() -> None:
     assert shares == pytest.approx([4, 90.4, 4], abs=0.01)
 
 
+def test_no_page_of_the_pdf_parts_rows_from_what_the_first_column_says_once() -> None:
+    weak, long = "| weak | 1 |\n|  | 2 |\n", "| long | 1 |\n" + 12 * "|  | 2 |\n"
+    table = pandoc("t", f"| A | B |\n|---|---|\n{weak}| strong | 1 |\n{long}", "--to=typst", WIDTHS)
+    assert re.findall(r"rowspan: (\d+)\)?\[(\w+)\]", table) == [("2", "weak")]  # 13 rows may be too many for a page
+    assert table.count("[2]") == 13 and table.count("[],") == 12
+
+
 def test_html_is_left_out_of_the_pdf_and_cells_write_files_of_the_book(tmp_path: Path) -> None:
     write = "import os, pathlib", "pathlib.Path(os.environ['DLPERF_BOOK'], 'rows.csv').write_text('a')", "None"
     table = "::: {#tbl-a}\n| a |\n|---|\n| 1 |\n\n```{=html}\n<div>under it</div>\n```\n\nOne.\n:::"

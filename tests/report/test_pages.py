@@ -323,6 +323,12 @@ def test_pages_of_the_pdf_are_numbered_from_the_first_to_the_last(rendered: Book
     assert [page.split()[-1] for page in pages] == [str(number) for number in range(1, len(pages) + 1)]
 
 
+def test_no_page_of_the_pdf_ends_with_the_caption_of_a_table(rendered: Book) -> None:
+    listed = subprocess.run(["pdftotext", "-layout", rendered.output / rendered.pdf_name, "-"], capture_output=True)
+    ends = [page.strip().splitlines()[-4:] for page in listed.stdout.decode().split("\f")[:-1]]
+    assert [line for end in ends for line in end if re.match(r"\s*Table \d+\.\d+: ", line)] == []
+
+
 def test_no_text_of_the_pdf_is_smaller_than_8_points(rendered: Book) -> None:
     """Formulas aside, whose indices are smaller."""
     command = ["pdftohtml", "-xml", "-i", "-zoom", "1", "-stdout", str(rendered.output / rendered.pdf_name)]

@@ -91,7 +91,7 @@ def test_a_point_is_a_run_and_the_table_has_ratios_to_nccl() -> None:
     assert [round(rate, 1) for rate in rates] == [129.3, 128.0, 126.7]  # 256 / 1.98, 2, 2.02
     head, *rows = lines(str(tbl_p2_allreduce(found)))
     assert head == ["Job", "All-reduce", "Images/s", "Of NCCL's", "Interval", "Runs"]
-    assert rows[0] == ["H200, weak, 2 × 64, 224 px, XLA", "NcclAllReduce", "256 (253–259)", "1", "–", "3"]
+    assert rows[0] == ["H200, 2 × 64, 224 px, XLA", "Nccl", "256 (253–259)", "1", "–", "3"]
     assert rows[2][1:4] == ["ReductionToOneDevice", "128 (127–129)", "0.50"]
 
 
@@ -151,7 +151,7 @@ def test_cores_do_not_answer_for_gpus() -> None:
     assert isinstance(answer_p2_communication(cores), Missing) and isinstance(fig_p2_communication(cores), Missing)
     head, *rows = lines(str(tbl_p2_cpu_communication(cores)))
     assert head[3] == "Of AUTO's"
-    assert [row[1] for row in rows] == ["AUTO", "NCCL", "RING"] and rows[0][0] == "CPU, weak, 2 × 64, 32 px; 2 workers"
+    assert [row[1] for row in rows] == ["AUTO", "NCCL", "RING"] and rows[0][0] == "CPU, 2 × 64, 32 px"
 
 
 def test_the_table_of_communication_and_that_of_cores_in_one_process() -> None:
@@ -167,3 +167,13 @@ def test_the_table_of_communication_and_that_of_cores_in_one_process() -> None:
 def test_the_title_names_workers_and_hosts() -> None:
     found = runs(core([1.0], 2, hosts=2, gbit=10.0)).iloc[0]
     assert strategy_reductions.title(found) == "CPU, weak, 2 × 64, 32 px; 2 workers, 2 hosts, 10 Gbit/s"
+
+
+def test_a_job_breaks_in_a_table_only_between_what_runs_and_on_what() -> None:
+    gpus, hosts = runs(job([1.0], 4)).iloc[0], runs(core([1.0], 2, hosts=2, gbit=10.0)).iloc[0]
+    assert strategy_reductions.named(gpus).split(" ") == ["H200,\u00a04\u00a0×\u00a064,", "224\u00a0px,\u00a0XLA"]
+    assert strategy_reductions.named(hosts).replace("\u00a0", "~").split(" ") == [
+        "CPU,~2~×~64,",
+        "32~px,",
+        "2~hosts,~10~Gbit/s",
+    ]
