@@ -14,15 +14,18 @@ from report.answers import Missing
 from report.estimates import ENOUGH, verdict
 from report.figures.augmentation import SERIES_BY, coloured, curves
 from report.figures.augmentation_runs import (
+    ALL_M,
     BATCH,
     FULL,
     GOAL,
     SCRIPT,
+    TODAYS,
     by_allocation,
     by_m,
     difference,
     finished,
     goal_text,
+    gpu,
     median_range,
     points,
     pooled_text,
@@ -37,6 +40,7 @@ PUBLISHED = [  # test errors in %, as the papers print them
     ("ResNet-18, basic [@devries2017, Table 1]", 4.72, "larger network, mean of 5"),
     ("ResNet-18, cutout [@devries2017, Table 1]", 3.99, "larger network, mean of 5"),
 ]
+BUDGETS = (1, 4)  # of gradient evaluations, in units of FULL passes over the training set
 BUDGETS_BY = "\n".join(f"{SCRIPT} --schedule scaled --M {m} --epochs {FULL // m}" for m in (1, 2, 4))
 SCHEDULES_BY = "\n".join(f"{SCRIPT} --schedule scaled --M {m}" for m in (1, 8, 32))
 PRECISIONS_BY = "\n".join(f"{SCRIPT} --precision {p} --M 1 --seed {s}" for p in ("bf16", "fp32") for s in range(3))
@@ -79,11 +83,11 @@ def fig_p4_evaluations(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
 
 @selects
 def _budgets(epochs: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    """Cutout runs of one schedule, precision, device and code whose epochs × M are the same to the next hundred, but
-    whose M differ. (12 epochs are as near as M = 8 comes to a budget of 100.)"""
+    """Cutout runs of one schedule, precision, device and code whose epochs × M are the same budget to the next hundred,
+    but whose M differ. (12 epochs are as near as M = 8 comes to a budget of 100.)"""
     runs = finished(epochs)
-    runs = runs[runs.augment == "cutout"]
-    runs = runs.assign(budget=(FULL * (runs.M * runs.epochs_planned / FULL).round()).astype(int))
+    hundreds = (runs.M * runs.epochs_planned / FULL).round().astype(int)
+    runs = runs.assign(budget=FULL * hundreds)[(runs.augment == "cutout") & hundreds.isin(BUDGETS)]
     return [
         (int(group.budget.iloc[0]), group)
         for _, group in runs.groupby(["budget", "schedule", "precision", *SAME])
@@ -145,22 +149,25 @@ def tbl_p4_schedule(epochs: pd.DataFrame) -> str | Missing:
             times = own.goal_seconds[own.allocation.isin(both)].dropna() / 60
             clock = median_range(times) if len(times) else "–"
             reached = goal_text(own).partition(" after ")[0]
-            lines.append((int(own.M.iloc[0]), schedule, drop, len(own), pooled_text(own), reached, clock))
-    heads = ["M", "Schedule", "Drop", "Runs", "Error", "94 % at epoch", "Time (min)"]
+            first = own.iloc[0]
+            name = f"{first['M']}, {gpu(first.device)}{'' if first.code == TODAYS else ', earlier kernels'}"
+            lines.append((name, schedule, drop, len(own), pooled_text(own), reached, clock))
+    heads = ["M, GPU", "Schedule", "Drop", "Runs", "Error", "94 % at epoch", "Time (min)"]
     missing = Missing("Both schedules with the same M, length, precision and device", SCHEDULES_BY)
-    return show.table_text(lines, heads, "rlrrrrr") if lines else missing
+    return show.table_text(show.once(lines), heads, "llrrrrr") if lines else missing
 
 
 def text_p4_schedule(epochs: pd.DataFrame) -> str:
-    """What the scaled schedule changes in the last error."""
-    said, few = [], False
-    for group in _schedules(epochs):
+    """What the scaled schedule changes in the last error, and which M have not run with both."""
+    said = []
+    for group in (found := _schedules(epochs)):
         own = dict(list(group.groupby("schedule")))
         gap = difference(own["scaled"], own["authors"], ["schedule"])
-        few = few or gap.kind == "range"
-        said.append(f"{gap.value:+.2f}".replace("-", "−") + f" points for M = {group.M.iloc[0]}")
-    basis = " Too few runs for a verdict." if few else ""
-    return f"The scaled schedule changes the error after the last epoch by {show.listing(said)}.{basis}" if said else ""
+        noise = ", which is within noise" if verdict(gap, 0) == "within the noise of" else ""
+        said.append(f"{points(gap)} {'higher' if gap.value > 0 else 'lower'} with M = {group.M.iloc[0]}{noise}")
+    absent = sorted(set(ALL_M) - {int(group.M.iloc[0]) for group in found})
+    rest = f" M = {show.listing(absent)} did not run with both schedules in one place." if absent else ""
+    return f"Beside the authors' schedule, the scaled one's last error is {'; '.join(said)}.{rest}" if said else ""
 
 
 # ---- precision -----------------------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ from report.used import selects
 
 
 def text_p4_elsewhere(epochs: pd.DataFrame) -> str:
-    """Which of the shown trainings ran elsewhere, and by which kernels; nothing where none did."""
+    """Which of the shown trainings ran elsewhere, and by which kernels; how errors differ where two places ran an M."""
     shown = main(finished(epochs))
     others, own = shown[shown.elsewhere], shown[~shown.elsewhere]
     if others.empty:
-        return ""
+        return _shift(epochs)
     said = []
     for (device, precision, code), group in others.groupby(["device", "precision", "code"]):
         trainings = group[["augment", "M"]].drop_duplicates().itertuples(index=False)
@@ -28,7 +28,7 @@ def text_p4_elsewhere(epochs: pd.DataFrame) -> str:
     here = f"all other M on an {gpu(own.device.iloc[0])}{kernels}"
     return (
         f"**Two places:** {'; '.join(said)}; {here}. What ran elsewhere is shown beside the others and compared with "
-        f"none of them.{_shift(epochs)}"
+        f"none of them. {_shift(epochs)}".rstrip()
     )
 
 
@@ -46,14 +46,21 @@ def _twice(runs: pd.DataFrame) -> list[tuple[int, pd.DataFrame, pd.DataFrame]]:
 
 
 def _shift(epochs: pd.DataFrame) -> str:
-    """By how much the errors of the two places differ, where both ran three seeds of an M; nothing where none has."""
-    said = []
+    """By how much the last errors of two places differ, where both ran three seeds of an M; nothing where none has."""
+    said: dict[str, list[str]] = {}
     for m, here, there in _twice(finished(epochs)):
         for side in (here, there):
             pooled(side, "last", SETTING)
         gap = estimate(lambda a, b: a - b, here["last"], there["last"])
-        noise = "" if verdict(gap, 0) in ("above", "below") else ", which is within noise"
-        said.append(f"{points(gap)} {'higher' if gap.value > 0 else 'lower'} with M = {m}{noise}")
-    if not said:
-        return ""
-    return f" Where both ran three seeds, the {gpu(here.device.iloc[0])}'s last error is {'; '.join(said)}."
+        trained = " against ".join(f"{side.train_error.median():.2f}" for side in (here, there))
+        noisy = verdict(gap, 0) == "within the noise of"
+        noise = ", which is within noise" if noisy else f", where the training error is {trained} %"
+        first = there.iloc[0]
+        place = f"the {gpu(first.device)}'s{'' if first.code == TODAYS else ' by earlier kernels'}"
+        said.setdefault(place, []).append(f"{points(gap)} {'higher' if gap.value > 0 else 'lower'} with M = {m}{noise}")
+    own = comparable(finished(epochs))
+    return " ".join(
+        f"Three seeds or more ran in both places: beside {place}, the {gpu(own.device.iloc[0])}'s last error is "
+        f"{'; '.join(differences)}."
+        for place, differences in said.items()
+    )

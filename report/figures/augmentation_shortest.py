@@ -7,6 +7,7 @@ one device model, times are not.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import pandas as pd
 from report import palette, show
 from report.answers import Missing
 from report.comparisons import pooled
-from report.estimates import ENOUGH
+from report.estimates import ENOUGH, estimate
 from report.figures.augmentation import coloured, goal_rule
 from report.figures.augmentation_runs import (
     BATCH,
@@ -24,7 +25,10 @@ from report.figures.augmentation_runs import (
     SCRIPT,
     SETTING,
     by_allocation,
+    by_m,
+    comparable,
     finished,
+    goal_text,
     gpu,
     median_range,
     placed_as,
@@ -71,12 +75,12 @@ def scaled(epochs: pd.DataFrame) -> pd.DataFrame:
     if asked.empty:
         return asked
     most = max((own for _, own in asked.groupby(PROGRAM)), key=len)
-    return placed_as(asked, most, PROGRAM).sort_values(["M", "epochs_planned", "device", "seed"])
+    return placed_as(asked, most, PROGRAM).sort_values(["device", "M", "epochs_planned", "seed"])
 
 
 def _lengths(runs: pd.DataFrame) -> list[Length]:
     """The runs of each M, E and device model, after a check that they differ in nothing but seed and allocation."""
-    groups = [own for _, own in runs.groupby(["M", "epochs_planned", "device"])]
+    groups = [own for _, own in runs.groupby(["device", "M", "epochs_planned"])]
     for own in groups:
         pooled(own, "last", SETTING)
     firsts = [own.iloc[0] for own in groups]
@@ -84,6 +88,18 @@ def _lengths(runs: pd.DataFrame) -> list[Length]:
         Length(int(one["M"]), int(one.epochs_planned), gpu(one.device), own)
         for one, own in zip(firsts, groups, strict=True)
     ]
+
+
+@selects
+def shortest(epochs: pd.DataFrame) -> list[tuple[Length, Length | None]]:
+    """For each device model and M the fewest epochs with which every seed is there, of three or more, and the most with
+    which one isn't."""
+    found = []
+    for _, own in groupby(_lengths(scaled(epochs)), key=lambda length: (length.gpu, length.m)):
+        tried = list(own)
+        if least := next((length for length in tried if length.enough), None):
+            found.append((least, next((length for length in reversed(tried) if length.too_short), None)))
+    return found
 
 
 def fig_p4_shortest(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
@@ -113,6 +129,32 @@ def fig_p4_shortest(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     return alt.layer(*layers)
 
 
+def tbl_p4_both(epochs: pd.DataFrame) -> str | Missing:
+    """For each M what it takes to 94 % with the authors' schedule and with the shortest that takes all seeds there.
+
+    Both on the figures' GPU model; all times are of the allocation that ran most of the shortest schedules.
+    """
+    authors = by_m(comparable(finished(epochs)))
+    device = {own.device.iloc[0] for own in authors.values()}
+    short = {least.m: least.runs for least, _ in shortest(epochs) if set(least.runs.device) == device}
+    if not short:
+        return _missing(dict.fromkeys(ASKED_M, 60))
+    place, _ = max(by_allocation(pd.concat(short.values())), key=lambda group: len(group[1]), default=(None, None))
+    lines = []
+    for m in sorted({*authors, *short}):
+        line: list[str | int] = [m]
+        for own, length in ((authors.get(m), ""), (short.get(m), " of {}")):
+            if own is None or own.goal_epoch.isna().any():
+                line += ["–" if own is None else goal_text(own).partition(" after ")[0], "–", "–"]
+                continue
+            at, times = own.goal_epoch.median(), own.goal_seconds[own.allocation == place] / 60
+            line.append(f"{at:g}{length.format(own.epochs_planned.iloc[0])}")
+            line += [show.count(round(UPDATES * at)), median_range(times) if len(times) else "–"]
+        lines.append(line)
+    heads = ["M", "Authors': epoch", "Updates", "Minutes", "Shortest: epoch", "Updates", "Minutes"]
+    return show.table_text(lines, heads, "rrrrrrr")
+
+
 def tbl_p4_shortest(epochs: pd.DataFrame) -> str | Missing:
     """What each M and E reach, and what that takes: epochs, updates, gradient evaluations, wall clock.
 
@@ -136,33 +178,44 @@ def tbl_p4_shortest(epochs: pd.DataFrame) -> str | Missing:
 
 
 def text_p4_shortest(epochs: pd.DataFrame) -> str:
-    """For each M the shortest schedule of those tried with which three seeds or more all reach 94 %, and the longest
-    with which a seed doesn't."""
-    lengths = _lengths(scaled(epochs))
-    said: list[str] = []
-    short: dict[str, list[str]] = {}
-    found = {own.m for own in lengths if own.enough}
-    for (m, name), group in groupby(lengths, key=lambda own: (own.m, own.gpu)):
-        tried = list(group)
-        least = next((own for own in tried if own.enough), None)
-        failed = next((own for own in reversed(tried) if own.too_short), None)
-        if least:
-            at = least.there.goal_epoch.median()
-            said.append(
-                f"With M = {m} and {least.epochs} epochs all {len(least.runs)} seeds reach 94 % on {name}s: at epoch "
-                f"{at:g}, after {show.count(round(UPDATES * at))} updates and {m * at:,g} times as many gradients as "
-                f"the training set has images{f'; {_missed(failed)}' if failed else ''}."
-            )
-        elif failed and m not in found:
-            short.setdefault(name, []).append(f"M = {m} with {failed.epochs}")
-    said += [f"On {name}s a seed misses 94 % for {show.listing(jobs)} epochs." for name, jobs in short.items()]
+    """For each M the shortest schedule of those tried with which three seeds or more all reach 94 %, the longest with
+    which a seed doesn't, and what the largest M takes beside the smallest: updates, gradients, wall clock."""
+    said = []
+    for name, found in groupby(shortest(epochs), key=lambda pair: pair[0].gpu):
+        pairs = list(found)
+        parts = [f"{own.epochs} with M = {own.m}{f' ({_missed(failed)})' if failed else ''}" for own, failed in pairs]
+        least = [own for own, _ in pairs]
+        epoch = show.listing(f"{own.there.goal_epoch.median():g}" for own in least)
+        said.append(
+            f"On {name}s the fewest epochs with which all seeds reach 94 % are {show.listing(parts)}; they are there "
+            f"at epoch {epoch}.{_bought(least[0], least[-1])}"
+        )
+    never = [own for own in _lengths(scaled(epochs)) if own.there.empty and own.epochs == LENGTHS[-1]]
+    for own in never:
+        none = "the one seed tried does not" if len(own.runs) == 1 else f"none of {len(own.runs)} seeds does"
+        said.append(f"With M = {own.m} and {own.epochs} epochs {none}.")
     return " ".join(said)
 
 
 def _missed(length: Length) -> str:
     missing, tried = len(length.runs) - len(length.there), len(length.runs)
-    seeds = "the one seed tried misses" if tried == 1 else f"{missing} of {tried} seeds miss"
-    return f"with {length.epochs} epochs {seeds} it"
+    return f"with {length.epochs}, {missing} of {tried} miss{'es' * (missing == 1)} it"
+
+
+def _bought(few: Length, many: Length) -> str:
+    """What the larger M takes until 94 %, beside the smaller."""
+    if few.m == many.m:
+        return ""
+    updates = estimate(lambda a, b: a / b, many.there.goal_epoch, few.there.goal_epoch)
+    more = many.m / few.m
+    gradients = replace(updates, value=more * updates.value, low=more * updates.low, high=more * updates.high)
+    said = [f"{updates.brief('times')} the updates", f"{gradients.brief('times')} the gradient evaluations"]
+    both = [own for _, own in by_allocation(pd.concat([few.there, many.there])) if own.M.nunique() > 1]
+    if both:
+        times = max(both, key=len)
+        of, to = (times.goal_seconds[times["M"] == own.m] for own in (many, few))
+        said.append(f"{estimate(lambda a, b: a / b, of, to).brief('times')} the wall clock in the same allocation")
+    return f" Until then M = {many.m} takes, beside M = {few.m}, {show.listing(said)}."
 
 
 def text_p4_shortest_missing(epochs: pd.DataFrame) -> str | Missing:

@@ -13,7 +13,6 @@ from report.estimates import ENOUGH, verdict, word
 from report.figures.augmentation import SERIES_BY, coloured, curves, goal_rule
 from report.figures.augmentation_runs import (
     ALL_M,
-    FULL,
     SETTING,
     by_allocation,
     by_m,
@@ -30,6 +29,7 @@ from report.figures.augmentation_runs import (
     series,
     span,
 )
+from report.figures.augmentation_shortest import shortest
 from report.used import selects
 
 
@@ -53,13 +53,13 @@ def answer_p4_augmentation(epochs: pd.DataFrame) -> Answer | Missing:
     for m in reaching:
         several = "s" * (own[m].goal_epoch.nunique() > 1)
         said.append(f"M = {m} reaches it at epoch{several} {goal_text(own[m])}")
-    used = [shown, _scaled(runs)]
+    used = [shown, _shortest(epochs)]
     for m in (m for m in others if m not in reaching):
         used.append(_other_precisions(runs, own[m]))
         said.append(f"M = {m} does not reach it within {numbers(own[m].epochs)} epochs ({_missed(own[m], used[-1])})")
     return Answer(
         "4.3",
-        " ".join(filter(None, [f"With cutout, {'. '.join(said)}.", clock_text(epochs), scaled_text(epochs)])),
+        " ".join(filter(None, [f"With cutout, {'. '.join(said)}.", clock_text(epochs), shortest_text(epochs)])),
         _places(shown),
         sum(map(len, used)),
         "measured",
@@ -95,12 +95,6 @@ def _missed(own: pd.DataFrame, others: pd.DataFrame) -> str:
     return "; ".join(said)
 
 
-def _scaled(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with cutout and a schedule scaled to the homework's cap that reach 94 %."""
-    scaled = (runs.schedule == "scaled") & (runs.augment == "cutout") & (runs.epochs_planned == FULL)
-    return runs[scaled & runs.goal_epoch.notna()]
-
-
 def text_p4_drop(epochs: pd.DataFrame) -> str:
     """What the error does in the one epoch in which the learning rate falls."""
     shown = series(finished(epochs))
@@ -119,41 +113,49 @@ def text_p4_drop(epochs: pd.DataFrame) -> str:
     return f"In epoch {first}, when the learning rate falls, the error falls{by}: {show.listing(ends)}."
 
 
+def _clocks(own: pd.DataFrame) -> dict[int, pd.Series]:
+    """The minutes to 94 % of each M all of whose runs here are there."""
+    return {m: group.goal_seconds / 60 for m, group in by_m(own).items() if group.goal_epoch.notna().all()}
+
+
 def clock_text(epochs: pd.DataFrame) -> str:
     """The wall clock to 94 % for each M, allocation by allocation; one all of whose M another has, too, is left out."""
-    found = []
-    for _, own in by_allocation(comparable(finished(epochs))):
-        times = own[own.goal_epoch.notna()].groupby("M").goal_seconds.median() / 60
-        found += [times] if len(times) else []
-    kept = [times for times in found if not any(set(times.index) < set(other.index) for other in found)]
-    kept.sort(key=lambda times: list(times.index))
-    parts = [f"{show.listing(f'{t:.2f}' for t in times)} min for M = {show.listing(times.index)}" for times in kept]
+    found = [_clocks(own) for _, own in by_allocation(comparable(finished(epochs)))]
+    kept = [times for times in found if times and not any(set(times) < set(other) for other in found)]
+    kept.sort(key=lambda times: list(times))
+    parts = [f"{_minutes(times)} for M = {show.listing(times)}" for times in kept]
     if len(parts) > 1:
         parts = [f"{parts[0]} in one allocation", *(f"{part} in another" for part in parts[1:])]
     return f"The wall clock to 94 % is {show.listing(parts)}." if parts else ""
 
 
-def scaled_text(epochs: pd.DataFrame) -> str:
-    """When runs whose schedule was scaled to their length reach 94 %, and the wall clock until then beside the authors'
-    schedule's, where the same allocation ran both."""
-    runs = finished(epochs)
-    shown = series(runs)
-    reached = _scaled(runs)
-    if reached.empty:
+def _minutes(times: dict[int, pd.Series]) -> str:
+    """The medians of some clocks."""
+    return f"{show.listing(f'{own.median():.2f}' for own in times.values())} min"
+
+
+def shortest_text(epochs: pd.DataFrame) -> str:
+    """When the seeds of each M's shortest schedule reach 94 %, and the wall clock until then in the allocation that ran
+    most of them."""
+    runs = _shortest(epochs)
+    if runs.empty:
         return ""
-    verb = "reaches" if reached.M.nunique() == 1 else "reach"
-    elsewhere = sorted(set(reached.device) - set(shown[~shown.elsewhere].device))
-    where = f" on an {show.listing(map(gpu, elsewhere))}" if elsewhere else ""
-    said = [f"With the schedule scaled to {FULL} epochs, M = {numbers(reached.M)} {verb} 94 %{where} at epoch "]
-    said[0] += numbers(reached.goal_epoch)
-    said += ["again the first after a drop"] if (reached.goal_epoch == reached.first_drop).all() else []
-    clocks = []
-    for (m, allocation), own in reached[reached.allocation != ""].groupby(["M", "allocation"]):
-        same = shown[(shown["M"] == m) & (shown.allocation == allocation) & shown.goal_epoch.notna()]
-        if len(same):
-            instead = f"instead of {same.goal_seconds.median() / 60:.2f}"
-            clocks.append(f"M = {m} after {own.goal_seconds.median() / 60:.2f} min {instead}")
-    return f"{'; '.join([', '.join(said), *clocks])}."
+    own = by_m(runs)
+    lengths = show.listing(str(int(group.epochs_planned.iloc[0])) for group in own.values())
+    at = show.listing(f"{group.goal_epoch.median():g}" for group in own.values())
+    said = (
+        f"A schedule as short as three seeds or more allow ({lengths} epochs) takes M = {show.listing(own)} there at "
+    )
+    said += f"epoch {at}"
+    clocks = [group for _, group in by_allocation(runs)]
+    return f"{said}, after {_minutes(_clocks(max(clocks, key=len)))} in one allocation." if clocks else f"{said}."
+
+
+def _shortest(epochs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of each M's shortest schedule that takes all seeds to 94 %, on the GPU model of most of them."""
+    runs = [length.runs for length, _ in shortest(epochs)]
+    models = [own for _, own in pd.concat(runs).groupby("device")] if runs else [finished(epochs).iloc[:0]]
+    return max(models, key=len)
 
 
 # ---- which M -------------------------------------------------------------------------------------------------------
@@ -181,7 +183,7 @@ def text_p4_choice(epochs: pd.DataFrame) -> str | Missing:
     rest += [f"M = {show.listing(few)} ran too few times for a verdict"] if few else []
     return (
         f"**Which M to take with one GPU:** M = {chosen}, whose error is {gain} below that of M = {least}{price}"
-        f"{''.join(f'; {said}' for said in rest)}.{_soonest(runs, chosen)}"
+        f"{''.join(f'; {said}' for said in rest)}.{_soonest(epochs, runs, chosen)}"
     )
 
 
@@ -190,23 +192,36 @@ def _better(of: pd.DataFrame, than: pd.DataFrame) -> bool:
     return verdict(difference(of, than, ["M"]), 0) == "below"
 
 
-def _soonest(runs: pd.DataFrame, chosen: int) -> str:
-    """Which M reaches 94 % after less wall clock than the chosen one, in the allocation that ran most of both."""
-    reached = runs[runs.goal_epoch.notna()]
-    several = [own for _, own in by_allocation(reached) if (own["M"] == chosen).any() and own.M.nunique() > 1]
-    if not several:
+def _soonest(epochs: pd.DataFrame, runs: pd.DataFrame, chosen: int) -> str:
+    """Which M reaches 94 % before all others that ran in an allocation with it, and what is sooner still there: an M
+    with its shortest schedule."""
+    clocks = {name: _clocks(own) for name, own in by_allocation(runs)}
+    medians = {name: {m: own.median() for m, own in times.items()} for name, times in clocks.items()}
+    several = {name: times for name, times in medians.items() if len(times) > 1}
+    beaten = {m for times in several.values() for m in times if times[m] > min(times.values())}
+    first = min({m for times in several.values() for m in times} - beaten, default=None)
+    if first is None:
         return ""
-    groups = by_m(max(several, key=len))
-    times = {m: own.goal_seconds.median() / 60 for m, own in groups.items()}
-    first = min(times, key=lambda m: times[m])
-    count = min(len(groups[m]) for m in {first, chosen})
-    few = f" ({word(count)} run{'s' * (count > 1)} each, too few for a verdict)" if count < ENOUGH else ""
-    if first == chosen:
-        return f" It also reaches 94 % accuracy soonest{few}."
-    return (
-        f" To reach 94 % accuracy, M = {first} took {times[first]:.2f} min against {times[chosen]:.2f} in the same "
-        f"allocation{few}."
+    name = max(
+        (name for name in several if first in several[name]), key=lambda name: len(runs[runs.allocation == name])
     )
+    times = clocks[name]
+    others = [m for m in times if m != first and len(times[m]) >= ENOUGH] or [m for m in times if m != first]
+    count = min(len(times[m]) for m in [first, *others])
+    few = f" ({word(count)} run{'s' * (count > 1)} each, too few for a verdict)" if count < ENOUGH else ""
+    against = show.listing(f"{several[name][m]:.2f}" for m in others)
+    said = (
+        f" With the authors' schedule, M = {first} reaches 94 % soonest: after {several[name][first]:.2f} min, against "
+        f"{against} with M = {show.listing(others)} in the same allocation{few}."
+    )
+    short = _shortest(epochs)
+    scaled = _clocks(short[short.allocation == name])
+    sooner = min(scaled, key=lambda m: scaled[m].median(), default=None)
+    if sooner is not None and scaled[sooner].median() < several[name][first]:
+        length = int(short.epochs_planned[short["M"] == sooner].iloc[0])
+        said += f" Sooner still is M = {sooner} with its schedule scaled to {length} epochs: "
+        said += f"{scaled[sooner].median():.2f} min (@sec-p4-shortest)."
+    return said
 
 
 # ---- the table and the figure --------------------------------------------------------------------------------------

@@ -114,17 +114,17 @@ def test_another_seeds_errors(results: Path) -> None:
 
 def test_a_log_that_says_otherwise(results: Path) -> None:
     log = path_of("p4", results).with_suffix(".log")
-    log.write_text(log.read_text().replace("58.35%  42,722", "58.34%  42,722"))
+    log.write_text(log.read_text().replace("54.75%  74,131", "54.74%  74,131"))
     checksums.write_manifest(results)
     assert [(check, what.partition(":")[0]) for check, what in found(results)[f"p4_cutout/{log.stem}"]] == [
-        ("log", "its log says val_percent 58.34, its rows 58.35")
+        ("log", "its log says val_percent 54.74, its rows 54.75")
     ]
 
 
 @pytest.mark.parametrize(
     ("name", "origin", "message"),
     [
-        ("p4", {"device": "NVIDIA H200"}, "its log names the device NVIDIA H100 80GB HBM3"),
+        ("p4", {"device": "NVIDIA H100 80GB HBM3"}, "its log names the device NVIDIA H200"),
         ("p1", {"device": "NVIDIA H200"}, "its rows are of a cpu"),
         ("sums", {"device": "NVIDIA H200"}, "its configuration names the device"),
         ("p4", {"config": {"seed": 5}}, "its name does not follow"),

@@ -13,6 +13,7 @@ from tests.p4_epochs import BASIC, ONE, TWO, plain, run, runs, seeds
 def test_equal_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augmentation_more, "FULL", 4)
     frame = runs(run([9, 8, 7, 6], 1), run([9, 9], 2), run([9, 8, 7, 6], 2), run([9], 4, schedule="scaled"))
+    frame = runs(frame, run([9, 8], 4))  # as M = 2's four epochs, but no budget that is asked for
     table = lines(augmentation_more.tbl_p4_budget(frame))  # type: ignore[arg-type]
     assert table[1:] == [
         ["4", "authors", "bf16", "1", "4", "1", "6.00"],
@@ -32,14 +33,19 @@ def test_schedules_are_compared_in_errors_and_within_an_allocation_in_time() -> 
     other = run([9, 8, 5, 5.8], 2, seed=4, allocation="two", step=1.0)
     table = lines(augmentation_more.tbl_p4_schedule(runs(TWO.assign(wall_seconds=120.0), other, scaled, ONE)))  # type: ignore[arg-type]
     assert table[1:] == [
-        ["2", "authors", "3", "4", "5.80 (5.70–5.90)", "3", "2.00"],
-        ["2", "scaled", "2", "1", "5.00", "2", "2.00"],
+        ["2, H100", "authors", "3", "4", "5.80 (5.70–5.90)", "3", "2.00"],
+        ["", "scaled", "2", "1", "5.00", "2", "2.00"],
     ]
     text = augmentation_more.text_p4_schedule(runs(TWO, scaled))
     assert text == (
-        "The scaled schedule changes the error after the last epoch by −0.80 points for M = 2. Too few runs for a "
-        "verdict."
+        "Beside the authors' schedule, the scaled one's last error is 0.80 points (0.70 to 0.90, too few runs for a "
+        "verdict) lower with M = 2. M = 1, 4, 8, 16 and 32 did not run with both schedules in one place."
     )
+    worse = seeds([[9, 6, 6, 6.0], [9, 6, 6, 6.9], [9, 6, 6, 7.2]], schedule="scaled", drop=2, code="older")
+    older = augmentation_more.tbl_p4_schedule(runs(ONE.assign(code="older"), worse))
+    assert lines(str(older))[1][0] == "1, H100, earlier kernels"
+    noisy = augmentation_more.text_p4_schedule(runs(ONE.assign(code="older"), worse))
+    assert "0.10 points (−0.30 to 1.10) lower with M = 1, which is within noise" in noisy
 
 
 def test_precisions_are_compared_in_errors_and_within_an_allocation_in_speed() -> None:

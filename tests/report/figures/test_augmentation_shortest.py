@@ -9,6 +9,8 @@ from report.answers import Missing
 from report.figures.augmentation_shortest import (
     fig_p4_shortest,
     scaled,
+    shortest,
+    tbl_p4_both,
     tbl_p4_shortest,
     text_p4_shortest,
     text_p4_shortest_missing,
@@ -26,17 +28,59 @@ ALL = runs(ONE, THREE, TWO)
 def test_the_shortest_schedule_is_the_fewest_epochs_with_which_every_seed_is_there() -> None:
     never = run([9, 7], 1, schedule="scaled")
     assert plain(text_p4_shortest(runs(ALL, never))) == (
-        "With M = 4 and 3 epochs all 3 seeds reach 94 % on H100s: at epoch 3, after 2,343 updates and 12 times as many "
-        "gradients as the training set has images; with 2 epochs 2 of 3 seeds miss it. On H100s a seed misses 94 % "
-        "for M = 1 with 2 epochs."
+        "On H100s the fewest epochs with which all seeds reach 94 % are 3 with M = 4 (with 2, 2 of 3 miss it); they "
+        "are there at epoch 3."
     )
+    hundred = run([9.0] * 100, 1, schedule="scaled")
+    assert plain(text_p4_shortest(hundred)) == "With M = 1 and 100 epochs the one seed tried does not."
+    both = runs(hundred, run([9.0] * 100, 1, schedule="scaled", seed=1))
+    assert plain(text_p4_shortest(both)) == "With M = 1 and 100 epochs none of 2 seeds does."
+
+
+def test_what_a_larger_m_takes_beside_a_smaller_one() -> None:
+    # There at the second epoch instead of the third, and at its first in another allocation, whose clock doesn't count.
+    eight = seeds([[9, 5], [9, 5], [9, 6]], 8, schedule="scaled", step=25.0)
+    other = run([5, 5], 8, seed=3, schedule="scaled", allocation="two")
+    said = plain(text_p4_shortest(runs(THREE, eight)))
+    # 2 of 3 epochs, twice as many images in each; 2 · 3 s instead of 3 · 1.5 s
+    assert said.endswith(
+        "are 3 with M = 4 and 2 with M = 8; they are there at epoch 3 and 2. Until then M = 8 takes, beside M = 4, "
+        "0.67 times (0.67–0.67) the updates, 1.33 times (1.33–1.33) the gradient evaluations and 1.33 times "
+        "(1.33–1.33) the wall clock in the same allocation."
+    )
+    assert "0.67 times (0.33–0.67) the updates" in plain(text_p4_shortest(runs(THREE, eight, other)))
+    moved = plain(text_p4_shortest(runs(THREE, eight.assign(allocation="two"))))
+    assert moved.endswith("1.33 times (1.33–1.33) the gradient evaluations.")
+
+
+def test_both_schedules_stand_side_by_side_with_the_times_of_one_allocation() -> None:
+    authors = runs(seeds([[9, 9, 9, 5]] * 3, 4), seeds([[9, 9, 9, 5], [9, 9, 9, 7]], 2))
+    elsewhere = seeds([[9, 9, 9, 5]], 8, allocation="two")
+    head, *rows = lines(str(tbl_p4_both(runs(authors, elsewhere, THREE))))
+    assert head == ["M", "Authors': epoch", "Updates", "Minutes", "Shortest: epoch", "Updates", "Minutes"]
+    assert rows == [
+        ["2", "4 (1 of 2)", "–", "–", "–", "–", "–"],
+        ["4", "4", "3,124", "0.10", "3 of 3", "2,343", "0.07"],  # 1.5 s an epoch
+        ["8", "4", "3,124", "–", "–", "–", "–"],
+    ]
+    assert isinstance(tbl_p4_both(authors), Missing)
+    moved = lines(str(tbl_p4_both(runs(authors, THREE.assign(allocation="")))))
+    assert moved[2] == ["4", "4", "3,124", "–", "3 of 3", "2,343", "–"]
+
+
+def test_each_device_model_has_its_shortest_schedule() -> None:
+    there = runs(*(frame.assign(device=H200, allocation="two") for frame in (THREE, TWO)))
+    there["run_id"] += "-there"
+    eight = seeds([[9, 5]] * 3, 8, schedule="scaled")
+    found = [(least.gpu, least.m, failed and failed.epochs) for least, failed in shortest(runs(ALL, eight, there))]
+    assert found == [("H100", 4, 2), ("H100", 8, None), ("H200", 4, 2)]
 
 
 def test_one_seed_can_show_that_a_schedule_is_too_short_but_not_that_it_is_long_enough() -> None:
     two = seeds([[9, 5], [9, 5]], 4, schedule="scaled")
     assert text_p4_shortest(runs(ONE, two)) == ""
     failing = run([9, 7], 4, schedule="scaled")
-    assert plain(text_p4_shortest(runs(ONE, failing))) == "On H100s a seed misses 94 % for M = 4 with 2 epochs."
+    assert text_p4_shortest(runs(ONE, failing)) == "" and shortest(runs(ONE, failing)) == []
     assert isinstance(tbl_p4_shortest(ONE), Missing) and isinstance(fig_p4_shortest(ONE), Missing)
 
 

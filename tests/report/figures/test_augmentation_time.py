@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from report.answers import Answer, Missing
 from report.figures import augmentation_time
-from tests.frames import H200
 from tests.p1_runs import data, lines
 from tests.p4_epochs import FOUR, ONE, TWO, plain, run, runs, seeds
 
@@ -67,22 +64,25 @@ def test_the_table_of_times_has_a_row_for_each_allocation_and_none_for_a_moved_r
     ]
 
 
-def test_the_scaled_schedules_clock_stands_beside_the_same_allocations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augmentation_time, "FULL", 3)
-    authors = runs(run([9, 8, 5], 8, step=595.0), run([9, 8, 5], 8, seed=1, allocation="two", step=1.0))
-    scaled = run([9, 5, 5], 8, schedule="scaled", drop=2, step=595.0)
-    moved = run([9, 5, 5], 4, schedule="scaled", drop=2, allocation="")
-    assert augmentation_time.scaled_text(runs(authors, scaled, moved)) == (
-        "With the schedule scaled to 3 epochs, M = 4 and 8 reach 94 % at epoch 2, again the first after a drop; "
-        "M = 8 after 2.00 min instead of 3.00."
+def test_an_m_that_misses_94_percent_with_a_seed_has_no_clock() -> None:
+    frame = runs(run([9, 8, 5], 2), run([9, 8, 5], 4), run([9, 8, 7], 4, seed=1))
+    assert augmentation_time.clock_text(frame) == f"The wall clock to 94 % is {4.5 / 60:.2f} min for M = 2."
+
+
+def test_the_shortest_schedules_clock_is_of_the_allocation_that_ran_most() -> None:
+    four = seeds([[9, 7, 5.8], [9, 7, 5.9], [9, 7, 6.0]], 4, schedule="scaled")
+    eight = runs(
+        *(run([9, 5], 8, seed=seed, schedule="scaled", step=595.0) for seed in (0, 1)),
+        run([9, 5], 8, seed=2, schedule="scaled", allocation="two"),
     )
-    elsewhere = runs(authors, run([9, 8, 5], 8, schedule="scaled", drop=2, step=595.0, allocation="three"))
-    assert augmentation_time.scaled_text(elsewhere).endswith("M = 8 reaches 94 % at epoch 3.")
-    other = runs(authors, run([9, 8, 5], 8, schedule="scaled", device=H200, allocation="three"))
-    assert augmentation_time.scaled_text(other).endswith(
-        "M = 8 reaches 94 % on an H200 at epoch 3, again the first after a drop."
+    short = run([9, 7], 4, schedule="scaled")  # misses it
+    assert augmentation_time.shortest_text(runs(ONE, four, eight, short)) == (
+        "A schedule as short as three seeds or more allow (3 and 2 epochs) takes M = 4 and 8 there at epoch 3 and 2, "
+        "after 0.07 and 2.00 min in one allocation."
     )
-    assert augmentation_time.scaled_text(authors) == ""
+    moved = augmentation_time.shortest_text(runs(ONE, four.assign(allocation="")))
+    assert moved == "A schedule as short as three seeds or more allow (3 epochs) takes M = 4 there at epoch 3."
+    assert augmentation_time.shortest_text(runs(ONE, short)) == ""
 
 
 def test_what_the_drop_does() -> None:
@@ -102,16 +102,37 @@ def test_which_m_to_take() -> None:
         "for 1.50 times the time of an epoch; no gain beyond noise from M = 4; M = 8 ran too "
         "few times for a verdict."
     )
-    assert text.endswith("It also reaches 94 % accuracy soonest.")
+    # three epochs of 1.5 s to 2.5 s of training and half a second each
+    assert text.endswith(
+        f"M = 2 reaches 94 % soonest: after 0.10 min, against {9 / 60:.2f} with M = 4 in the same allocation."
+    )
     better = seeds(BETTER, 4, step=25.0)
-    text = plain(augmentation_time.text_p4_choice(runs(ONE, TWO, better)))
-    assert "M = 4, whose error is 2.90 points" in text
-    # three epochs of 1.5 s or of 2.5 s, and half a second each
-    assert text.endswith(f"M = 2 took {6 / 60:.2f} min against {9 / 60:.2f} in the same allocation.")
+    assert "M = 4, whose error is 2.90 points" in plain(augmentation_time.text_p4_choice(runs(ONE, TWO, better)))
+
+
+def test_which_m_is_there_soonest_is_what_no_allocation_contradicts() -> None:
+    here = runs(ONE, FOUR, run([9, 8, 5, 4], 8, step=40.0))
+    there = runs(TWO.assign(allocation="two"), seeds(BETTER, 4, step=25.0, allocation="two"))
+    text = plain(augmentation_time.text_p4_choice(runs(here, there)))
+    assert "M = 2 reaches 94 % soonest: after 0.10 min, against 0.15 with M = 4 in the same allocation." in text
     # Two seeds of M = 4 in the allocation, the third in another: an error may pool them, a time may not.
     apart = runs(ONE, TWO, *(run(errors, 4, seed=seed, step=25.0) for seed, errors in enumerate(BETTER[:2])))
     apart = runs(apart, run(BETTER[2], 4, seed=2, step=25.0, allocation="two"))
     assert plain(augmentation_time.text_p4_choice(apart)).endswith("(two runs each, too few for a verdict).")
+    alone = plain(augmentation_time.text_p4_choice(runs(ONE, TWO, seeds(BETTER, 4, allocation="two"))))
+    assert "soonest" not in alone
+
+
+def test_a_shortest_schedule_that_is_sooner_still_is_named() -> None:
+    short = seeds([[9, 5]] * 3, 4, schedule="scaled", step=20.0)
+    text = plain(augmentation_time.text_p4_choice(runs(ONE, TWO, FOUR, short)))
+    # two epochs of 2.5 s
+    assert text.endswith("Sooner still is M = 4 with its schedule scaled to 2 epochs: 0.08 min (@sec-p4-shortest).")
+    for other in (short.assign(allocation="two"), seeds([[9, 5]] * 3, 4, schedule="scaled", step=40.0)):
+        assert "Sooner" not in plain(augmentation_time.text_p4_choice(runs(ONE, TWO, FOUR, other)))
+
+
+def test_too_few_runs_choose_no_m() -> None:
     assert isinstance(augmentation_time.text_p4_choice(runs(ONE, run([9, 8, 5, 4], 8))), Missing)
 
 
