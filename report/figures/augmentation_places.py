@@ -12,11 +12,11 @@ from report.used import selects
 
 
 def text_p4_elsewhere(epochs: pd.DataFrame) -> str:
-    """Which of the shown trainings ran elsewhere, and by which kernels; how errors differ where two places ran an M."""
+    """Which of the shown trainings ran elsewhere, and by which kernels; nothing where none did."""
     shown = main(finished(epochs))
     others, own = shown[shown.elsewhere], shown[~shown.elsewhere]
     if others.empty:
-        return _shift(epochs)
+        return ""
     said = []
     for (device, precision, code), group in others.groupby(["device", "precision", "code"]):
         trainings = group[["augment", "M"]].drop_duplicates().itertuples(index=False)
@@ -28,7 +28,7 @@ def text_p4_elsewhere(epochs: pd.DataFrame) -> str:
     here = f"all other M on an {gpu(own.device.iloc[0])}{kernels}"
     return (
         f"**Two places:** {'; '.join(said)}; {here}. What ran elsewhere is shown beside the others and compared with "
-        f"none of them. {_shift(epochs)}".rstrip()
+        "none of them."
     )
 
 
@@ -45,7 +45,7 @@ def _twice(runs: pd.DataFrame) -> list[tuple[int, pd.DataFrame, pd.DataFrame]]:
     return found
 
 
-def _shift(epochs: pd.DataFrame) -> str:
+def text_p4_shift(epochs: pd.DataFrame) -> str:
     """By how much the last errors of two places differ, where both ran three seeds of an M; nothing where none has."""
     said: dict[str, list[str]] = {}
     for m, here, there in _twice(finished(epochs)):

@@ -137,31 +137,17 @@ def tbl_p4_peers(rows: pd.DataFrame) -> str | Missing:
 
 
 def text_p4_peers(rows: pd.DataFrame) -> str:
-    """How much faster than the conventional loop the step is on GPUs, and where least."""
-    said = []
+    """On each GPU, by how much the step beats the compiled peer and the conventional loop: least and most."""
     found = peers(rows)
-    for device, own in found[found.device.str.contains("NVIDIA")].groupby("device"):
-        least, most = (own.sort_values("conventional").iloc[place] for place in (0, -1))
-        said.append(
-            f"On an {gpu(str(device))} the step trains {least.conventional:.1f} (M = {least['M']}) to "
-            f"{most.conventional:.1f} (M = {most['M']}) times as many images per second as the conventional loop."
-        )
-    return " ".join(said)
-
-
-def text_p4_compiled(rows: pd.DataFrame) -> str | Missing:
-    """How the step compares with the compiled peer on GPUs, each M of a device's allocation by itself."""
-    found = peers(rows)
-    found = found[found.device.str.contains("NVIDIA") & found.compiled.notna()]
-    if found.empty:
-        return Missing("The step against the compiled peer", PEERS_BY)
     said = []
-    for (device, _), own in found.groupby(["device", "allocation"]):
-        least, most = (own.sort_values("compiled").iloc[place] for place in (0, -1))
-        said.append(
-            f"On an {gpu(str(device))} the step trains {least.compiled:.1f} (M = {least['M']}) to {most.compiled:.1f} "
-            f"(M = {most['M']}) times as many images per second as the compiled peer."
-        )
+    for (device, _), own in found[found.device.str.contains("NVIDIA")].groupby(["device", "allocation"]):
+        parts = []
+        for name, peer in (("compiled", "the compiled peer's"), ("conventional", "the conventional loop's")):
+            timed = own[own[name].notna()].sort_values(name)
+            if len(timed):
+                ends = " to ".join(f"{one[name]:.1f} (M = {one['M']})" for _, one in timed.iloc[[0, -1]].iterrows())
+                parts.append(f"{ends} times {peer}")
+        said.append(f"On an {gpu(str(device))} the step's images per second are {show.listing(parts)}.")
     return " ".join(said)
 
 

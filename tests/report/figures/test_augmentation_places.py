@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from report.answers import Answer
 from report.figures import augmentation, augmentation_time
-from report.figures.augmentation_places import text_p4_elsewhere
+from report.figures.augmentation_places import text_p4_elsewhere, text_p4_shift
 from report.figures.augmentation_runs import finished, main, same_length, trainings
 from tests.frames import H200
 from tests.p4_epochs import BASIC, FOUR, ONE, TWO, plain, runs, seeds
@@ -41,26 +41,26 @@ def test_of_two_places_with_as_many_m_the_one_of_todays_code_is_shown() -> None:
     assert set(wider.code) == {"older"}
 
 
-def test_the_places_and_what_ran_in_both_are_told() -> None:
-    four = seeds([[9, 8, 6, 6.8], [9, 8, 6, 6.9], [9, 8, 6, 6.7]], 4, **EARLIER)
+def test_the_places_are_told() -> None:
     assert text_p4_elsewhere(runs(ONE, FOUR)) == ""
-    said = (
+    assert plain(text_p4_elsewhere(BOTH)) == (
         "**Two places:** the baseline and M = 2 ran on an H200 by earlier kernels; all other M on an H100 by today's. "
+        "What ran elsewhere is shown beside the others and compared with none of them."
     )
-    said += "What ran elsewhere is shown beside the others and compared with none of them."
-    assert plain(text_p4_elsewhere(BOTH)) == said
+    other = seeds([[9, 8, 6, 5]], 2, precision="fp32")
+    assert "M = 2 ran on an H100 in fp32; all other M on an H100" in plain(text_p4_elsewhere(runs(ONE, FOUR, other)))
+
+
+def test_the_errors_of_two_places_are_compared_where_both_ran_three_seeds() -> None:
+    four = seeds([[9, 8, 6, 6.8], [9, 8, 6, 6.9], [9, 8, 6, 6.7]], 4, **EARLIER)
     eight = seeds([[9, 8, 6, 5]] * 3, 8)
-    told = plain(text_p4_elsewhere(runs(BOTH, eight, four)))
-    assert told == said + (
-        " Three seeds or more ran in both places: beside the H200's by earlier kernels, the H100's last error is 1.00 "
+    assert plain(text_p4_shift(runs(BOTH, eight, four))) == (
+        "Three seeds or more ran in both places: beside the H200's by earlier kernels, the H100's last error is 1.00 "
         "points (0.80 to 1.20) lower with M = 4, where the training error is 10.00 against 10.00 %."
     )
-    alike = plain(text_p4_elsewhere(runs(ONE, FOUR, seeds([[9, 8, 7, 6.9]] * 3, 1, device=H200, allocation="two"))))
+    alike = plain(text_p4_shift(runs(ONE, FOUR, seeds([[9, 8, 7, 6.9]] * 3, 1, device=H200, allocation="two"))))
     assert alike == (
         "Three seeds or more ran in both places: beside the H200's, the H100's last error is 0.10 points (0.00 to "
         "0.20) higher with M = 1, which is within noise."
     )
-    other = seeds([[9, 8, 6, 5]], 2, precision="fp32")
-    assert "M = 2 ran on an H100 in fp32; all other M on an H100" in plain(text_p4_elsewhere(runs(ONE, FOUR, other)))
-    few = four[four.seed < 2]
-    assert plain(text_p4_elsewhere(runs(BOTH, eight, few))) == said
+    assert text_p4_shift(runs(BOTH, eight, four[four.seed < 2])) == ""
