@@ -17,6 +17,7 @@ GIVEN = {
     "experiments.p2_input": "--network tiny --data synthetic --steps 3 --windows 2",
     "experiments.p2_strategy": "--results {here}/results",
     "experiments.p3_crosscheck": "--results {here}/results",
+    "experiments.p4_all": "--data synthetic --device cpu --results {here}/results",
     "experiments.p4_cutout": "--data synthetic --depth 14 --batch-size 16 --device cpu --epochs 4 "
     "--results {here}/results --checkpoints {here}/checkpoints",
     "experiments.p4_images": "--data synthetic --results {here}/results",
@@ -131,6 +132,14 @@ FLAGS = {
     "experiments.p3_crosscheck": [
         ("--max-layers 0", "--max-layers and --kernels must be at least 1"),
         ("--kernels three", "argument --kernels: invalid int value: 'three'"),
+    ],
+    "experiments.p4_all": [
+        ("--seeds 0", "--seeds must be at least 1, not 0"),
+        ("--minutes 0", "--minutes must be positive and finite, not 0"),
+        ("--parts everything", "argument --parts: 'everything' is none of authors, shortest, scaled, budgets"),
+        ("--parts scaled,scaled", "argument --parts: scaled is named twice"),
+        ("--device cuda", "--device cuda: PyTorch sees no GPU here"),
+        ("--data cifar10 --data-dir {here}/none", "no CIFAR-10 data: {here}/none does not exist"),
     ],
     "experiments.p4_cutout": [
         ("--M 0", "--M must be at least 1, not 0"),

@@ -26,7 +26,7 @@ __all__ = ["first_epoch", "fixed_commit", "measured", "small", "whole"]
 MACHINE = (
     *("machine/", "p1/", "measure_plan/test_job_runs.py", "p2/test_worker.py", "p4/test_split_engine.py"),
     *("test_allreduce.py", "test_measure.py", "test_p1_horovod.py", "test_p2_input.py", "test_p2_strategy.py"),
-    *("test_p4_split.py", "test_p4_throughput.py"),
+    *("test_p4_all.py", "test_p4_split.py", "test_p4_throughput.py"),
 )
 # Begun first, in this order, so that no worker is left with one of them at the end.
 LONGEST = (

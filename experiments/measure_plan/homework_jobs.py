@@ -10,13 +10,13 @@ from typing import NamedTuple
 from derivations import cifar_resnet, imagenet_resnet
 from experiments.measure_plan.survey import Machine
 from experiments.p1.horovod_options import SWEEP
+from experiments.p4.wanted import ALL_M
 
 FLOP = 2 * 3  # a multiply-accumulate is two; the backward pass takes twice the forward's
 REACHED = 0.25  # the part of a float32 matrix product's speed that a training step reaches
 REACHED_BF16 = 0.5  # on a GPU, Problem 4's step, which computes in bf16
 LARGE = 40  # GiB of a GPU that takes the committed runs' batches
 TRAINED_M = (1, 8)  # trained to the end on a GPU; throughput is measured for every M
-EVERY_M = (1, 2, 4, 8, 16, 32)
 P2_EPOCHS = {"cpu": (3, 2), "gpu": (3, 20)}  # and the steps of each
 
 
@@ -213,7 +213,7 @@ def _augmentation(machine: Machine) -> tuple[list[Job], list[LeftOut]]:
     jobs = [
         Job(4, f"Throughput, M = {m}", (), ("experiments/p4_throughput.py", "--M", str(m), "--data", data, "--device",
             device, "--seconds", "4", "--turns", "1", "--write"), (60 if gpu else 200), f"M{m}", None)
-        for m in (EVERY_M if gpu else EVERY_M[:3])
+        for m in (ALL_M if gpu else ALL_M[:3])
     ]  # fmt: skip
     if not gpu:
         return jobs, [LeftOut(4, "Training ResNet-44", "takes days on cores; rent a GPU for an hour")]

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pty
-import re
-import select
 import shlex
-import signal
-import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
 
 from experiments.cli import UsageError
-from experiments.machine import allocation
-from experiments.machine.processes import leash
+from experiments.machine import allocation, child_script
 from experiments.measure_plan.budget import choose, span
 from experiments.measure_plan.homework_jobs import Job
 from experiments.store import parquet
-from experiments.store.files import ROOT, write_atomically
+from experiments.store.files import write_atomically
 from experiments.store.provenance import Provenance
 
 GO = "measure.json"  # in the folder of results: the go that its runs belong to
-BAR = re.compile(r"(\d+)/(\d+) \[")  # a progress bar's epochs or windows
-PATIENCE = 5.0  # s from SIGTERM to SIGKILL
 FOLDERS = {"--results", "--data-dir"}  # options that change no number
 
 
@@ -199,7 +189,7 @@ class Sweep:
             here = max(0.0, self.clock.expects(job) - (time.monotonic() - start))
             self._display.progress(done, here + sum(map(self.clock.expects, rest[1:])))
 
-        reason = run(job, self._results, tell)
+        reason = child_script.run(job.arguments(self._results), tell)
         took = time.monotonic() - start
         if reason is None:
             self.clock.note(job, took)
@@ -207,68 +197,3 @@ class Sweep:
         else:
             self.failed.append((job, reason))
             self._display.say(f"  {job.what}: failed after {span(took)}: {reason}")
-
-
-def run(job: Job, results: Path, tell: Callable[[str], None]) -> str | None:
-    """Run a job to its end; None, or what its last line said where it failed. Leaving it early ends its processes."""
-    # A terminal of its own, as the scripts draw their progress on nothing else.
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*leash("TERM"), sys.executable, *job.arguments(results)],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    said: deque[str] = deque(maxlen=20)
-    try:
-        done = ""
-        for piece in _pieces(ours):
-            bar = BAR.search(piece)
-            if bar:
-                done = f", {bar[1]} of {bar[2]}"
-            elif piece:
-                said.append(piece)
-            tell(done)
-        status = process.wait()
-    finally:
-        _end(process)
-        os.close(ours)
-    if status == 0:
-        return None
-    own = [line for line in said if line.startswith(f"{job.experiment}: ")]
-    return ([*said, *own] or [f"ended with status {status}"])[-1]
-
-
-def _pieces(terminal: int) -> Iterator[str]:
-    """What a process writes to its terminal, by line, and an empty one each second without."""
-    rest = b""
-    while True:
-        ready, _, _ = select.select([terminal], [], [], 1.0)
-        if not ready:
-            yield ""
-            continue
-        try:
-            data = os.read(terminal, 65536)
-        except OSError:  # how Linux says that nobody writes there any more
-            data = b""
-        if not data:
-            if rest:
-                yield rest.decode(errors="replace").strip()
-            return
-        *whole, rest = re.split(rb"[\r\n]+", rest + data)
-        unended = [rest] if BAR.search(rest.decode(errors="replace")) else []  # a bar that waits for its next step
-        yield from (line.decode(errors="replace").strip() for line in [*whole, *unended])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a job that still runs, and its learners with it."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number) if number == signal.SIGKILL else process.send_signal(number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE)

@@ -9,14 +9,12 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from experiments.p4.wanted import ALL_M, CAP, GOAL
 from report import line_ends, palette, show
 from report.answers import Answer, Missing
 from report.comparisons import pooled
 from report.estimates import ENOUGH, verdict
 from report.figures.augmentation_runs import (
-    ALL_M,
-    FULL,
-    GOAL,
     SCRIPT,
     SETTING,
     TODAYS,
@@ -73,7 +71,7 @@ def text_p4_runs(epochs: pd.DataFrame) -> str:
         f"{first.precision} on one {gpu(first.device)}, for each M its longest ones, made in "
         f"{places} allocation{'s' * (places > 1)}."
     ]
-    short = shown[shown.epochs_planned < FULL].drop_duplicates("M")
+    short = shown[shown.epochs_planned < CAP].drop_duplicates("M")
     if len(short):
         listed = show.listing(f"M = {run.M} ({run.epochs_planned} epochs)" for run in short.itertuples())
         said.append(

@@ -9,15 +9,13 @@ import altair as alt
 import pandas as pd
 
 from derivations import cifar_resnet
+from experiments.p4.wanted import ALL_M, BUDGETS, GOAL
 from report import show
 from report.answers import Missing
 from report.estimates import ENOUGH, verdict
 from report.figures.augmentation import SERIES_BY, coloured, curves
 from report.figures.augmentation_runs import (
-    ALL_M,
     BATCH,
-    FULL,
-    GOAL,
     SCRIPT,
     TODAYS,
     by_allocation,
@@ -40,9 +38,8 @@ PUBLISHED = [  # test errors in %, as the papers print them
     ("ResNet-18, basic [@devries2017, Table 1]", 4.72, "larger network, mean of 5"),
     ("ResNet-18, cutout [@devries2017, Table 1]", 3.99, "larger network, mean of 5"),
 ]
-BUDGETS = (1, 4)  # of gradient evaluations, in units of FULL passes over the training set
-BUDGETS_BY = "\n".join(f"{SCRIPT} --schedule scaled --M {m} --epochs {FULL // m}" for m in (1, 2, 4))
-SCHEDULES_BY = "\n".join(f"{SCRIPT} --schedule scaled --M {m}" for m in (1, 8, 32))
+BUDGETS_BY = "python experiments/p4_all.py --parts budgets"
+SCHEDULES_BY = "python experiments/p4_all.py --parts authors,scaled"
 PRECISIONS_BY = "\n".join(f"{SCRIPT} --precision {p} --M 1 --seed {s}" for p in ("bf16", "fp32") for s in range(3))
 SAME = ["device", "code", "engine"]
 
@@ -86,8 +83,8 @@ def _budgets(epochs: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
     """Cutout runs of one schedule, precision, device and code whose epochs × M are the same budget to the next hundred,
     but whose M differ. (12 epochs are as near as M = 8 comes to a budget of 100.)"""
     runs = finished(epochs)
-    hundreds = (runs.M * runs.epochs_planned / FULL).round().astype(int)
-    runs = runs.assign(budget=FULL * hundreds)[(runs.augment == "cutout") & hundreds.isin(BUDGETS)]
+    runs = runs.assign(budget=100 * (runs.M * runs.epochs_planned / 100).round().astype(int))
+    runs = runs[(runs.augment == "cutout") & runs.budget.isin(BUDGETS)]
     return [
         (int(group.budget.iloc[0]), group)
         for _, group in runs.groupby(["budget", "schedule", "precision", *SAME])

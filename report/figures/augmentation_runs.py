@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.machine.device_names import short_name
+from experiments.p4.wanted import GOAL
 from experiments.store import ledger, parquet
 from experiments.store.files import RESULTS, ROOT
 from experiments.store.provenance import Provenance
@@ -22,9 +23,6 @@ from report.used import remembered, selects
 
 EXPERIMENT = "p4_cutout"
 SCRIPT = f"python experiments/{EXPERIMENT}.py"
-GOAL = 6.0  # % validation error: the homework's accuracy of 94 %
-ALL_M = (1, 2, 4, 8, 16, 32)  # the baseline's, and the homework's
-FULL = 100  # epochs: the homework's cap
 BATCH, DEPTH = 64, 44
 TODAYS = "today's"  # the code of runs that today's sources would make again
 PLACE = ["device", "precision", "engine", "code"]

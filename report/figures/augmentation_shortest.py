@@ -7,6 +7,7 @@ one device model, times are not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import altair as alt
 import pandas as pd
 
+from experiments.p4.wanted import CAP, LENGTHS, SEARCHED_M
 from report import palette, show
 from report.answers import Missing
 from report.comparisons import pooled
@@ -22,7 +24,6 @@ from report.figures.augmentation import coloured, goal_rule
 from report.figures.augmentation_runs import (
     BATCH,
     PLACE,
-    SCRIPT,
     SETTING,
     by_allocation,
     by_m,
@@ -36,11 +37,9 @@ from report.figures.augmentation_runs import (
 )
 from report.used import selects
 
-LENGTHS = (10, 15, 20, 30, 40, 60, 80, 100)  # the epochs E that are tried
-ASKED_M = (1, 4, 8, 32)
 UPDATES = 50_000 // BATCH  # in an epoch, whatever M is
 PROGRAM = [name for name in PLACE if name != "device"]  # the device may differ from the other figures'
-SHORTEST_BY = "for seed in 0 1 2; do " + SCRIPT + " --schedule scaled --epochs {e} --M {m} --seed $seed; done"
+SHORTEST_BY = "python experiments/p4_all.py --parts shortest"
 
 
 class Length(NamedTuple):
@@ -109,7 +108,7 @@ def fig_p4_shortest(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     """
     runs = scaled(epochs)
     if runs.empty:
-        return _missing(dict.fromkeys(ASKED_M, 60))
+        return _missing(SEARCHED_M)
     found = [own.runs.assign(error=own.runs.best.median(), seeds=len(own.runs), GPU=own.gpu) for own in _lengths(runs)]
     frame = pd.concat(found)[["M", "epochs_planned", "GPU", "seed", "best", "error", "seeds"]]
     log = alt.Scale(type="log", nice=False, padding=12)
@@ -138,7 +137,7 @@ def tbl_p4_both(epochs: pd.DataFrame) -> str | Missing:
     device = {own.device.iloc[0] for own in authors.values()}
     short = {least.m: least.runs for least, _ in shortest(epochs) if set(least.runs.device) == device}
     if not short:
-        return _missing(dict.fromkeys(ASKED_M, 60))
+        return _missing(SEARCHED_M)
     place, _ = max(by_allocation(pd.concat(short.values())), key=lambda group: len(group[1]), default=(None, None))
     lines = []
     for m in sorted({*authors, *short}):
@@ -162,7 +161,7 @@ def tbl_p4_shortest(epochs: pd.DataFrame) -> str | Missing:
     """
     runs = scaled(epochs)
     if runs.empty:
-        return _missing(dict.fromkeys(ASKED_M, 60))
+        return _missing(SEARCHED_M)
     allocations = [group for _, group in by_allocation(runs[runs.goal_epoch.notna()])]
     most = max(allocations, key=len, default=runs.iloc[:0])
     lines = []
@@ -190,7 +189,7 @@ def text_p4_shortest(epochs: pd.DataFrame) -> str:
             f"On {name}s the fewest epochs with which all seeds reach 94 % are {show.listing(parts)}; they are there "
             f"at epoch {epoch}.{_bought(least[0], least[-1])}"
         )
-    never = [own for own in _lengths(scaled(epochs)) if own.there.empty and own.epochs == LENGTHS[-1]]
+    never = [own for own in _lengths(scaled(epochs)) if own.there.empty and own.epochs == CAP]
     for own in never:
         none = "the one seed tried does not" if len(own.runs) == 1 else f"none of {len(own.runs)} seeds does"
         said.append(f"With M = {own.m} and {own.epochs} epochs {none}.")
@@ -222,15 +221,12 @@ def text_p4_shortest_missing(epochs: pd.DataFrame) -> str | Missing:
     """What decides the M that the comparison asks for, if anything: three seeds that are there, or one that isn't after
     as many epochs as the homework allows."""
     lengths = _lengths(scaled(epochs))
-    decided = {own.m for own in lengths if own.enough or (own.too_short and own.epochs == LENGTHS[-1])}
-    failed = {m: max((own.epochs for own in lengths if own.m == m and own.too_short), default=0) for m in ASKED_M}
-    wanting = {m: next(e for e in LENGTHS if e > max(failed[m], 50)) for m in ASKED_M if m not in decided}
+    decided = {own.m for own in lengths if own.enough or (own.too_short and own.epochs == CAP)}
+    wanting = [m for m in SEARCHED_M if m not in decided]
     return _missing(wanting) if wanting else ""
 
 
-def _missing(wanting: dict[int, int]) -> Missing:
-    """Says that these M have no shortest schedule yet; their E is to be tried next."""
-    return Missing(
-        f"Three seeds that all reach 94 % with as few epochs as possible, for M = {show.listing(wanting)}",
-        "\n".join(SHORTEST_BY.format(e=e, m=m) for m, e in wanting.items()),
-    )
+def _missing(wanting: Sequence[int]) -> Missing:
+    """Says that these M have no shortest schedule yet."""
+    what = "Three seeds that all reach 94 % with as few epochs as possible"
+    return Missing(f"{what}, for M = {show.listing(wanting)}", SHORTEST_BY)

@@ -7,12 +7,12 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from experiments.p4.wanted import ALL_M
 from report import show
 from report.answers import Answer, Missing
 from report.estimates import ENOUGH, verdict, word
 from report.figures.augmentation import SERIES_BY, coloured, curves, goal_rule
 from report.figures.augmentation_runs import (
-    ALL_M,
     SETTING,
     by_allocation,
     by_m,

@@ -13,7 +13,7 @@ import pytest
 
 from experiments import measure
 from experiments.cli import UsageError
-from experiments.machine import allocation
+from experiments.machine import allocation, child_script
 from experiments.measure_plan import survey
 from experiments.measure_plan.homework_jobs import Job
 from experiments.store import parquet
@@ -89,7 +89,7 @@ def test_failed_jobs_are_listed_with_the_command_that_repeats_them(
 ) -> None:
     job = Job(1, "a job", ("1.1",), ("experiments/allreduce.py", "--learners", "2"), 1.0, "curve")
     monkeypatch.setattr(measure, "plan", lambda machine, problems: ([job], []))
-    monkeypatch.setattr(measure.job_runs, "run", lambda job, results, tell: "learner 1 was killed")
+    monkeypatch.setattr(child_script, "run", lambda arguments, tell: "learner 1 was killed")
     assert measure.main(["--results", str(tmp_path), "--repeats", "1"]) == 1
     said = capsys.readouterr().out
     assert f"failed: a job: learner 1 was killed\n  repeat: {job.command(tmp_path)}\n" in said

@@ -11,16 +11,17 @@ from tests.p4_epochs import BASIC, ONE, TWO, plain, run, runs, seeds
 
 
 def test_equal_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augmentation_more, "FULL", 4)
-    frame = runs(run([9, 8, 7, 6], 1), run([9, 9], 2), run([9, 8, 7, 6], 2), run([9], 4, schedule="scaled"))
-    frame = runs(frame, run([9, 8], 4))  # as M = 2's four epochs, but no budget that is asked for
+    monkeypatch.setattr(augmentation_more, "BUDGETS", (200,))
+    long, half = [9.0] * 160 + [6.0], [9.0] * 96  # 161 and 2 · 96 = 192: 200, to the next hundred
+    frame = runs(run(long, 1), run(half, 2), run(long, 2), run([9] * 40, 4, schedule="scaled"))
+    frame = runs(frame, run([9] * 80, 4))  # 4 · 80 and 2 · 161 are both 300, which nobody asked for
     table = lines(augmentation_more.tbl_p4_budget(frame))  # type: ignore[arg-type]
     assert table[1:] == [
-        ["4", "authors", "bf16", "1", "4", "1", "6.00"],
-        ["4", "authors", "bf16", "2", "2", "1", "9.00"],
+        ["200", "authors", "bf16", "1", "161", "1", "6.00"],
+        ["200", "authors", "bf16", "2", "96", "1", "9.00"],
     ]
     assert augmentation_more.text_p4_budget(frame) == (
-        "With a budget of 4, M = 2 ended 3.00 points (one run each, too few runs for a verdict) above M = 1."
+        "With a budget of 200, M = 2 ended 3.00 points (one run each, too few runs for a verdict) above M = 1."
     )
     first = next(
         row for row in data(augmentation_more.fig_p4_evaluations(frame)) if row["M"] == 2 and row["epoch"] == 3

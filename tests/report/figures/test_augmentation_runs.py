@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from experiments.p4.wanted import ALL_M
 from report.comparisons import Incomparable
 from report.figures import (
     augmentation,
@@ -78,5 +79,5 @@ def test_stale_sources_make_another_code(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_stored_seeds_of_an_m_are_of_one_code() -> None:
     shown = augmentation_runs.main(finished(augmentation.load()))
-    assert set(augmentation_runs.ALL_M) <= set(shown.M)
+    assert set(ALL_M) <= set(shown.M)
     assert (shown[shown.M <= 8].groupby(["augment", "M"]).seed.nunique() >= 3).all()

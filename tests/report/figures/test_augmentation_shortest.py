@@ -98,7 +98,7 @@ def test_what_is_missing_is_what_decides_nothing_yet() -> None:
     hundred = run([9.0] * 100, 1, schedule="scaled")  # as long as the homework allows, and not there
     forty = run([9.0] * 60, 32, schedule="scaled")
     missing = str(text_p4_shortest_missing(runs(ALL, hundred, forty)))
-    assert "M = 8 and 32" in missing and "--epochs 80 --M 32" in missing and "--epochs 60 --M 8" in missing
+    assert "for M = 8 and 32" in missing and "python experiments/p4_all.py --parts shortest" in missing
     done = [seeds([[9, 5]] * 3, m, schedule="scaled") for m in (8, 32)]
     assert text_p4_shortest_missing(runs(ALL, hundred, *done)) == ""
 
