@@ -37,7 +37,7 @@ from experiments.store.provenance import Code, run_id
 
 EXPERIMENT, SCRIPT = "p4_all", "experiments/p4_cutout.py"
 BATCH = 64
-HIDE = "CUDA_VISIBLE_DEVICES"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def arguments() -> cli.Parser:
@@ -136,9 +136,9 @@ class Lanes:
         while (one := self._next()) is not None:
             start = time.monotonic()
             left = [] if math.isinf(self._ends) else ["--minutes", f"{max(self._ends - start, 0.1) / 60:.4f}"]
-            hide = {HIDE: device} if self._base.device == "cuda" else {}
+            own = {VISIBLE: device} if self._base.device == "cuda" else {}
             self._say(f"{device}: {shlex.join(one.words())}")
-            reason = child_script.run(self.command(one, *left), self._listen, hide)
+            reason = child_script.run(self.command(one, *left), self._listen, own)
             with self._change:
                 self._running.remove(one)
                 lowest = self.lowest().get(one)

@@ -136,7 +136,7 @@ def _minutes(times: dict[int, pd.Series]) -> str:
 
 def shortest_text(epochs: pd.DataFrame) -> str:
     """When the seeds of each M's shortest schedule reach 94 %, and the wall clock until then in the allocation that ran
-    most of them."""
+    most M."""
     runs = _shortest(epochs)
     if runs.empty:
         return ""
@@ -145,10 +145,14 @@ def shortest_text(epochs: pd.DataFrame) -> str:
     at = show.listing(f"{group.goal_epoch.median():g}" for group in own.values())
     said = (
         f"A schedule as short as three seeds or more allow ({lengths} epochs) takes M = {show.listing(own)} there at "
+        f"epoch {at}"
     )
-    said += f"epoch {at}"
-    clocks = [group for _, group in by_allocation(runs)]
-    return f"{said}, after {_minutes(_clocks(max(clocks, key=len)))} in one allocation." if clocks else f"{said}."
+    clocks = [_clocks(group) for _, group in by_allocation(runs)]
+    if not clocks:
+        return f"{said}."
+    times = max(clocks, key=len)
+    which = "" if set(times) == set(own) else f" for M = {show.listing(times)}"
+    return f"{said}, after {_minutes(times)}{which} in one allocation."
 
 
 def _shortest(epochs: pd.DataFrame) -> pd.DataFrame:
@@ -183,7 +187,7 @@ def text_p4_choice(epochs: pd.DataFrame) -> str | Missing:
     rest += [f"M = {show.listing(few)} ran too few times for a verdict"] if few else []
     return (
         f"**Which M to take with one GPU:** M = {chosen}, whose error is {gain} below that of M = {least}{price}"
-        f"{''.join(f'; {said}' for said in rest)}.{_soonest(epochs, runs, chosen)}"
+        f"{''.join(f'; {said}' for said in rest)}.{_soonest(epochs, runs)}"
     )
 
 
@@ -192,7 +196,7 @@ def _better(of: pd.DataFrame, than: pd.DataFrame) -> bool:
     return verdict(difference(of, than, ["M"]), 0) == "below"
 
 
-def _soonest(epochs: pd.DataFrame, runs: pd.DataFrame, chosen: int) -> str:
+def _soonest(epochs: pd.DataFrame, runs: pd.DataFrame) -> str:
     """Which M reaches 94 % before all others that ran in an allocation with it, and what is sooner still there: an M
     with its shortest schedule."""
     clocks = {name: _clocks(own) for name, own in by_allocation(runs)}
