@@ -85,13 +85,9 @@ class Lanes:
                 found[one] = 100 * float(rows.val_error.min())
         return found
 
-    def wanted(self) -> list[Training]:
-        """What can start now."""
-        return [
-            one
-            for one in wanted.wanted(self._parts, self._seeds, self.lowest())
-            if one not in self._running and one not in self._over
-        ]
+    def missing(self) -> list[Training]:
+        """What the results lack, of what they decide so far."""
+        return wanted.wanted(self._parts, self._seeds, self.lowest())
 
     def command(self, one: Training, *more: str) -> list[str]:
         """The words of a training's command after `python`, with --resume where it has a checkpoint."""
@@ -154,9 +150,10 @@ class Lanes:
         """The next training, marked as running; waits where those that run may want another one. None at the end."""
         with self._change:
             while not self._stop.is_set() and time.monotonic() < self._ends:
-                if found := self.wanted():
-                    self._running.add(found[0])
-                    return found[0]
+                one = next((one for one in self.missing() if one not in self._running | self._over), None)
+                if one is not None:
+                    self._running.add(one)
+                    return one
                 if not self._running:
                     return None
                 self._change.wait(5.0)  # till one ends, or the time is over
@@ -177,11 +174,9 @@ def work(a: argparse.Namespace) -> int:
     base = resolved(Config(a.data, "cutout", 1, BATCH, wanted.CAP, "authors", "auto", "auto", DEPTH, a.device, 0))
     lanes = Lanes(a.parts, a.seeds, base, a.results.resolve(), a.data_dir)
     if a.dry_run:
-        for one in (found := lanes.wanted()):
+        for one in (found := lanes.missing()):
             print(shlex.join(["python", *lanes.command(one)]))
-        print(
-            f"{len(found)} trainings can start now; those of the search for the shortest schedule depend on each other"
-        )
+        print(f"{len(found)} trainings; what the search for the shortest schedule asks for next depends on them")
         return 0
     datasets.load(a.data_dir, a.data)  # refuses early where there is none, or no commit, or no room
     Code.now()
@@ -190,7 +185,7 @@ def work(a: argparse.Namespace) -> int:
     lanes.run(nvidia.gpus() if base.device == "cuda" else ["cpu"], a.minutes)
     for one, reason in lanes.failed:
         print(f"failed: {reason}\n  repeat: {shlex.join(['python', *lanes.command(one)])}")
-    print(f"{len(lanes.lowest())} trainings are stored in {a.results}; {len(lanes.wanted())} more are wanted")
+    print(f"{len(lanes.lowest())} trainings are stored in {a.results}; {len(lanes.missing())} still wanted")
     return 1 if lanes.failed else 0
 
 

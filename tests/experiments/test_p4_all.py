@@ -103,7 +103,7 @@ def test_what_is_stored_is_done_and_another_code_or_setting_is_not(
 
     assert p4_all.main(command) == 0
     said = capsys.readouterr()
-    assert said.out.endswith(f"2 trainings are stored in {tmp_path}; 0 more are wanted\n")
+    assert said.out.endswith(f"2 trainings are stored in {tmp_path}; 0 still wanted\n")
     assert "p4_all: cpu: --augment basic --M 2 --epochs 2 --schedule scaled --seed 1: lowest error " in said.err
     stored = lanes([], tmp_path, BASE)
     assert set(stored.lowest()) == set(SHORT)
@@ -152,7 +152,7 @@ def test_a_failed_training_is_named_once_and_the_others_run(
     assert sorted(one.M for one, _ in made_up.ran) == [1, 1, 2, 4, 8, 16, 32]
     said = capsys.readouterr().out
     assert said.count("failed: p4_cutout: the loss is not finite\n  repeat: python experiments/p4_cutout.py") == 1
-    assert said.endswith(f"6 trainings are stored in {tmp_path}; 0 more are wanted\n")
+    assert said.endswith(f"6 trainings are stored in {tmp_path}; 1 still wanted\n")
 
 
 def test_minutes_end_what_runs_and_start_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
