@@ -41,8 +41,8 @@ CONFIG: dict[str, Any] = {
 }
 
 # Altair copies charts whenever it lays them over each other, to the last of an axis's eighty attributes, and it looks
-# through five hundred classes for each channel that a text gives. Nobody changes these parts once they are made, and a
-# text makes one of its channel.
+# through five hundred classes for each channel that a text gives. Here charts share these parts, which nobody changes
+# once they are made: their setters, as in y.field("error"), give another one. And a text makes one of its channel.
 CHANNELS = (alt.X, alt.Y, alt.Y2, alt.Color, alt.Shape, alt.StrokeDash, alt.Detail, alt.Order, alt.Text, alt.Tooltip)
 WHOLE: tuple[Any, ...] = (alt.MarkDef, *CHANNELS)
 
@@ -63,6 +63,7 @@ def setup(root: str = "../") -> None:
     alt.utils.schemapi.DEBUG_MODE = False
     for part in WHOLE:
         part.__deepcopy__ = lambda self, *_: self
+        part.copy = lambda self, *_, **__: type(self)(*self._args, **self._kwds)
         part.from_dict = classmethod(lambda cls, found, **_: cls(**found))
     pd.options.mode.string_storage = "python"  # the frames are short: Arrow's strings take several times as long
 

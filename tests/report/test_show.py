@@ -123,6 +123,14 @@ def test_picture(shown: list[dict[str, str]]) -> None:
     assert f'href="data:image/png;base64,{base64.b64encode(PNG).decode()}"' in shown[0]["image/svg+xml"]
 
 
+def test_a_channels_setter_gives_another_one_and_leaves_the_first() -> None:
+    show.setup()
+    y = alt.Y(title="error")
+    low, high = y.field("low").type("quantitative"), y.field("high")
+    assert low.to_dict() == {"field": "low", "title": "error", "type": "quantitative"}
+    assert high.to_dict() == {"field": "high", "title": "error"}
+
+
 def test_charts_share_their_channels_and_read_texts_as_channels() -> None:
     show.setup()
     high = alt.Y2("high:Q")

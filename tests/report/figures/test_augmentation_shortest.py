@@ -126,7 +126,9 @@ def test_a_point_is_a_seed_and_the_line_goes_through_medians_of_three() -> None:
     assert line == pytest.approx({2: 7.0, 3: 5.9})
     assert not isinstance(found, Missing)
     assert len(data(fig_p4_shortest(runs(ONE, alone)))) and "line" not in str(fig_p4_shortest(runs(ONE, alone)))
-    (transform,) = found.to_dict()["layer"][1]["transform"]  # the line's
+    goal, curve, dots = found.to_dict()["layer"]
+    assert [layer["encoding"]["y"]["field"] for layer in (goal, curve, dots)] == ["error", "error", "best"]
+    (transform,) = curve["transform"]
     assert transform == {"filter": "(datum.seeds >= 3)"}
 
 
