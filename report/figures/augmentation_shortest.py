@@ -118,7 +118,7 @@ def fig_p4_shortest(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     base = alt.Chart(frame).encode(x=x, color=coloured(frame["M"]))
     points = base.mark_point(**palette.MEASURED_POINT).encode(
         y=y.field("best").type("quantitative"),
-        shape=alt.Shape("GPU:N", title="GPU"),
+        shape=alt.Shape("GPU:N", title="GPU", legend=alt.Legend() if frame.GPU.nunique() > 1 else None),
         tooltip=["M", alt.Tooltip("epochs_planned", title="E"), "GPU", "seed", alt.Tooltip("best", format=".2f")],
     )
     layers: list[alt.Chart] = [goal_rule(), points]

@@ -128,6 +128,7 @@ def test_a_point_is_a_seed_and_the_line_goes_through_medians_of_three() -> None:
     assert len(data(fig_p4_shortest(runs(ONE, alone)))) and "line" not in str(fig_p4_shortest(runs(ONE, alone)))
     goal, curve, dots = found.to_dict()["layer"]
     assert [layer["encoding"]["y"]["field"] for layer in (goal, curve, dots)] == ["error", "error", "best"]
+    assert dots["encoding"]["shape"]["legend"] is None  # of one GPU model
     (transform,) = curve["transform"]
     assert transform == {"filter": "(datum.seeds >= 3)"}
 
