@@ -183,6 +183,10 @@ def text_p4_choice(epochs: pd.DataFrame) -> str | Missing:
     price = f", for {span(costs)} times the time of an epoch" if costs else ""
     larger = [m for m in own if m > chosen]
     rest = [f"no gain beyond noise from M = {show.listing(larger)}"] if larger else []
+    smaller = max((m for m in own if m < chosen), default=chosen)
+    better = [m for m in own if m > smaller and _better(own[m], own[smaller])]
+    if better and chosen not in better:
+        rest.append(f"M = {smaller} is within noise of it, but not of M = {show.listing(better)}")
     few = sorted({int(m) for m in runs.M} - set(own))
     rest += [f"M = {show.listing(few)} ran too few times for a verdict"] if few else []
     return (

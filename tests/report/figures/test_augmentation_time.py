@@ -112,6 +112,15 @@ def test_which_m_to_take() -> None:
     assert "M = 4, whose error is 2.90 points" in plain(augmentation_time.text_p4_choice(runs(ONE, TWO, better)))
 
 
+def test_a_smaller_m_within_noise_of_the_chosen_one_is_named_with_what_beats_it() -> None:
+    two = seeds([[9, 8, 6, 5.0], [9, 8, 6, 5.1], [9, 8, 6, 5.2]], 2)
+    four = seeds([[9, 8, 6, 4.7], [9, 8, 6, 4.9], [9, 8, 6, 5.05]], 4)
+    eight = seeds([[9, 8, 6, 4.6], [9, 8, 6, 4.8], [9, 8, 6, 4.9]], 8)
+    text = plain(augmentation_time.text_p4_choice(runs(ONE, two, four, eight)))
+    assert text.startswith("**Which M to take with one GPU:** M = 4, ")
+    assert "; no gain beyond noise from M = 8; M = 2 is within noise of it, but not of M = 8." in text
+
+
 def test_which_m_is_there_soonest_is_what_no_allocation_contradicts() -> None:
     here = runs(ONE, FOUR, run([9, 8, 5, 4], 8, step=40.0))
     there = runs(TWO.assign(allocation="two"), seeds(BETTER, 4, step=25.0, allocation="two"))
