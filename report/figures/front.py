@@ -8,8 +8,10 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from derivations.repetitions import range_holds_median, wholly_apart
 from report import show
 from report.answers import Answer, Missing
+from report.estimates import ENOUGH, word
 from report.figures import (
     architectures,
     architectures_checks,
@@ -94,6 +96,17 @@ def text_ran(r: Results) -> str:
     sizes = [sorted({int(n) for n in jobs.learners}) for jobs in (of_gpus[0], of_gpus[1][of_gpus[1].image_size == 224])]
     first, second = (show.listing(n) for n in sizes)
     return f"Problem 1 ran on {first} GPUs, Problem 2 at 224 pixels on {second}."
+
+
+def text_intervals() -> str:
+    """What an interval of three repetitions is worth, and a verdict of three against three."""
+    n = word(ENOUGH)
+    held, apart = (show.percent(float(p), 0) for p in (range_holds_median(ENOUGH), wholly_apart(ENOUGH, ENOUGH)))
+    return (
+        f"Intervals are 95 % bootstrap intervals of medians. Of {n} repetitions such an interval is their range, which "
+        f"holds the true median in only {held} of cases; and {n} against {n} equal ones lie wholly apart by chance in "
+        f"{apart}."
+    )
 
 
 def tbl_answers(found: dict[str, Answer | Missing], problem: str) -> str:

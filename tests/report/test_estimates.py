@@ -31,6 +31,13 @@ def test_a_verdict_needs_an_interval() -> None:
     assert verdict(Estimate(1.1, 1.05, 1.2, "range", 2), 1.0) is None
 
 
+def test_of_three_repetitions_the_interval_is_the_range() -> None:
+    found = estimate(lambda median: median, [9.0, 1.0, 4.0])
+    assert (found.value, found.low, found.high, found.kind) == (4.0, 1.0, 9.0, "interval")
+    apart = estimate(lambda a, b: a - b, [4.0, 5.0, 9.0], [1.0, 2.0, 3.5])
+    assert (apart.low, apart.high) == (0.5, 8.0) and verdict(apart, 0) == "above"  # wholly apart, by 4 − 3.5
+
+
 def test_numbers_that_belong_together_are_drawn_together() -> None:
     pairs = [[1.0, 1.5], [2.0, 2.5], [9.0, 9.5]]
     found = estimate(lambda m: m[..., 1] - m[..., 0], pairs)

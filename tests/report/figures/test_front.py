@@ -56,6 +56,15 @@ def test_the_sizes_that_ran_are_counted(results: front.Results) -> None:
     )
 
 
+def test_what_intervals_of_three_are_worth_is_derived() -> None:
+    # 1 − 2/2³, and 2 of the 20 ways to place three among six
+    assert front.text_intervals() == (
+        "Intervals are 95 % bootstrap intervals of medians. Of three repetitions such an interval is their range, "
+        "which holds the true median in only 75 % of cases; and three against three equal ones lie wholly apart by "
+        "chance in 10 %."
+    )
+
+
 def test_time_and_cost_stand_together_or_their_runs_are_named(results: front.Results) -> None:
     made = front.fig_front_cost(results)
     assert not isinstance(made, Missing)
