@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from derivations.repetitions import wholly_apart
 from report import show
 from report.comparisons import pooled
 from report.estimates import ENOUGH, estimate, verdict
@@ -52,9 +53,7 @@ def text_p4_shift(epochs: pd.DataFrame) -> str:
         for side in (here, there):
             pooled(side, "last", SETTING)
         gap = estimate(lambda a, b: a - b, here["last"], there["last"])
-        trained = " against ".join(f"{side.train_error.median():.2f}" for side in (here, there))
-        noisy = verdict(gap, 0) == "within the noise of"
-        noise = ", which is within noise" if noisy else f", where the training error is {trained} %"
+        noise = ", which is within noise" if verdict(gap, 0) == "within the noise of" else _beyond(here, there)
         first = there.iloc[0]
         place = f"the {gpu(first.device)}'s{'' if first.code == TODAYS else ' by earlier kernels'}"
         said.setdefault(place, []).append(f"{points(gap)} {'higher' if gap.value > 0 else 'lower'} with M = {m}{noise}")
@@ -64,3 +63,15 @@ def text_p4_shift(epochs: pd.DataFrame) -> str:
         f"{'; '.join(differences)}."
         for place, differences in said.items()
     )
+
+
+def _beyond(here: pd.DataFrame, there: pd.DataFrame) -> str:
+    """What else tells of a difference beyond noise: the training errors, and how often chance alone parts runs so."""
+    trained = " against ".join(f"{side.train_error.median():.2f}" for side in (here, there))
+    said = f", where the training error is {trained} %"
+    if here["last"].max() < there["last"].min() or here["last"].min() > there["last"].max():
+        chance = show.percent(float(wholly_apart(len(here), len(there))), 1)
+        said += (
+            f" and the {len(here)} runs lie wholly apart from the {len(there)}, as equal ones do in {chance} of cases"
+        )
+    return said

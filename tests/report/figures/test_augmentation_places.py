@@ -56,8 +56,12 @@ def test_the_errors_of_two_places_are_compared_where_both_ran_three_seeds() -> N
     eight = seeds([[9, 8, 6, 5]] * 3, 8)
     assert plain(text_p4_shift(runs(BOTH, eight, four))) == (
         "Three seeds or more ran in both places: beside the H200's by earlier kernels, the H100's last error is 1.00 "
-        "points (0.80 to 1.20) lower with M = 4, where the training error is 10.00 against 10.00 %."
+        "points (0.80 to 1.20) lower with M = 4, where the training error is 10.00 against 10.00 % and the 3 runs "
+        "lie wholly apart from the 3, as equal ones do in 10.0 % of cases."
     )
+    outlier = seeds([[9, 8, 6, 5.0]] * 8 + [[9, 8, 6, 7.0]], 4)
+    overlapping = plain(text_p4_shift(runs(ONE, outlier, four)))
+    assert overlapping.endswith("lower with M = 4, where the training error is 10.00 against 10.00 %.")
     alike = plain(text_p4_shift(runs(ONE, FOUR, seeds([[9, 8, 7, 6.9]] * 3, 1, device=H200, allocation="two"))))
     assert alike == (
         "Three seeds or more ran in both places: beside the H200's, the H100's last error is 0.10 points (0.00 to "
