@@ -28,15 +28,13 @@ from experiments.cli import exit_status
 # isort: split
 from experiments.machine import allocation, child_script, nvidia
 from experiments.p4 import datasets, wanted
-from experiments.p4.each_m import DEPTH
 from experiments.p4.training import Config, device_name, resolved
-from experiments.p4.wanted import Training
+from experiments.p4.wanted import BATCH, DEPTH, Training
 from experiments.store import parquet
 from experiments.store.files import RESULTS, ROOT, check_writable
 from experiments.store.provenance import Code, run_id
 
 EXPERIMENT, SCRIPT = "p4_all", "experiments/p4_cutout.py"
-BATCH = 64
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from derivations import roofline
+from experiments.p4.wanted import BATCH, DEPTH
 from experiments.scaling.series import records
 from experiments.store.files import RESULTS
 from report import comparisons, show
 from report.answers import Missing
-from report.figures.augmentation_runs import BATCH, DEPTH, by_m, gpu
+from report.figures.augmentation_runs import by_m, gpu
 from report.figures.augmentation_speed import PEERS_BY
 from report.used import selects
 

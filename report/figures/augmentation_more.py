@@ -9,13 +9,12 @@ import altair as alt
 import pandas as pd
 
 from derivations import cifar_resnet
-from experiments.p4.wanted import ALL_M, BUDGETS, GOAL
+from experiments.p4.wanted import ALL_M, BATCH, BUDGETS, GOAL
 from report import show
 from report.answers import Missing
 from report.estimates import ENOUGH, verdict
 from report.figures.augmentation import SERIES_BY, coloured, curves
 from report.figures.augmentation_runs import (
-    BATCH,
     SCRIPT,
     TODAYS,
     by_allocation,
@@ -145,7 +144,7 @@ def tbl_p4_schedule(epochs: pd.DataFrame) -> str | Missing:
             drop = "–" if own.first_drop.isna().all() else f"{own.first_drop.min():.0f}"
             times = own.goal_seconds[own.allocation.isin(both)].dropna() / 60
             clock = median_range(times) if len(times) else "–"
-            reached = goal_text(own).partition(" after ")[0]
+            reached = goal_text(own)
             first = own.iloc[0]
             name = f"{first['M']}, {gpu(first.device)}{'' if first.code == TODAYS else ', earlier kernels'}"
             lines.append((name, schedule, drop, len(own), pooled_text(own), reached, clock))
@@ -186,7 +185,7 @@ def tbl_p4_precision(epochs: pd.DataFrame) -> str | Missing:
             rates = own.images_per_second[own.allocation.isin(both)]
             rate = median_range(rates, "{:,.0f}") if len(both) == 1 else "–"
             name = f"{own.augment.iloc[0]}, M = {own.M.iloc[0]}"
-            reached = goal_text(own).partition(" after ")[0]
+            reached = goal_text(own)
             lines.append((name, precision, len(own), pooled_text(own), reached, rate))
     heads = ["Training", "Precision", "Runs", "Error", "94 % at epoch", "Images/s"]
     missing = Missing("Both precisions with the same M, length, schedule and device", PRECISIONS_BY)

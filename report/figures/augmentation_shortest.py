@@ -15,14 +15,13 @@ from typing import NamedTuple
 import altair as alt
 import pandas as pd
 
-from experiments.p4.wanted import CAP, LENGTHS, SEARCHED_M
+from experiments.p4.wanted import BATCH, CAP, LENGTHS, SEARCHED_M
 from report import palette, show
 from report.answers import Missing
 from report.comparisons import pooled
 from report.estimates import ENOUGH, estimate
 from report.figures.augmentation import coloured, goal_rule
 from report.figures.augmentation_runs import (
-    BATCH,
     PLACE,
     SETTING,
     by_allocation,
@@ -144,7 +143,7 @@ def tbl_p4_both(epochs: pd.DataFrame) -> str | Missing:
         line: list[str | int] = [m]
         for own, length in ((authors.get(m), ""), (short.get(m), " of {}")):
             if own is None or own.goal_epoch.isna().any():
-                line += ["–" if own is None else goal_text(own).partition(" after ")[0], "–", "–"]
+                line += ["–" if own is None else goal_text(own), "–", "–"]
                 continue
             at, times = own.goal_epoch.median(), own.goal_seconds[own.allocation == place] / 60
             line.append(f"{at:g}{length.format(own.epochs_planned.iloc[0])}")

@@ -11,11 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.p4.wanted import BATCH
 from experiments.store.files import RESULTS
 from report import comparisons, show
 from report.answers import Missing
 from report.figures.augmentation import SERIES_BY
-from report.figures.augmentation_runs import BATCH, by_allocation, by_m, comparable, finished, gpu, median_range, span
+from report.figures.augmentation_runs import by_allocation, by_m, comparable, finished, gpu, median_range, span
 
 PEERS_BY = "python experiments/p4_throughput.py --M 1 2 4 8 16 32 --seconds 4 --write"
 SPLIT_BY = "\n".join(

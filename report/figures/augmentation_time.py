@@ -243,7 +243,7 @@ def tbl_p4_time(epochs: pd.DataFrame) -> str | Missing:
     for (allocation, augment, m, _), own in shown.groupby(["allocation", "augment", "M", "reached"]):
         clock = own.goal_seconds.fillna(own.seconds) / 60
         times = [median_range(clock), f"{(clock + own.setup_seconds / 60).median():.2f}"] if allocation else ["–", "–"]
-        reached = goal_text(own).partition(" after ")[0]
+        reached = goal_text(own)
         lines.append((allocation or "several", f"{augment}, M = {m}", len(own), reached, *times))
     heads = ["Allocation", "Training", "Runs", "94 % at", "Minutes", "With set-up"]
     return show.table_text(show.once(lines), heads, "llrrrr") if lines else Missing("Times to 94 %", SERIES_BY)
