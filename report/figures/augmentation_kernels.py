@@ -1,7 +1,7 @@
 """Problem 4: the kernels of a training step, the bytes that each moves, and the least time that these take.
 
-The bytes are counted by derivations/roofline.py, the bandwidth is that of a large copy on the same device, timed in the
-same run. Least time: bytes over bandwidth.
+derivations/roofline.py counted the bytes when the kernels were timed; the bandwidth is that of a large copy on the same
+device, timed in the same run. Least time: bytes over bandwidth. Ratios to it are of one allocation each.
 """
 
 from __future__ import annotations
@@ -11,57 +11,40 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from derivations import roofline
-from experiments.p4.wanted import BATCH, DEPTH
-from experiments.scaling.series import records
+from experiments.p4.wanted import BATCH
 from experiments.store.files import RESULTS
 from report import comparisons, show
 from report.answers import Missing
-from report.figures.augmentation_runs import by_m, gpu
-from report.figures.augmentation_speed import PEERS_BY
-from report.used import selects
+from report.figures.augmentation_runs import by_m, gpu, span
 
 KERNELS_BY = "python experiments/p4_kernels.py --M 1 2 4 8 16 32 --write"
-ELEMENT_BYTES = 2  # bf16
+BUSY = 0.98  # of a step's time: from there on its kernels explain it
 SMALL = 0.005  # of all bytes: the share below which a kernel has no row of its own
 
 
 def load_kernels(results: Path = RESULTS) -> pd.DataFrame:
-    """The times of the step's kernels, of the allocation that measured them last."""
+    """The times of the step's kernels, for each device model of the allocation that measured them last."""
     rows = comparisons.trusted("p4_kernels", results)
     rows = rows[(rows.dataset == "cifar10") & (rows.batch_size == BATCH) & (rows.kind == "measured")]
-    return rows[rows.allocation.isin(rows.sort_values("started").allocation.tail(1))]
+    last = rows.sort_values("started").groupby("device").allocation.last()
+    return rows[rows.allocation == rows.device.map(last)]
 
 
-@selects
-def timed(peers: pd.DataFrame) -> pd.DataFrame:
-    """The windows of this chapter's bf16 step on GPUs, of the allocation that timed most M."""
-    own = peers[(peers.contender == "ours") & (peers.engine == "fused") & (peers.precision == "bf16")]
-    counts = own.groupby("allocation")["M"].nunique()
-    return own[own.allocation == counts.idxmax()] if len(counts) else own
-
-
-class Floor(NamedTuple):
-    """The step of one M: its kernels, the bandwidth of a copy (byte/s), and the seconds that it takes."""
+class Step(NamedTuple):
+    """The step of one M on one device model: launches, bytes, and seconds of a copy of them, of all kernels, of it."""
 
     m: int
-    device: str
-    kernels: list[roofline.Kernel]
-    copy_bandwidth: float
+    gpu: str
+    launches: int
+    bytes: int
+    least: float
+    kernels: float
     seconds: float
 
     @property
-    def launches(self) -> int:
-        return sum(kernel.launches for kernel in self.kernels)
-
-    @property
-    def bytes(self) -> int:
-        return sum(int(kernel.bytes) for kernel in self.kernels)
-
-    @property
-    def least(self) -> float:
-        """The seconds in which the device copies as many bytes."""
-        return self.bytes / self.copy_bandwidth
+    def times(self) -> float:
+        """How many times the least."""
+        return self.seconds / self.least
 
     @property
     def beyond(self) -> float:
@@ -69,74 +52,75 @@ class Floor(NamedTuple):
         return 1e6 * (self.seconds - self.least) / self.launches
 
 
-def floors(peers: pd.DataFrame) -> list[Floor]:
-    """The step of each M of one allocation, few instances first."""
-    found = []
-    for m, own in by_m(timed(peers)).items():
-        kernels, seconds = roofline.kernels(BATCH * m, ELEMENT_BYTES, DEPTH), BATCH * m / own.images_per_second.median()
-        found.append(Floor(m, own.device.iloc[0], kernels, own.copy_bandwidth.iloc[0], seconds))
+def steps(rows: pd.DataFrame) -> dict[str, list[Step]]:
+    """For each device model its steps, few instances first."""
+    found: dict[str, list[Step]] = {}
+    for device, timed in rows.groupby("device"):
+        name = gpu(str(device))
+        for m, own in by_m(timed).items():
+            sums, one = own[["launches", "bytes", "seconds"]].sum(), own.iloc[0]
+            least = sums.bytes / one.copy_bandwidth
+            step = Step(m, name, int(sums.launches), int(sums.bytes), least, sums.seconds, one.step_seconds)
+            found.setdefault(name, []).append(step)
     return found
 
 
-def tbl_p4_floor(peers: pd.DataFrame) -> str | Missing:
-    """For each M: launches, bytes, the least time that the bytes take, the step's, and what it takes beyond that."""
-    rows = [
+def tbl_p4_floor(rows: pd.DataFrame) -> str | Missing:
+    """For each device and M: bytes, the least time that these take, the step's, and what it takes beyond that."""
+    lines = [
         (
-            *(f.m, f.launches, f"{f.bytes / 1e6:,.0f}", f"{1e3 * f.least:.2f}", f"{1e3 * f.seconds:.2f}"),
-            *(f"{f.seconds / f.least:.1f}", f"{f.beyond:.0f}"),
+            *(own.gpu, own.m, f"{own.bytes / 1e6:,.0f}", f"{1e3 * own.least:.2f}", f"{1e3 * own.seconds:.2f}"),
+            *(f"{own.times:.2f}", f"{own.beyond:.0f}"),
         )
-        for f in floors(peers)
+        for found in steps(rows).values()
+        for own in found
     ]
-    heads = ["M", "Launches", "MB", "Least (ms)", "Step (ms)", "Times", "Beyond, µs a launch"]
-    return show.table_text(rows, heads, "rrrrrrr") if rows else Missing("The step beside its least time", PEERS_BY)
+    heads = ["GPU", "M", "MB", "Least (ms)", "Step (ms)", "Times", "Beyond, µs a launch"]
+    missing = Missing("The step beside its least time", KERNELS_BY)
+    return show.table_text(show.once(lines), heads, "lrrrrrr") if lines else missing
 
 
-def text_p4_floor(peers: pd.DataFrame) -> str:
+def text_p4_floor(rows: pd.DataFrame) -> str:
     """How far the bytes explain the time of a step, with the fewest and with the most instances."""
-    found = floors(peers)
-    if not found:
-        return ""
-    few, many = found[0], found[-1]
-    shares = [show.percent(f.least / f.seconds, 0) for f in (few, many)]
-    return (
-        f"On an {gpu(few.device)}, moving the bytes would take {shares[0]} of the step's time with M = {few.m} and "
-        f"{shares[1]} with M = {many.m}. What M = {few.m} takes beyond that is {few.beyond:.0f} µs for each launch."
-    )
+    said = []
+    for name, found in steps(rows).items():
+        few, many = found[0], found[-1]
+        least, most = (show.percent(own.least / own.seconds, 0) for own in (few, many))
+        other = (
+            f", but {least} with M = {few.m}, whose {few.launches} launches take {few.beyond:.0f} µs each beyond that"
+        )
+        said.append(
+            f"On an {name}, moving the bytes would take {most} of the step's time with M = {many.m}"
+            f"{other if few != many else ''}."
+        )
+    return " ".join(said)
 
 
-def tbl_p4_kernels(rows: pd.DataFrame, peers: pd.DataFrame) -> str | Missing:
-    """The kernels of the step of the largest M: launches, bytes and least time; where they were timed, the slowest
-    first, the time of each and how many times the least it is. The smallest are one row."""
-    lines: list[tuple[Any, ...]]
-    if len(rows):
-        own = rows[rows["M"] == rows["M"].max()].sort_values("seconds", ascending=False)
-        lines = [(k.kernel, k.launches, k.bytes, k.bytes / k.copy_bandwidth, k.seconds) for k in records(own)]
-    elif found := floors(peers):
-        most = found[-1]
-        counted = sorted(most.kernels, key=lambda kernel: -int(kernel.bytes))
-        lines = [(k.name, k.launches, int(k.bytes), int(k.bytes) / most.copy_bandwidth, None) for k in counted]
-    else:
+def tbl_p4_kernels(rows: pd.DataFrame) -> str | Missing:
+    """The kernels of the step of the largest M, the slowest first: launches and bytes, then for each device the time,
+    and how many times the least it is. The smallest kernels are one row."""
+    if rows.empty:
         return Missing("The time of each kernel", KERNELS_BY)
-    whole = sum(least for *_, least, _ in lines)
-    small = [line for line in lines if line[3] < SMALL * whole]
-    if len(small) > 1:
-        names, *columns = zip(*small, strict=True)
-        sums = [None if None in column else sum(column) for column in columns]
-        lines = [line for line in lines if line not in small] + [(show.listing(names), *sums)]
-    shown = []
-    for kernel, launches, moved, least, seconds in lines:
-        taken = (None, None) if seconds is None else (f"{1e3 * seconds:.3f}", f"{seconds / least:.1f}")
-        counts = launches, f"{moved / 1e6:,.0f}", f"{1e3 * least:.3f}", show.percent(least / whole, 1)
-        shown.append((kernel, *counts, *taken))
-    return show.table_text(shown, ["Kernel", "Launches", "MB", "Least (ms)", "Share", "ms", "Times"], "lrrrrrr")
+    own = rows[rows["M"] == rows["M"].max()].assign(least=lambda k: k.bytes / k.copy_bandwidth)
+    share = own.bytes / own.groupby("device").bytes.transform("sum")
+    if len(small := own.kernel[share < SMALL].unique()) > 1:
+        own = own.assign(kernel=own.kernel.where(~own.kernel.isin(small), show.listing(small)))
+    sums = own.groupby(["device", "kernel"])[["launches", "bytes", "seconds", "least"]].sum()
+    places = {str(device): sums.loc[device] for device in sorted(own.device.unique())}
+    lines: list[tuple[Any, ...]] = []
+    for name, one in next(iter(places.values())).sort_values("seconds", ascending=False).iterrows():
+        there = [place.loc[name] if name in place.index else None for place in places.values()]
+        times = ["–" if own is None else f"{1e3 * own.seconds:.3f} ({own.seconds / own.least:.1f})" for own in there]
+        lines.append((name, int(one.launches), f"{one.bytes / 1e6:,.0f}", *times))
+    heads = ["Kernel", "Launches", "MB", *(f"{gpu(device)}: ms (times)" for device in places)]
+    return show.table_text(lines, heads, "lrr" + "r" * len(places))
 
 
 def text_p4_kernels(rows: pd.DataFrame) -> str | Missing:
-    """For each M, the sum of the kernels' times beside the whole step's."""
+    """The sum of the kernels' times beside the whole step's, over all M."""
     if rows.empty:
         return Missing("The time of each kernel", KERNELS_BY)
-    said = []
-    for m, own in by_m(rows).items():
-        kernels, step = 1e3 * own.seconds.sum(), 1e3 * own.step_seconds.iloc[0]
-        said.append(f"- M = {m}: the kernels take {kernels:.2f} ms together, the step {step:.2f} ms.")
-    return "\n".join(said)
+    parts = {name: [own.kernels / own.seconds for own in measured] for name, measured in steps(rows).items()}
+    found = show.listing(f"{span(own)} times the step on an {name}" for name, own in parts.items())
+    idle = min(min(own) for own in parts.values()) < BUSY
+    return f"Whatever M is, the kernels together take {found}{'' if idle else ': hardly any time passes between them'}."

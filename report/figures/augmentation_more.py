@@ -12,7 +12,7 @@ from derivations import cifar_resnet
 from experiments.p4.wanted import ALL_M, BATCH, BUDGETS, GOAL
 from report import show
 from report.answers import Missing
-from report.estimates import ENOUGH, verdict
+from report.estimates import ENOUGH, Estimate, verdict
 from report.figures.augmentation import SERIES_BY, coloured, curves
 from report.figures.augmentation_runs import (
     SCRIPT,
@@ -28,8 +28,10 @@ from report.figures.augmentation_runs import (
     pooled_text,
     same_length,
     series,
+    span,
     trainings,
 )
+from report.figures.augmentation_shortest import scaled
 from report.used import selects
 
 PUBLISHED = [  # test errors in %, as the papers print them
@@ -41,6 +43,12 @@ BUDGETS_BY = "python experiments/p4_all.py --parts budgets"
 SCHEDULES_BY = "python experiments/p4_all.py --parts authors,scaled"
 PRECISIONS_BY = "\n".join(f"{SCRIPT} --precision {p} --M 1 --seed {s}" for p in ("bf16", "fp32") for s in range(3))
 SAME = ["device", "code", "engine"]
+CHANGES = {  # by verdict: what a schedule does to an error
+    "above": "higher",
+    "below": "lower",
+    "within the noise of": "the same within noise",
+    None: "open for want of runs",
+}
 
 
 def text_p4_network() -> str:
@@ -79,48 +87,50 @@ def fig_p4_evaluations(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
 
 @selects
 def _budgets(epochs: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    """Cutout runs of one schedule, precision, device and code whose epochs × M are the same budget to the next hundred,
-    but whose M differ. (12 epochs are as near as M = 8 comes to a budget of 100.)"""
-    runs = finished(epochs)
+    """Scaled runs of one device model whose epochs × M are the same budget to the next hundred, but whose M differ. (12
+    epochs are as near as M = 8 comes to a budget of 100.)"""
+    runs = scaled(epochs)
     runs = runs.assign(budget=100 * (runs.M * runs.epochs_planned / 100).round().astype(int))
-    runs = runs[(runs.augment == "cutout") & runs.budget.isin(BUDGETS)]
-    return [
-        (int(group.budget.iloc[0]), group)
-        for _, group in runs.groupby(["budget", "schedule", "precision", *SAME])
-        if group.M.nunique() > 1
-    ]
+    groups = runs[runs.budget.isin(BUDGETS)].groupby(["budget", "device"])
+    return [(int(group.budget.iloc[0]), group) for _, group in groups if group.M.nunique() > 1]
+
+
+def _above(of: pd.DataFrame, to: pd.DataFrame) -> Estimate:
+    """How far (points) the error of a larger M lies above that of a smaller one with more epochs."""
+    return difference(of, to, ["M", "epochs_planned"])
 
 
 def tbl_p4_budget(epochs: pd.DataFrame) -> str | Missing:
     """Errors of runs with one budget of gradient evaluations but different M."""
-    lines = [
-        (
-            budget,
-            group.schedule.iloc[0],
-            group.precision.iloc[0],
-            m,
-            int(own.epochs.iloc[0]),
-            len(own),
-            pooled_text(own),
-        )
-        for budget, group in _budgets(epochs)
-        for m, own in by_m(group).items()
-    ]
-    heads = ["Epochs × M", "Schedule", "Precision", "M", "Epochs", "Runs", "Error"]
-    return show.table_text(lines, heads, "rllrrrr") if lines else Missing("Equal gradient evaluations", BUDGETS_BY)
+    lines = []
+    for budget, group in _budgets(epochs):
+        own = by_m(group)
+        least = own[min(own)]
+        for m, runs in own.items():
+            length = int(runs.epochs_planned.iloc[0])
+            above = "–" if m == min(own) else _above(runs, least).brief("", digits=2, signed=True)
+            updates = show.count(length * (50_000 // BATCH))
+            lines.append((budget, m, length, updates, len(runs), pooled_text(runs), above))
+    heads = ["Epochs × M", "M", "Epochs", "Updates", "Runs", "Error", "Above the first"]
+    missing = Missing("Equal gradient evaluations", BUDGETS_BY)
+    return show.table_text(show.once(lines), heads, "rrrrrrr") if lines else missing
 
 
 def text_p4_budget(epochs: pd.DataFrame) -> str:
-    """The difference between the smallest and the largest M of each budget."""
-    said = []
+    """Whether a larger M and fewer epochs end above or below the smallest M of each budget, beyond noise or not."""
+    said, verdicts = [], set()
     for budget, group in _budgets(epochs):
-        low, high = group.M.min(), group.M.max()
-        gap = difference(group[group["M"] == high], group[group["M"] == low], ["M", "epochs_planned"])
-        said.append(
-            f"With a budget of {budget}, M = {high} ended {points(gap)} {'above' if gap.value > 0 else 'below'} M = "
-            f"{low}."
-        )
-    return " ".join(said)
+        own = by_m(group)
+        gaps = {m: _above(own[m], own[min(own)]) for m in own if m > min(own)}
+        verdicts |= {verdict(gap, 0) for gap in gaps.values()}
+        ends = show.listing(f"{gap.value:.2f}".replace("-", "−") for gap in gaps.values())
+        said.append(f"with a budget of {budget}, M = {show.listing(gaps)} ended {ends} points above M = {min(own)}")
+    if not said:
+        return ""
+    sense = ", all beyond noise: gradient evaluations are better spent on epochs than on instances"
+    text = "; ".join(said)
+    end = sense if verdicts == {"above"} else ": too few runs for a verdict" if None in verdicts else ""
+    return f"{text[0].upper()}{text[1:]}{end}."
 
 
 # ---- the schedule --------------------------------------------------------------------------------------------------
@@ -134,36 +144,42 @@ def _schedules(epochs: pd.DataFrame) -> list[pd.DataFrame]:
     return [group for _, group in groups if group.schedule.nunique() > 1]
 
 
+def _change(group: pd.DataFrame) -> Estimate:
+    """What the scaled schedule adds to the last error (points)."""
+    own = dict(list(group.groupby("schedule")))
+    return difference(own["scaled"], own["authors"], ["schedule"])
+
+
 def tbl_p4_schedule(epochs: pd.DataFrame) -> str | Missing:
-    """The authors' schedule and the one scaled to the run's length: error, epoch and wall clock to 94 %. Times are of
-    allocations that ran both."""
+    """The authors' schedule and the one scaled to the run's length: the epoch that reaches 94 %, the last error, and
+    how far the scaled one's lies above."""
     lines = []
     for group in _schedules(epochs):
-        both = {name for name, own in by_allocation(group) if own.schedule.nunique() > 1}
         for schedule, own in group.groupby("schedule"):
             drop = "–" if own.first_drop.isna().all() else f"{own.first_drop.min():.0f}"
-            times = own.goal_seconds[own.allocation.isin(both)].dropna() / 60
-            clock = median_range(times) if len(times) else "–"
-            reached = goal_text(own)
             first = own.iloc[0]
             name = f"{first['M']}, {gpu(first.device)}{'' if first.code == TODAYS else ', earlier kernels'}"
-            lines.append((name, schedule, drop, len(own), pooled_text(own), reached, clock))
-    heads = ["M, GPU", "Schedule", "Drop", "Runs", "Error", "94 % at epoch", "Time (min)"]
+            above = _change(group).brief("", digits=2, signed=True) if schedule == "scaled" else "–"
+            lines.append((name, schedule, drop, len(own), goal_text(own), pooled_text(own), above))
+    heads = ["M, GPU", "Schedule", "Drop", "Runs", "94 % at epoch", "Error", "Above authors'"]
     missing = Missing("Both schedules with the same M, length, precision and device", SCHEDULES_BY)
     return show.table_text(show.once(lines), heads, "llrrrrr") if lines else missing
 
 
 def text_p4_schedule(epochs: pd.DataFrame) -> str:
-    """What the scaled schedule changes in the last error, and which M have not run with both."""
+    """With which M the scaled schedule changes the last error beyond noise, and which have not run with both. Where
+    several places ran an M with both, the one with most runs counts."""
+    found = {int(group.M.iloc[0]): _change(group) for group in sorted(_schedules(epochs), key=len)}
     said = []
-    for group in (found := _schedules(epochs)):
-        own = dict(list(group.groupby("schedule")))
-        gap = difference(own["scaled"], own["authors"], ["schedule"])
-        noise = ", which is within noise" if verdict(gap, 0) == "within the noise of" else ""
-        said.append(f"{points(gap)} {'higher' if gap.value > 0 else 'lower'} with M = {group.M.iloc[0]}{noise}")
-    absent = sorted(set(ALL_M) - {int(group.M.iloc[0]) for group in found})
+    for kind, meaning in CHANGES.items():
+        if own := [m for m in sorted(found) if verdict(found[m], 0) == kind]:
+            size = f" (by {span(abs(found[m].value) for m in own)} points)" if kind in ("above", "below") else ""
+            said.append(f"{meaning} with M = {show.listing(own)}{size}")
+    if not said:
+        return ""
+    absent = sorted(set(ALL_M) - set(found))
     rest = f" M = {show.listing(absent)} did not run with both schedules in one place." if absent else ""
-    return f"Beside the authors' schedule, the scaled one's last error is {'; '.join(said)}.{rest}" if said else ""
+    return f"Beside the authors' schedule, the scaled one's last error is {show.listing(said)}.{rest}"
 
 
 # ---- precision -----------------------------------------------------------------------------------------------------

@@ -91,12 +91,18 @@ def _lengths(runs: pd.DataFrame) -> list[Length]:
 @selects
 def shortest(epochs: pd.DataFrame) -> list[tuple[Length, Length | None]]:
     """For each device model and M the fewest epochs with which every seed is there, of three or more, and the most with
-    which one isn't."""
+    which one isn't. Only where that is settled: the next smaller of the lengths to try is too short, or there is none.
+    """
     found = []
     for _, own in groupby(_lengths(scaled(epochs)), key=lambda length: (length.gpu, length.m)):
         tried = list(own)
-        if least := next((length for length in tried if length.enough), None):
-            found.append((least, next((length for length in reversed(tried) if length.too_short), None)))
+        least = next((length for length in tried if length.enough), None)
+        short = next((length for length in reversed(tried) if length.too_short), None)
+        if least is None:
+            continue
+        smaller = max((length for length in LENGTHS if length < least.epochs), default=0)
+        if not smaller or (short and short.epochs >= smaller):
+            found.append((least, short))
     return found
 
 
@@ -156,7 +162,8 @@ def tbl_p4_both(epochs: pd.DataFrame) -> str | Missing:
 def tbl_p4_shortest(epochs: pd.DataFrame) -> str | Missing:
     """What each M and E reach, and what that takes: epochs, updates, gradient evaluations, wall clock.
 
-    The wall clock is of the allocation in which most runs reach 94 %.
+    Of the lengths that the search tries, as budgets of gradient evaluations have a table of their own. The wall clock
+    is of the allocation in which most runs reach 94 %.
     """
     runs = scaled(epochs)
     if runs.empty:
@@ -164,7 +171,7 @@ def tbl_p4_shortest(epochs: pd.DataFrame) -> str | Missing:
     allocations = [group for _, group in by_allocation(runs[runs.goal_epoch.notna()])]
     most = max(allocations, key=len, default=runs.iloc[:0])
     lines = []
-    for own in _lengths(runs):
+    for own in (own for own in _lengths(runs) if own.epochs in LENGTHS):
         at = own.there.goal_epoch.median()
         reach = f"{len(own.there)} of {len(own.runs)}" + (f", at {at:g}" if len(own.there) else "")
         took = (show.count(round(UPDATES * at)), f"{own.m * at:,g}") if len(own.there) else (None, None)
@@ -188,16 +195,21 @@ def text_p4_shortest(epochs: pd.DataFrame) -> str:
             f"On {name}s the fewest epochs with which all seeds reach 94 % are {show.listing(parts)}; they are there "
             f"at epoch {epoch}.{_bought(least[0], least[-1])}"
         )
-    never = [own for own in _lengths(scaled(epochs)) if own.there.empty and own.epochs == CAP]
-    for own in never:
-        none = "the one seed tried does not" if len(own.runs) == 1 else f"none of {len(own.runs)} seeds does"
-        said.append(f"With M = {own.m} and {own.epochs} epochs {none}.")
+    never = [own for own in _lengths(scaled(epochs)) if own.too_short and own.epochs == CAP]
+    if never:
+        reached = show.listing(f"{len(own.there) or 'none'} of {_seeds(own)} with M = {own.m}" for own in never)
+        said.append(f"With {CAP} epochs, {reached} reach 94 %.")
     return " ".join(said)
 
 
+def _seeds(length: Length) -> str:
+    return f"{len(length.runs)} seed{'s' * (len(length.runs) > 1)}"
+
+
 def _missed(length: Length) -> str:
-    missing, tried = len(length.runs) - len(length.there), len(length.runs)
-    return f"with {length.epochs}, {missing} of {tried} miss{'es' * (missing == 1)} it"
+    missing = len(length.runs) - len(length.there)
+    which = "the one seed tried" if len(length.runs) == 1 else f"{missing} of {_seeds(length)}"
+    return f"with {length.epochs}, {which} miss{'es' * (missing == 1)} it"
 
 
 def _bought(few: Length, many: Length) -> str:
@@ -217,10 +229,10 @@ def _bought(few: Length, many: Length) -> str:
 
 
 def text_p4_shortest_missing(epochs: pd.DataFrame) -> str | Missing:
-    """What decides the M that the comparison asks for, if anything: three seeds that are there, or one that isn't after
-    as many epochs as the homework allows."""
-    lengths = _lengths(scaled(epochs))
-    decided = {own.m for own in lengths if own.enough or (own.too_short and own.epochs == CAP)}
+    """What settles the M that the comparison asks for, if anything: the shortest schedule, or a seed that isn't there
+    after as many epochs as the homework allows."""
+    decided = {own.m for own, _ in shortest(epochs)}
+    decided |= {own.m for own in _lengths(scaled(epochs)) if own.too_short and own.epochs == CAP}
     wanting = [m for m in SEARCHED_M if m not in decided]
     return _missing(wanting) if wanting else ""
 

@@ -146,8 +146,8 @@ def text_p4_peers(rows: pd.DataFrame) -> str:
         for name, peer in (("compiled", "the compiled peer's"), ("conventional", "the conventional loop's")):
             timed = own[own[name].notna()].sort_values(name)
             if len(timed):
-                ends = " to ".join(f"{one[name]:.1f} (M = {one['M']})" for _, one in timed.iloc[[0, -1]].iterrows())
-                parts.append(f"{ends} times {peer}")
+                ends = [f"{one[name]:.1f} (M = {one['M']})" for _, one in timed.iloc[[0, -1]].iterrows()]
+                parts.append(f"{' to '.join(dict.fromkeys(ends))} times {peer}")
         said.append(f"On an {gpu(str(device))} the step's images per second are {show.listing(parts)}.")
     return " ".join(said)
 

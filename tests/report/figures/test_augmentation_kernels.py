@@ -5,104 +5,85 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-import pytest
 
-from derivations import roofline
 from report.answers import Missing
-from report.figures.augmentation_kernels import tbl_p4_floor, tbl_p4_kernels, text_p4_floor, text_p4_kernels, timed
-from tests.frames import H100
+from report.figures.augmentation_kernels import (
+    load_kernels,
+    steps,
+    tbl_p4_floor,
+    tbl_p4_kernels,
+    text_p4_floor,
+    text_p4_kernels,
+)
+from tests.frames import H100, H200
 from tests.p1_runs import lines
 from tests.p4_epochs import plain, runs
 
+NONE = pd.DataFrame(columns=["M", "device", "seconds"])
 
-def windows(m: int, seconds: float, **other: Any) -> pd.DataFrame:
-    """A window of the step with M = m, on a device that copies 1 TB/s."""
-    row = {"run_id": f"run {m}", "contender": "ours", "engine": "fused", "precision": "bf16", "M": m, "device": H100}
-    row |= {"allocation": "one", "copy_bandwidth": 1e12, "images_per_second": 64 * m / seconds}
+
+def kernel(name: str, launches: int, seconds: float, megabytes: float, m: int, **other: Any) -> pd.DataFrame:
+    """A kernel of the step with M = m, which takes 5 ms on a device that copies 1 TB/s."""
+    row = {"kernel": name, "launches": launches, "seconds": seconds, "bytes": round(1e6 * megabytes), "M": m}
+    row |= {"device": H100, "copy_bandwidth": 1e12, "step_seconds": 5e-3}
     return pd.DataFrame([row | other])
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two kernels: one moves 1 MB for each image in two launches, the other 10 MB in one, whatever the batch."""
-    monkeypatch.setattr(
-        roofline,
-        "kernels",
-        lambda images, element, depth: [
-            roofline.Kernel("update", 1, 10_000_000),
-            roofline.Kernel("join", 2, images * 1_000_000),
-        ],
-    )
-
-
-@pytest.mark.usefixtures("counted")
 def test_a_step_beside_the_time_of_its_bytes() -> None:
-    step = runs(windows(2, 0.414e-3), windows(1, 0.374e-3))
-    table = lines(str(tbl_p4_floor(step)))
+    one = runs(
+        kernel("join", 2, 1e-4, 64, 1, step_seconds=0.374e-3), kernel("update", 1, 2e-4, 10, 1, step_seconds=0.374e-3)
+    )
+    two = kernel("join", 3, 1e-4, 138, 2, step_seconds=0.414e-3)
+    there = kernel("join", 3, 1e-4, 138, 2, step_seconds=0.276e-3, copy_bandwidth=2e12, device=H200)
+    measured = runs(there, two, one)
     # 64 MB and 10: 74 MB in 0.074 ms at 1 TB/s; 0.3 ms beyond that in three launches
-    assert table[1:] == [
-        ["1", "3", "74", "0.07", "0.37", "5.1", "100"],
-        ["2", "3", "138", "0.14", "0.41", "3.0", "92"],
+    assert lines(str(tbl_p4_floor(measured)))[1:] == [
+        ["H100", "1", "74", "0.07", "0.37", "5.05", "100"],
+        ["", "2", "138", "0.14", "0.41", "3.00", "92"],
+        ["H200", "2", "138", "0.07", "0.28", "4.00", "69"],
     ]
-    assert plain(text_p4_floor(step)) == (
-        "On an H100, moving the bytes would take 20 % of the step's time with M = 1 and 33 % with M = 2. What M = 1 "
-        "takes beyond that is 100 µs for each launch."
+    assert plain(text_p4_floor(measured)) == (
+        "On an H100, moving the bytes would take 33 % of the step's time with M = 2, but 20 % with M = 1, whose 3 "
+        "launches take 100 µs each beyond that. On an H200, moving the bytes would take 25 % of the step's time with "
+        "M = 2."
     )
-
-
-@pytest.mark.usefixtures("counted")
-def test_only_one_allocations_fused_steps_in_bf16_count() -> None:
-    kept = runs(windows(1, 1e-3), windows(2, 1e-3))
-    others = runs(
-        windows(4, 1e-3, allocation="two"),
-        windows(4, 1e-3, contender="eager"),
-        windows(4, 1e-3, engine="plain"),
-        windows(4, 1e-3, precision="fp32"),
-    )
-    assert set(timed(runs(others, kept)).run_id) == set(kept.run_id)
-    none = windows(4, 1e-3, contender="eager")
-    assert isinstance(tbl_p4_floor(none), Missing) and text_p4_floor(none) == ""
-
-
-def test_the_bytes_are_those_of_the_derivation() -> None:
-    row = lines(str(tbl_p4_floor(windows(4, 1e-3))))[1]
-    assert row[1] == str(sum(kernel.launches for kernel in roofline.kernels(256)))
-    assert row[2] == f"{sum(int(kernel.bytes) for kernel in roofline.kernels(256)) / 1e6:,.0f}"
-
-
-@pytest.mark.usefixtures("counted")
-def test_kernels_that_nobody_has_timed_show_their_least_time() -> None:
-    none = pd.DataFrame(columns=["M", "seconds"])
-    table = lines(str(tbl_p4_kernels(none, runs(windows(1, 1e-3), windows(2, 1e-3)))))
-    assert table[1:] == [
-        ["join", "2", "128", "0.128", "92.8 %", "–", "–"],
-        ["update", "1", "10", "0.010", "7.2 %", "–", "–"],
-    ]
-    assert isinstance(text_p4_kernels(none), Missing)
-    assert isinstance(tbl_p4_kernels(none, windows(1, 1e-3, contender="eager")), Missing)
+    assert isinstance(tbl_p4_floor(NONE), Missing) and text_p4_floor(NONE) == ""
 
 
 def test_timed_kernels_beside_their_least_time() -> None:
-    def kernel(name: str, launches: int, seconds: float, moved: int, m: int) -> dict[str, Any]:
-        shared = {"M": m, "copy_bandwidth": 1e12, "step_seconds": 5e-3 if m == 32 else 1e-3}
-        return shared | {"kernel": name, "launches": launches, "seconds": seconds, "bytes": moved}
+    join, head = kernel("join", 21, 1e-3, 500, 32), kernel("head", 1, 3e-3, 1500, 32)
+    few = kernel("join", 21, 1e-4, 50, 1, step_seconds=1e-3)
+    measured = runs(join, head, few)
+    head_row, join_row = ["head", "1", "1,500", "3.000 (2.0)"], ["join", "21", "500", "1.000 (2.0)"]
+    table = lines(str(tbl_p4_kernels(measured)))
+    assert table == [["Kernel", "Launches", "MB", "H100: ms (times)"], head_row, join_row]  # 1.5 GB at 1,000 GB/s
+    small = runs(kernel("stem", 1, 2e-6, 1, 32), kernel("update", 2, 3e-6, 1, 32))
+    assert lines(str(tbl_p4_kernels(runs(measured, small))))[-1] == ["stem and update", "3", "2", "0.005 (2.5)"]
+    assert isinstance(tbl_p4_kernels(NONE), Missing) and isinstance(text_p4_kernels(NONE), Missing)
 
-    rows = pd.DataFrame(
-        [
-            kernel("join", 21, 1e-3, 500_000_000, 32),
-            kernel("head", 1, 3e-3, 1_500_000_000, 32),
-            kernel("join", 21, 1e-4, 50_000_000, 1),
-        ]
-    )
-    table = lines(str(tbl_p4_kernels(rows, rows[:0])))
-    assert table[1:] == [
-        ["head", "1", "1,500", "1.500", "75.0 %", "3.000", "2.0"],  # 1.5 GB at 1,000 GB/s
-        ["join", "21", "500", "0.500", "25.0 %", "1.000", "2.0"],
+
+def test_each_device_has_a_column() -> None:
+    here = runs(kernel("join", 21, 1e-3, 500, 32), kernel("head", 1, 3e-3, 1500, 32))
+    there = kernel("join", 21, 2e-3, 500, 32, device=H200, copy_bandwidth=2e12)
+    assert lines(str(tbl_p4_kernels(runs(there, here)))) == [
+        ["Kernel", "Launches", "MB", "H100: ms (times)", "H200: ms (times)"],
+        ["head", "1", "1,500", "3.000 (2.0)", "–"],
+        ["join", "21", "500", "1.000 (2.0)", "2.000 (8.0)"],
     ]
-    small = pd.DataFrame([kernel("stem", 1, 2e-6, 1_000_000, 32), kernel("update", 2, 3e-6, 1_000_000, 32)])
-    table = lines(str(tbl_p4_kernels(pd.concat([rows, small]), rows[:0])))
-    assert table[-1] == ["update and stem", "3", "2", "0.002", "0.1 %", "0.005", "2.5"]
-    assert plain(text_p4_kernels(rows)) == (
-        "- M = 1: the kernels take 0.10 ms together, the step 1.00 ms.\n"
-        "- M = 32: the kernels take 4.00 ms together, the step 5.00 ms."
+
+
+def test_whether_time_passes_between_kernels() -> None:
+    full = runs(kernel("join", 1, 5.1e-3, 500, 32), kernel("join", 1, 5e-3, 50, 1))
+    assert text_p4_kernels(full) == (
+        "Whatever M is, the kernels together take 1.00–1.02 times the step on an H100: hardly any time passes between "
+        "them."
     )
+    idle = runs(full, kernel("join", 1, 3e-3, 50, 1, device=H200))
+    assert str(text_p4_kernels(idle)).endswith("on an H100 and 0.60 times the step on an H200.")
+
+
+def test_stored_kernels_are_the_last_of_each_device() -> None:
+    found = steps(load_kernels())
+    assert set(found) == {"H100", "H200"}
+    for measured in found.values():
+        assert [own.m for own in measured] == [1, 2, 4, 8, 16, 32] and {own.launches for own in measured} == {92}

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from report.answers import Missing
+from report.figures import augmentation_shortest
 from report.figures.augmentation_shortest import (
     fig_p4_shortest,
     scaled,
@@ -28,13 +29,26 @@ ALL = runs(ONE, THREE, TWO)
 def test_the_shortest_schedule_is_the_fewest_epochs_with_which_every_seed_is_there() -> None:
     never = run([9, 7], 1, schedule="scaled")
     assert plain(text_p4_shortest(runs(ALL, never))) == (
-        "On H100s the fewest epochs with which all seeds reach 94 % are 3 with M = 4 (with 2, 2 of 3 miss it); they "
-        "are there at epoch 3."
+        "On H100s the fewest epochs with which all seeds reach 94 % are 3 with M = 4 (with 2, 2 of 3 seeds miss it); "
+        "they are there at epoch 3."
     )
     hundred = run([9.0] * 100, 1, schedule="scaled")
-    assert plain(text_p4_shortest(hundred)) == "With M = 1 and 100 epochs the one seed tried does not."
-    both = runs(hundred, run([9.0] * 100, 1, schedule="scaled", seed=1))
-    assert plain(text_p4_shortest(both)) == "With M = 1 and 100 epochs none of 2 seeds does."
+    assert plain(text_p4_shortest(hundred)) == "With 100 epochs, none of 1 seed with M = 1 reach 94 %."
+    two = seeds([[9.0] * 100, [*[9.0] * 99, 5.9]], 2, schedule="scaled")
+    assert plain(text_p4_shortest(runs(hundred, two))) == (
+        "With 100 epochs, none of 1 seed with M = 1 and 1 of 2 seeds with M = 2 reach 94 %."
+    )
+
+
+def test_a_schedule_is_the_shortest_only_where_the_next_smaller_one_is_too_short() -> None:
+    fifteen = seeds([[*[9.0] * 14, 5.0]] * 3, 4, schedule="scaled")  # the next smaller that is tried is 10
+    assert shortest(fifteen) == [] and "for M = 1, 4, 8 and 32" in str(text_p4_shortest_missing(fifteen))
+    nine, ten = (run([9.0] * n, 4, schedule="scaled") for n in (9, 10))
+    assert shortest(runs(fifteen, nine)) == []
+    ((least, short),) = shortest(runs(fifteen, nine, ten))
+    assert least.epochs == 15 and short is not None and short.epochs == 10
+    assert "(with 10, the one seed tried misses it)" in plain(text_p4_shortest(runs(fifteen, ten)))
+    assert "for M = 1, 8 and 32" in str(text_p4_shortest_missing(runs(fifteen, ten)))
 
 
 def test_what_a_larger_m_takes_beside_a_smaller_one() -> None:
@@ -84,6 +98,7 @@ def test_one_seed_can_show_that_a_schedule_is_too_short_but_not_that_it_is_long_
     assert isinstance(tbl_p4_shortest(ONE), Missing) and isinstance(fig_p4_shortest(ONE), Missing)
 
 
+@pytest.mark.usefixtures("few")
 def test_device_models_are_not_pooled() -> None:
     other = run([9, 7, 5], 4, seed=2, schedule="scaled", allocation="two", device=H200)
     two = seeds([[9, 7, 5.8], [9, 7, 5.9]], 4, schedule="scaled")
@@ -103,6 +118,19 @@ def test_what_is_missing_is_what_decides_nothing_yet() -> None:
     assert text_p4_shortest_missing(runs(ALL, hundred, *done)) == ""
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search tries 2, 3 and 4 epochs."""
+    monkeypatch.setattr(augmentation_shortest, "LENGTHS", (2, 3, 4))
+
+
+@pytest.mark.usefixtures("few")
+def test_the_table_has_only_the_lengths_of_the_search() -> None:
+    budget = seeds([[9.0] * 5] * 3, 4, schedule="scaled")
+    assert [row[0] for row in lines(str(tbl_p4_shortest(runs(ALL, budget))))[1:]] == ["4, 2", "4, 3"]
+
+
+@pytest.mark.usefixtures("few")
 def test_the_table_counts_seeds_updates_and_gradients() -> None:
     head, *rows = lines(str(tbl_p4_shortest(ALL)))
     assert head == ["M, E", "GPU", "Error", "94 % at epoch", "Updates", "Epochs × M", "Minutes"]
@@ -111,6 +139,7 @@ def test_the_table_counts_seeds_updates_and_gradients() -> None:
     assert rows[1] == ["4, 3", "H100", "5.90 (5.80–6.00)", "3 of 3, at 3", "2,343", "12", "0.07"]
 
 
+@pytest.mark.usefixtures("few")
 def test_times_are_of_the_allocation_that_ran_most() -> None:
     elsewhere = run([9, 5, 5], 8, schedule="scaled", allocation="two", step=90.0)
     rows = lines(str(tbl_p4_shortest(runs(ALL, elsewhere))))
@@ -143,6 +172,7 @@ def test_only_runs_of_the_code_and_precision_of_most_count() -> None:
     assert scaled(ONE).empty
 
 
+@pytest.mark.usefixtures("few")
 def test_seeds_of_several_allocations_are_pooled() -> None:
     more = run([9, 7, 5], 4, seed=9, schedule="scaled", allocation="two")
     row = lines(str(tbl_p4_shortest(runs(ONE, THREE, more))))[1]
