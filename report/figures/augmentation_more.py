@@ -24,6 +24,7 @@ from report.figures.augmentation_runs import (
     goal_text,
     gpu,
     median_range,
+    numbers,
     points,
     pooled_text,
     same_length,
@@ -108,7 +109,7 @@ def tbl_p4_budget(epochs: pd.DataFrame) -> str | Missing:
         least = own[min(own)]
         for m, runs in own.items():
             length = int(runs.epochs_planned.iloc[0])
-            above = "–" if m == min(own) else _above(runs, least).brief("", digits=2, signed=True)
+            above = "–" if m == min(own) else _above(runs, least).brief("", digits=2)
             updates = show.count(length * (50_000 // BATCH))
             lines.append((budget, m, length, updates, len(runs), pooled_text(runs), above))
     heads = ["Epochs × M", "M", "Epochs", "Updates", "Runs", "Error", "Above the first"]
@@ -156,20 +157,20 @@ def tbl_p4_schedule(epochs: pd.DataFrame) -> str | Missing:
     lines = []
     for group in _schedules(epochs):
         for schedule, own in group.groupby("schedule"):
-            drop = "–" if own.first_drop.isna().all() else f"{own.first_drop.min():.0f}"
             first = own.iloc[0]
             name = f"{first['M']}, {gpu(first.device)}{'' if first.code == TODAYS else ', earlier kernels'}"
-            above = _change(group).brief("", digits=2, signed=True) if schedule == "scaled" else "–"
-            lines.append((name, schedule, drop, len(own), goal_text(own), pooled_text(own), above))
-    heads = ["M, GPU", "Schedule", "Drop", "Runs", "94 % at epoch", "Error", "Above authors'"]
+            above = _change(group).brief("", digits=2) if schedule == "scaled" else "–"
+            lines.append((name, schedule, len(own), goal_text(own), pooled_text(own), above))
+    heads = ["M, GPU", "Schedule", "Runs", "94 % at epoch", "Error", "Above authors'"]
     missing = Missing("Both schedules with the same M, length, precision and device", SCHEDULES_BY)
-    return show.table_text(show.once(lines), heads, "llrrrrr") if lines else missing
+    return show.table_text(show.once(lines), heads, "llrrrr") if lines else missing
 
 
 def text_p4_schedule(epochs: pd.DataFrame) -> str:
-    """With which M the scaled schedule changes the last error beyond noise, and which have not run with both. Where
-    several places ran an M with both, the one with most runs counts."""
-    found = {int(group.M.iloc[0]): _change(group) for group in sorted(_schedules(epochs), key=len)}
+    """When the learning rate first falls, with which M the scaled schedule changes the last error beyond noise, and
+    which have not run with both. Where several places ran an M with both, the one with most runs counts."""
+    groups = sorted(_schedules(epochs), key=len)
+    found = {int(group.M.iloc[0]): _change(group) for group in groups}
     said = []
     for kind, meaning in CHANGES.items():
         if own := [m for m in sorted(found) if verdict(found[m], 0) == kind]:
@@ -179,7 +180,11 @@ def text_p4_schedule(epochs: pd.DataFrame) -> str:
         return ""
     absent = sorted(set(ALL_M) - set(found))
     rest = f" M = {show.listing(absent)} did not run with both schedules in one place." if absent else ""
-    return f"Beside the authors' schedule, the scaled one's last error is {show.listing(said)}.{rest}"
+    drops = {name: numbers(own.first_drop.dropna()) for name, own in pd.concat(groups).groupby("schedule")}
+    return (
+        f"With the scaled schedule the learning rate first falls at epoch {drops['scaled']}, not {drops['authors']}. "
+        f"Beside the authors', its last error is {show.listing(said)}.{rest}"
+    )
 
 
 # ---- precision -----------------------------------------------------------------------------------------------------
