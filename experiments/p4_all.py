@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a standalone script: the project root comes first
@@ -26,6 +27,8 @@ from experiments import cli
 from experiments.cli import exit_status
 
 # isort: split
+from tqdm import tqdm
+
 from experiments.machine import allocation, child_script, nvidia
 from experiments.p4 import datasets, wanted
 from experiments.p4.training import Config, device_name, resolved
@@ -64,6 +67,8 @@ class Lanes:
         self._parts, self._seeds, self._base = parts, seeds, base
         self._results, self._data_dir = results, data_dir
         self._running, self._over = set[Training](), set[Training]()  # over: failed, or stopped with a checkpoint
+        self._doing = dict[str, str]()  # by device: what it trains, and how far it is
+        self._bar = tqdm(bar_format="{desc}", leave=False, disable=None)
         self._change, self._stop = threading.Condition(), threading.Event()
         self._ends, self._error = math.inf, list[Exception]()
         self.failed = list[tuple[Training, str]]()
@@ -114,6 +119,7 @@ class Lanes:
                 self._change.notify_all()
             for lane in lanes:
                 lane.join()
+            self._bar.close()
         if self._error:
             raise self._error[0]
 
@@ -132,9 +138,10 @@ class Lanes:
             left = [] if math.isinf(self._ends) else ["--minutes", f"{max(self._ends - start, 0.1) / 60:.4f}"]
             own = {VISIBLE: device} if self._base.device == "cuda" else {}
             self._say(f"{device}: {shlex.join(one.words())}")
-            reason = child_script.run(self.command(one, *left), self._listen, own)
+            reason = child_script.run(self.command(one, *left), partial(self._listen, device, one), own)
             with self._change:
                 self._running.remove(one)
+                self._doing.pop(device, None)
                 lowest = self.lowest().get(one)
                 if lowest is None:
                     self._over.add(one)
@@ -157,12 +164,15 @@ class Lanes:
                 self._change.wait(5.0)  # till one ends, or the time is over
         return None
 
-    def _listen(self, done: str) -> None:
+    def _listen(self, device: str, one: Training, done: str) -> None:
         if self._stop.is_set():
             raise StoppedError
+        self._doing[device] = f"{device}: M = {one.M}{done}"
+        self._bar.set_description_str(" | ".join(text for _, text in sorted(self._doing.items())))
 
     def _say(self, line: str) -> None:
-        print(f"{EXPERIMENT}: {line}", file=sys.stderr, flush=True)
+        tqdm.write(f"{EXPERIMENT}: {line}", file=sys.stderr)
+        sys.stderr.flush()
 
 
 def work(a: argparse.Namespace) -> int:
