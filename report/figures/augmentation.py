@@ -17,7 +17,6 @@ from report.estimates import ENOUGH, verdict
 from report.figures.augmentation_runs import (
     SCRIPT,
     SETTING,
-    TODAYS,
     baseline,
     by_m,
     difference,
@@ -26,6 +25,7 @@ from report.figures.augmentation_runs import (
     load,
     main,
     numbers,
+    place_text,
     points,
     pooled_text,
     same_length,
@@ -50,8 +50,7 @@ def tbl_p4_runs(epochs: pd.DataFrame) -> str | Missing:
     described = ["augment", "M", "schedule", "precision", "epochs_planned"]
     for _, group in runs.groupby([*described, "device", "code"]):
         first = group.iloc[0]
-        made_by = gpu(first.device) + ("" if first.code == TODAYS else ", earlier code")
-        lines.append((*first[described], made_by, show.listing(sorted(group.seed.astype(int)))))
+        lines.append((*first[described], place_text(first), show.listing(sorted(group.seed.astype(int)))))
     heads = ["Augmentation", "M", "Schedule", "Precision", "Epochs", "GPU", "Seeds"]
     return show.table_text(lines, heads, "lrllrll") if lines else Missing("ResNet-44 on CIFAR-10", SCRIPT)
 

@@ -216,6 +216,11 @@ def gpu(device: str) -> str:
     return short_name(device).split()[-1]
 
 
+def place_text(run: pd.Series) -> str:
+    """Where a run was made: H200, or H100, earlier kernels."""
+    return gpu(run.device) + ("" if run.code == TODAYS else ", earlier kernels")
+
+
 def goal_text(runs: pd.DataFrame) -> str:
     """When these runs reach 94 %: epochs, and how many of them do; or their accuracy after the last epoch."""
     reached = runs[runs.goal_epoch.notna()]

@@ -14,6 +14,7 @@ from report.figures import (
     augmentation,
     augmentation_more,
     augmentation_runs,
+    augmentation_schedules,
     augmentation_speed,
     augmentation_time,
 )
@@ -103,9 +104,9 @@ def test_without_runs_commands_are_named() -> None:
         augmentation_time.text_p4_choice,
         augmentation_speed.tbl_p4_cost,
         augmentation_speed.text_p4_marginal,
-        augmentation_more.fig_p4_evaluations,
-        augmentation_more.tbl_p4_budget,
-        augmentation_more.tbl_p4_schedule,
+        augmentation_schedules.fig_p4_evaluations,
+        augmentation_schedules.tbl_p4_budget,
+        augmentation_schedules.tbl_p4_schedule,
         augmentation_more.tbl_p4_precision,
         augmentation_more.text_p4_generalisation,
     ):
