@@ -141,13 +141,13 @@ class Lanes:
             reason = child_script.run(self.command(one, *left), partial(self._listen, device, one), own)
             with self._change:
                 self._running.remove(one)
-                self._doing.pop(device, None)
                 lowest = self.lowest().get(one)
                 if lowest is None:
                     self._over.add(one)
                 if reason is not None:
                     self.failed.append((one, reason))
                 self._change.notify_all()
+            self._show(device, "")
             end = f"lowest error {lowest:.2f} %" if lowest is not None else "stopped with a checkpoint"
             self._say(f"{device}: {shlex.join(one.words())}: {reason or end}, {time.monotonic() - start:.0f} s")
 
@@ -167,8 +167,12 @@ class Lanes:
     def _listen(self, device: str, one: Training, done: str) -> None:
         if self._stop.is_set():
             raise StoppedError
-        self._doing[device] = f"{device}: M = {one.M}{done}"
-        self._bar.set_description_str(" | ".join(text for _, text in sorted(self._doing.items())))
+        self._show(device, f"{device}: M = {one.M}{done}")
+
+    def _show(self, device: str, doing: str) -> None:
+        with self._change:
+            self._doing[device] = doing
+            self._bar.set_description_str(" | ".join(text for _, text in sorted(self._doing.items()) if text))
 
     def _say(self, line: str) -> None:
         tqdm.write(f"{EXPERIMENT}: {line}", file=sys.stderr)

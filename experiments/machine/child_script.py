@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from experiments.machine.processes import leash
 from experiments.store.files import ROOT
 
 BAR = re.compile(r"(\d+)/(\d+) \[")  # a progress bar's epochs or windows
+WINDOW = 24, 200  # lines and columns
 PATIENCE = 5.0  # s from SIGTERM to SIGKILL
 
 
@@ -29,8 +31,9 @@ def run(
     None, or what its last line said where it failed. `tell` hears of its progress at least once a second; if it raises,
     the script is ended.
     """
-    # A terminal of its own, as the scripts draw their progress on nothing else.
+    # A terminal of its own, as the scripts draw their progress on nothing else; without a size, they draw none.
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, WINDOW)
     process = subprocess.Popen(
         [*leash("TERM"), sys.executable, *arguments],
         cwd=ROOT,

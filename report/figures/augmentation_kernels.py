@@ -111,9 +111,9 @@ def tbl_p4_kernels(rows: pd.DataFrame) -> str | Missing:
     for name, one in next(iter(places.values())).sort_values("seconds", ascending=False).iterrows():
         there = [place.loc[name] if name in place.index else None for place in places.values()]
         times = ["–" if own is None else f"{1e3 * own.seconds:.3f} ({own.seconds / own.least:.1f})" for own in there]
-        lines.append((name, int(one.launches), f"{one.bytes / 1e6:,.0f}", *times))
-    heads = ["Kernel", "Launches", "MB", *(f"{gpu(device)}: ms (times)" for device in places)]
-    return show.table_text(lines, heads, "lrr" + "r" * len(places))
+        lines.append((name, *times, f"{one.bytes / 1e6:,.0f}", int(one.launches)))
+    heads = ["Kernel", *(f"{gpu(device)}: ms (times)" for device in places), "MB", "Launches"]
+    return show.table_text(lines, heads, "l" + "r" * (len(heads) - 1))
 
 
 def text_p4_kernels(rows: pd.DataFrame) -> str | Missing:

@@ -86,8 +86,8 @@ def tbl_p4_budget(epochs: pd.DataFrame) -> str | Missing:
             length = int(runs.epochs_planned.iloc[0])
             above = "–" if m == min(own) else _above(runs, least).brief("", digits=2)
             updates = show.count(length * UPDATES)
-            lines.append((budget, m, length, updates, len(runs), pooled_text(runs), above))
-    heads = ["Epochs × M", "M", "Epochs", "Updates", "Runs", "Error", "Above the first"]
+            lines.append((budget, m, length, pooled_text(runs), above, updates, len(runs)))
+    heads = ["Epochs × M", "M", "Epochs", "Error", "Above the first", "Updates", "Runs"]
     missing = Missing("Equal gradient evaluations", BUDGETS_BY)
     return show.table_text(show.once(lines), heads, "rrrrrrr") if lines else missing
 
@@ -135,8 +135,8 @@ def tbl_p4_schedule(epochs: pd.DataFrame) -> str | Missing:
             first = own.iloc[0]
             name = f"{first['M']}, {place_text(first)}"
             above = _change(group).brief("", digits=2) if schedule == "scaled" else "–"
-            lines.append((name, schedule, len(own), goal_text(own), pooled_text(own), above))
-    heads = ["M, GPU", "Schedule", "Runs", "94 % at epoch", "Error", "Above authors'"]
+            lines.append((name, schedule, pooled_text(own), above, goal_text(own), len(own)))
+    heads = ["M, GPU", "Schedule", "Error", "Above authors'", "94 % at epoch", "Runs"]
     missing = Missing("Both schedules with the same M, length, precision and device", SCHEDULES_BY)
     return show.table_text(show.once(lines), heads, "llrrrr") if lines else missing
 

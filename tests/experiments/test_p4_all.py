@@ -70,7 +70,7 @@ class MadeUp:
             self.at_once += 1
             self.most = max(self.most, self.at_once)
         time.sleep(0.02)
-        tell("")
+        tell(", 1 of 9")
         with self._lock:
             self.at_once -= 1
             found = self._outcome(one)
@@ -128,6 +128,17 @@ def test_each_lane_has_a_gpu_of_its_own_and_the_search_goes_on_with_what_they_fi
     assert tried[8] == tried[32] == [(40, 0), *((60, seed) for seed in three), *((80, seed) for seed in three)]
     assert {gpu for _, gpu in made_up.ran} == {"0", "3"} and made_up.most == 2
     assert len(made_up.ran) == len(set(made_up.ran))
+
+
+def test_a_line_says_how_far_each_lane_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    MadeUp(monkeypatch, lambda one: 7.0)
+    found, shown = lanes(["authors"], tmp_path, seeds=1), list[str]()
+    monkeypatch.setattr(found._bar, "set_description_str", shown.append)
+    found._listen("3", SHORT[1], "")
+    found._listen("0", SHORT[0], ", 1 of 9")
+    assert shown == ["3: M = 2", "0: M = 1, 1 of 9 | 3: M = 2"]
+    found.run(["0", "3"], None)
+    assert shown[-1] == ""
 
 
 def test_a_failed_training_is_named_once_and_the_others_run(

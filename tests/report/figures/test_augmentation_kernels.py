@@ -54,11 +54,11 @@ def test_timed_kernels_beside_their_least_time() -> None:
     join, head = kernel("join", 21, 1e-3, 500, 32), kernel("head", 1, 3e-3, 1500, 32)
     few = kernel("join", 21, 1e-4, 50, 1, step_seconds=1e-3)
     measured = runs(join, head, few)
-    head_row, join_row = ["head", "1", "1,500", "3.000 (2.0)"], ["join", "21", "500", "1.000 (2.0)"]
+    head_row, join_row = ["head", "3.000 (2.0)", "1,500", "1"], ["join", "1.000 (2.0)", "500", "21"]
     table = lines(str(tbl_p4_kernels(measured)))
-    assert table == [["Kernel", "Launches", "MB", "H100: ms (times)"], head_row, join_row]  # 1.5 GB at 1,000 GB/s
+    assert table == [["Kernel", "H100: ms (times)", "MB", "Launches"], head_row, join_row]  # 1.5 GB at 1,000 GB/s
     small = runs(kernel("stem", 1, 2e-6, 1, 32), kernel("update", 2, 3e-6, 1, 32))
-    assert lines(str(tbl_p4_kernels(runs(measured, small))))[-1] == ["stem and update", "3", "2", "0.005 (2.5)"]
+    assert lines(str(tbl_p4_kernels(runs(measured, small))))[-1] == ["stem and update", "0.005 (2.5)", "2", "3"]
     assert isinstance(tbl_p4_kernels(NONE), Missing) and isinstance(text_p4_kernels(NONE), Missing)
 
 
@@ -66,9 +66,9 @@ def test_each_device_has_a_column() -> None:
     here = runs(kernel("join", 21, 1e-3, 500, 32), kernel("head", 1, 3e-3, 1500, 32))
     there = kernel("join", 21, 2e-3, 500, 32, device=H200, copy_bandwidth=2e12)
     assert lines(str(tbl_p4_kernels(runs(there, here)))) == [
-        ["Kernel", "Launches", "MB", "H100: ms (times)", "H200: ms (times)"],
-        ["head", "1", "1,500", "3.000 (2.0)", "–"],
-        ["join", "21", "500", "1.000 (2.0)", "2.000 (8.0)"],
+        ["Kernel", "H100: ms (times)", "H200: ms (times)", "MB", "Launches"],
+        ["head", "3.000 (2.0)", "–", "1,500", "1"],
+        ["join", "1.000 (2.0)", "2.000 (8.0)", "500", "21"],
     ]
 
 

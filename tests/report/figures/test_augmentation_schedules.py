@@ -17,8 +17,8 @@ def test_equal_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = runs(frame, run([9] * 40, 4), run([9] * 80, 4, schedule="scaled"))  # 300, which nobody asked for
     table = lines(augmentation_schedules.tbl_p4_budget(frame))  # type: ignore[arg-type]
     assert table[1:] == [
-        ["200", "1", "161", "125,741", "1", "6.00", "–"],  # 781 updates an epoch
-        ["", "2", "96", "74,976", "1", "9.00", "3.00"],
+        ["200", "1", "161", "6.00", "–", "125,741", "1"],  # 781 updates an epoch
+        ["", "2", "96", "9.00", "3.00", "74,976", "1"],
     ]
     said = "With a budget of 200, M = 2 ended 3.00 points above M = 1"
     assert augmentation_schedules.text_p4_budget(frame) == f"{said}: too few runs for a verdict."
@@ -39,8 +39,8 @@ def test_schedules_are_compared_in_errors() -> None:
     other = run([9, 8, 5, 5.8], 2, seed=4, allocation="two", step=1.0)
     table = lines(augmentation_schedules.tbl_p4_schedule(runs(TWO.assign(wall_seconds=120.0), other, scaled, ONE)))  # type: ignore[arg-type]
     assert table[1:] == [
-        ["2, H100", "authors", "4", "3", "5.80 (5.70–5.90)", "–"],
-        ["", "scaled", "1", "2", "5.00", "−0.80 (−0.90 to −0.70)"],
+        ["2, H100", "authors", "5.80 (5.70–5.90)", "–", "3", "4"],
+        ["", "scaled", "5.00", "−0.80 (−0.90 to −0.70)", "2", "1"],
     ]
     text = augmentation_schedules.text_p4_schedule(runs(TWO, scaled))
     assert text == (
