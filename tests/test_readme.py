@@ -65,12 +65,19 @@ def of_strategy() -> list[str]:
 
 
 def of_augmentation() -> list[str]:
-    runs = augmentation_runs.main(augmentation_runs.finished(augmentation_runs.load()))
+    found = augmentation_runs.finished(augmentation_runs.load())
+    runs = augmentation_runs.main(found)
     assert not runs.elsewhere.any()
-    least = runs.groupby(["augment", "M"]).seed.nunique().min()
-    trained = numbers(runs.M[runs.augment == "cutout"].unique())
     (device,) = {device.split()[1] for device in runs.device}
-    measured = f"an {device}, the baseline and M = {trained} with {word(int(least))} seeds or more"
+    place = ["device", "code", "precision", "epochs_planned"]
+    whole = augmentation_runs.placed_as(found, runs, place)  # of both schedules
+    seeds = whole.groupby(["augment", "M", "schedule"]).seed.nunique()
+    cutout = whole[whole.augment == "cutout"]
+    (schedules,) = set(cutout.groupby("M").schedule.nunique())
+    measured = (
+        f"an {device}, the baseline, and M = {numbers(cutout.M.unique())} with {word(schedules)} schedules, "
+        f"{word(int(seeds.min()))} seeds or more each"
+    )
     return [measured, f"{100 - augmentation_runs.GOAL:g} %"]
 
 

@@ -69,13 +69,13 @@ def tbl_p4_floor(rows: pd.DataFrame) -> str | Missing:
     """For each device and M: bytes, the least time that these take, the step's, and what it takes beyond that."""
     lines = [
         (
-            *(own.gpu, own.m, f"{own.bytes / 1e6:,.0f}", f"{1e3 * own.least:.2f}", f"{1e3 * own.seconds:.2f}"),
-            *(f"{own.times:.2f}", f"{own.beyond:.0f}"),
+            *(own.gpu, own.m, f"{1e3 * own.least:.2f}", f"{1e3 * own.seconds:.2f}", f"{own.times:.2f}"),
+            *(f"{own.beyond:.0f}", f"{own.bytes / 1e6:,.0f}"),
         )
         for found in steps(rows).values()
         for own in found
     ]
-    heads = ["GPU", "M", "MB", "Least (ms)", "Step (ms)", "Times", "Beyond, µs a launch"]
+    heads = ["GPU", "M", "Least (ms)", "Step (ms)", "Times", "Beyond, µs a launch", "MB"]
     missing = Missing("The step beside its least time", KERNELS_BY)
     return show.table_text(show.once(lines), heads, "lrrrrrr") if lines else missing
 

@@ -38,9 +38,9 @@ def test_a_step_beside_the_time_of_its_bytes() -> None:
     measured = runs(there, two, one)
     # 64 MB and 10: 74 MB in 0.074 ms at 1 TB/s; 0.3 ms beyond that in three launches
     assert lines(str(tbl_p4_floor(measured)))[1:] == [
-        ["H100", "1", "74", "0.07", "0.37", "5.05", "100"],
-        ["", "2", "138", "0.14", "0.41", "3.00", "92"],
-        ["H200", "2", "138", "0.07", "0.28", "4.00", "69"],
+        ["H100", "1", "0.07", "0.37", "5.05", "100", "74"],
+        ["", "2", "0.14", "0.41", "3.00", "92", "138"],
+        ["H200", "2", "0.07", "0.28", "4.00", "69", "138"],
     ]
     assert plain(text_p4_floor(measured)) == (
         "On an H100, moving the bytes would take 33 % of the step's time with M = 2, but 20 % with M = 1, whose 3 "
