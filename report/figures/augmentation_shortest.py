@@ -106,6 +106,12 @@ def shortest(epochs: pd.DataFrame) -> list[tuple[Length, Length | None]]:
     return found
 
 
+@selects
+def _never(epochs: pd.DataFrame) -> list[Length]:
+    """For each device model and M the runs that don't all reach 94 % in as many epochs as the homework allows."""
+    return [own for own in _lengths(scaled(epochs)) if own.too_short and own.epochs == CAP]
+
+
 def fig_p4_shortest(epochs: pd.DataFrame) -> alt.TopLevelMixin | Missing:
     """The lowest error of a run against its schedule's length, for each M: a point a seed.
 
@@ -141,6 +147,7 @@ def tbl_p4_both(epochs: pd.DataFrame) -> str | Missing:
     authors = by_m(comparable(finished(epochs)))
     device = {own.device.iloc[0] for own in authors.values()}
     short = {least.m: least.runs for least, _ in shortest(epochs) if set(least.runs.device) == device}
+    never = {own.m: own for own in _never(epochs) if set(own.runs.device) == device}
     if not short:
         return _missing(SEARCHED_M)
     place, _ = max(by_allocation(pd.concat(short.values())), key=lambda group: len(group[1]), default=(None, None))
@@ -148,6 +155,9 @@ def tbl_p4_both(epochs: pd.DataFrame) -> str | Missing:
     for m in sorted({*authors, *short}):
         line: list[str | int] = [m]
         for own, length in ((authors.get(m), ""), (short.get(m), " of {}")):
+            if own is None and length and m in never:
+                line += [f"{len(never[m].there)} of {len(never[m].runs)} in {CAP}", "–", "–"]
+                continue
             if own is None or own.goal_epoch.isna().any():
                 line += ["–" if own is None else goal_text(own), "–", "–"]
                 continue
@@ -195,8 +205,7 @@ def text_p4_shortest(epochs: pd.DataFrame) -> str:
             f"On {name}s the fewest epochs with which all seeds reach 94 % are {show.listing(parts)}; they are there "
             f"at epoch {epoch}.{_bought(least[0], least[-1])}"
         )
-    never = [own for own in _lengths(scaled(epochs)) if own.too_short and own.epochs == CAP]
-    if never:
+    if never := _never(epochs):
         reached = show.listing(f"{len(own.there) or 'none'} of {_seeds(own)} with M = {own.m}" for own in never)
         said.append(f"With {CAP} epochs, {reached} reach 94 %.")
     return " ".join(said)
@@ -232,7 +241,7 @@ def text_p4_shortest_missing(epochs: pd.DataFrame) -> str | Missing:
     """What settles the M that the comparison asks for, if anything: the shortest schedule, or a seed that isn't there
     after as many epochs as the homework allows."""
     decided = {own.m for own, _ in shortest(epochs)}
-    decided |= {own.m for own in _lengths(scaled(epochs)) if own.too_short and own.epochs == CAP}
+    decided |= {own.m for own in _never(epochs)}
     wanting = [m for m in SEARCHED_M if m not in decided]
     return _missing(wanting) if wanting else ""
 

@@ -70,10 +70,12 @@ def test_what_a_larger_m_takes_beside_a_smaller_one() -> None:
 def test_both_schedules_stand_side_by_side_with_the_times_of_one_allocation() -> None:
     authors = runs(seeds([[9, 9, 9, 5]] * 3, 4), seeds([[9, 9, 9, 5], [9, 9, 9, 7]], 2))
     elsewhere = seeds([[9, 9, 9, 5]], 8, allocation="two")
-    head, *rows = lines(str(tbl_p4_both(runs(authors, elsewhere, THREE))))
+    hundred = seeds([[9.0] * 100, [*[9.0] * 99, 5.9]], 2, schedule="scaled")
+    other = run([9.0] * 100, 8, schedule="scaled", device=H200)  # of another GPU model than the figures show
+    head, *rows = lines(str(tbl_p4_both(runs(authors, elsewhere, THREE, hundred, other))))
     assert head == ["M", "Authors': epoch", "Updates", "Minutes", "Shortest: epoch", "Updates", "Minutes"]
     assert rows == [
-        ["2", "4 (1 of 2)", "–", "–", "–", "–", "–"],
+        ["2", "4 (1 of 2)", "–", "–", "1 of 2 in 100", "–", "–"],
         ["4", "4", "3,124", "0.10", "3 of 3", "2,343", "0.07"],  # 1.5 s an epoch
         ["8", "4", "3,124", "–", "–", "–", "–"],
     ]
