@@ -66,7 +66,7 @@ def steps(rows: pd.DataFrame) -> dict[str, list[Step]]:
 
 
 def tbl_p4_floor(rows: pd.DataFrame) -> str | Missing:
-    """For each device and M: bytes, the least time that these take, the step's, and what it takes beyond that."""
+    """For each device and M: the least time that the bytes take, the step's, what it takes beyond that, the bytes."""
     lines = [
         (
             *(own.gpu, own.m, f"{1e3 * own.least:.2f}", f"{1e3 * own.seconds:.2f}", f"{own.times:.2f}"),
@@ -97,8 +97,8 @@ def text_p4_floor(rows: pd.DataFrame) -> str:
 
 
 def tbl_p4_kernels(rows: pd.DataFrame) -> str | Missing:
-    """The kernels of the step of the largest M, the slowest first: launches and bytes, then for each device the time,
-    and how many times the least it is. The smallest kernels are one row."""
+    """The kernels of the step of the largest M, the slowest first: for each device the time, and how many times the
+    least it is, then bytes and launches. The smallest kernels are one row."""
     if rows.empty:
         return Missing("The time of each kernel", KERNELS_BY)
     own = rows[rows["M"] == rows["M"].max()].assign(least=lambda k: k.bytes / k.copy_bandwidth)

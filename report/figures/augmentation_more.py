@@ -14,6 +14,7 @@ from report.answers import Missing
 from report.estimates import ENOUGH, verdict
 from report.figures.augmentation import SERIES_BY
 from report.figures.augmentation_runs import (
+    SAME,
     SCRIPT,
     by_allocation,
     by_m,
@@ -34,7 +35,6 @@ PUBLISHED = [  # test errors in %, as the papers print them
     ("ResNet-18, cutout [@devries2017, Table 1]", 3.99, "larger network, mean of 5"),
 ]
 PRECISIONS_BY = "\n".join(f"{SCRIPT} --precision {p} --M 1 --seed {s}" for p in ("bf16", "fp32") for s in range(3))
-SAME = ["device", "code", "engine"]
 
 
 def text_p4_network() -> str:

@@ -25,6 +25,7 @@ EXPERIMENT = "p4_cutout"
 SCRIPT = f"python experiments/{EXPERIMENT}.py"
 TODAYS = "today's"  # the code of runs that today's sources would make again
 PLACE = ["device", "precision", "engine", "code"]
+SAME = ["device", "code", "engine"]  # where precisions or schedules are compared
 SETTING = ["augment", "M", "schedule", "precision", "engine", "epochs_planned"]
 
 

@@ -14,6 +14,7 @@ from report.answers import Missing
 from report.estimates import Estimate, verdict
 from report.figures.augmentation import SERIES_BY, coloured, curves
 from report.figures.augmentation_runs import (
+    SAME,
     by_m,
     difference,
     finished,
@@ -29,7 +30,6 @@ from report.used import selects
 
 BUDGETS_BY = "python experiments/p4_all.py --parts budgets"
 SCHEDULES_BY = "python experiments/p4_all.py --parts authors,scaled"
-SAME = ["device", "code", "engine"]
 CHANGES = {  # by verdict: what a schedule does to an error
     "above": "higher",
     "below": "lower",
