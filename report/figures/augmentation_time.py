@@ -144,8 +144,8 @@ def shortest_text(epochs: pd.DataFrame) -> str:
     lengths = show.listing(str(int(group.epochs_planned.iloc[0])) for group in own.values())
     at = show.listing(f"{group.goal_epoch.median():g}" for group in own.values())
     said = (
-        f"A schedule as short as three seeds or more allow ({lengths} epochs) takes M = {show.listing(own)} there at "
-        f"epoch {at}"
+        f"With the shortest schedule that takes all seeds there ({lengths} epochs), M = {show.listing(own)} "
+        f"reach{'es' * (len(own) == 1)} it at epoch {at}"
     )
     clocks = [_clocks(group) for _, group in by_allocation(runs)]
     if not clocks:

@@ -77,13 +77,13 @@ def test_the_shortest_schedules_clock_is_of_the_allocation_that_ran_most() -> No
     )
     short = run([9, 7], 4, schedule="scaled")  # misses it
     assert augmentation_time.shortest_text(runs(ONE, four, eight, short)) == (
-        "A schedule as short as three seeds or more allow (3 and 2 epochs) takes M = 4 and 8 there at epoch 3 and 2, "
-        "after 0.07 and 2.00 min in one allocation."
+        "With the shortest schedule that takes all seeds there (3 and 2 epochs), M = 4 and 8 reach it at epoch 3 and "
+        "2, after 0.07 and 2.00 min in one allocation."
     )
     apart = augmentation_time.shortest_text(runs(ONE, four, eight.assign(allocation="two"), short))
-    assert apart.endswith("takes M = 4 and 8 there at epoch 3 and 2, after 0.07 min for M = 4 in one allocation.")
+    assert apart.endswith("M = 4 and 8 reach it at epoch 3 and 2, after 0.07 min for M = 4 in one allocation.")
     moved = augmentation_time.shortest_text(runs(ONE, four.assign(allocation="")))
-    assert moved == "A schedule as short as three seeds or more allow (3 epochs) takes M = 4 there at epoch 3."
+    assert moved == "With the shortest schedule that takes all seeds there (3 epochs), M = 4 reaches it at epoch 3."
     assert augmentation_time.shortest_text(runs(ONE, short)) == ""
 
 
