@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.p4.wanted import BATCH
+from experiments.p4.wanted import ALL_M, BATCH
 from experiments.store.files import RESULTS
 from report import comparisons, show
 from report.answers import Missing
@@ -138,7 +138,8 @@ def tbl_p4_peers(rows: pd.DataFrame) -> str | Missing:
 
 
 def text_p4_peers(rows: pd.DataFrame) -> str:
-    """On each GPU, by how much the step beats the compiled peer and the conventional loop: least and most."""
+    """On each GPU, by how much the step beats the compiled peer and the conventional loop: least and most; and with
+    which M nobody has timed them there."""
     found = peers(rows)
     said = []
     for (device, _), own in found[found.device.str.contains("NVIDIA")].groupby(["device", "allocation"]):
@@ -149,6 +150,8 @@ def text_p4_peers(rows: pd.DataFrame) -> str:
                 ends = [f"{one[name]:.1f} (M = {one['M']})" for _, one in timed.iloc[[0, -1]].iterrows()]
                 parts.append(f"{' to '.join(dict.fromkeys(ends))} times {peer}")
         said.append(f"On an {gpu(str(device))} the step's images per second are {show.listing(parts)}.")
+        if absent := [m for m in ALL_M if m not in set(own.M)]:
+            said.append(f"The peers were not timed there with M = {show.listing(absent)}.")
     return " ".join(said)
 
 

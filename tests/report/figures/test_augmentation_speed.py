@@ -59,8 +59,15 @@ def test_the_compiled_peer_stands_where_runs_have_it() -> None:
     assert [row[3] for row in table[1:]] == ["–", "2.0 (1.5–3.0)", "4.0 (3.6–4.8)"]  # 90/60, 120/40; 90/25, 120/25
     assert augmentation_speed.text_p4_peers(runs(old, few, many)) == (
         "On an H100 the step's images per second are 2.0 (M = 4) to 4.0 (M = 8) times the compiled peer's and 10.0 "
-        "(M = 4) to 10.0 (M = 8) times the conventional loop's."
+        "(M = 4) to 10.0 (M = 8) times the conventional loop's. The peers were not timed there with M = 1, 2, 16 and "
+        "32."
     )
+    assert augmentation_speed.text_p4_peers(many).startswith(
+        "On an H100 the step's images per second are 4.0 (M = 8) times the compiled peer's and 10.0 (M = 8) times the "
+        "conventional loop's. The peers were not timed there with M = 1, 2, 4, 16 and 32."
+    )
+    every = runs(*(peer(earlier, M=m, run_id=str(m)) for m in (1, 2, 4, 8, 16, 32)))
+    assert "not timed" not in augmentation_speed.text_p4_peers(every)
 
 
 def split(rates: list[float], learners: int, norm: str = "local", **other: Any) -> pd.DataFrame:
