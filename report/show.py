@@ -297,6 +297,11 @@ def mean_range(values: Iterable[float], form: Any = "{:.2f}") -> str:
     return mean if len(numbers) == 1 else f"{mean} ({write(min(numbers))}–{write(max(numbers))})"
 
 
+def capitalised(text: str) -> str:
+    """A sentence's text with a capital first letter, the others as they are."""
+    return f"{text[0].upper()}{text[1:]}"
+
+
 def listing(items: Iterable[Any]) -> str:
     """Items as a sentence lists them: 1, 2 and 8."""
     words = [str(item) for item in items]

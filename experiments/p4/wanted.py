@@ -61,12 +61,17 @@ def shortest(m: int, seeds: int, lowest: Mapping[Training, float]) -> list[Train
     there = {epochs: [lowest[one] <= GOAL + 1e-9 for one in own if one in lowest] for epochs, own in runs.items()}
     enough = min((epochs for epochs in LENGTHS if there[epochs].count(True) == seeds), default=math.inf)
     short = max((epochs for epochs in LENGTHS if epochs < enough and False in there[epochs]), default=0)
-    between = [epochs for epochs in LENGTHS if short < epochs < enough]
-    if not between:
+    left = between(short, enough)
+    if not left:
         return []
-    middle = between[len(between) // 2]
+    middle = left[len(left) // 2]
     missing = [one for one in runs[middle] if one not in lowest]
     return missing if there[middle] else missing[:1]
+
+
+def between(short: float, enough: float) -> list[int]:
+    """The lengths still to try where one is too short and another long enough; none where the search is over."""
+    return [epochs for epochs in LENGTHS if short < epochs < enough]
 
 
 def budgets() -> list[tuple[int, int]]:

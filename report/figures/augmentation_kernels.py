@@ -34,7 +34,6 @@ class Step(NamedTuple):
     """The step of one M on one device model: launches, bytes, and seconds of a copy of them, of all kernels, of it."""
 
     m: int
-    gpu: str
     launches: int
     bytes: int
     least: float
@@ -56,12 +55,11 @@ def steps(rows: pd.DataFrame) -> dict[str, list[Step]]:
     """For each device model its steps, few instances first."""
     found: dict[str, list[Step]] = {}
     for device, timed in rows.groupby("device"):
-        name = gpu(str(device))
         for m, own in by_m(timed).items():
             sums, one = own[["launches", "bytes", "seconds"]].sum(), own.iloc[0]
             least = sums.bytes / one.copy_bandwidth
-            step = Step(m, name, int(sums.launches), int(sums.bytes), least, sums.seconds, one.step_seconds)
-            found.setdefault(name, []).append(step)
+            step = Step(m, int(sums.launches), int(sums.bytes), least, sums.seconds, one.step_seconds)
+            found.setdefault(gpu(str(device)), []).append(step)
     return found
 
 
@@ -69,10 +67,10 @@ def tbl_p4_floor(rows: pd.DataFrame) -> str | Missing:
     """For each device and M: the least time that the bytes take, the step's, what it takes beyond that, the bytes."""
     lines = [
         (
-            *(own.gpu, own.m, f"{1e3 * own.least:.2f}", f"{1e3 * own.seconds:.2f}", f"{own.times:.2f}"),
+            *(name, own.m, f"{1e3 * own.least:.2f}", f"{1e3 * own.seconds:.2f}", f"{own.times:.2f}"),
             *(f"{own.beyond:.0f}", f"{own.bytes / 1e6:,.0f}"),
         )
-        for found in steps(rows).values()
+        for name, found in steps(rows).items()
         for own in found
     ]
     heads = ["GPU", "M", "Least (ms)", "Step (ms)", "Times", "Beyond, µs a launch", "MB"]

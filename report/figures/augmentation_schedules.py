@@ -104,9 +104,8 @@ def text_p4_budget(epochs: pd.DataFrame) -> str:
     if not said:
         return ""
     sense = ", all beyond noise: gradient evaluations are better spent on epochs than on instances"
-    text = "; ".join(said)
     end = sense if verdicts == {"above"} else ": too few runs for a verdict" if None in verdicts else ""
-    return f"{text[0].upper()}{text[1:]}{end}."
+    return f"{show.capitalised('; '.join(said))}{end}."
 
 
 # ---- the schedule --------------------------------------------------------------------------------------------------

@@ -190,10 +190,9 @@ def answer_p1_scaling(runs: pd.DataFrame) -> Answer | Missing:
         more = "" if texts else " Horovod trains"
         as_one = "" if texts else " images per second as on one"
         texts.append(f"on {unit(job, n)}{more} {speedup:.2f} times as many{as_one}, {part}")
-    sentence = "; ".join(texts)
     return Answer(
         "1.2",
-        f"{sentence[0].upper()}{sentence[1:]}.",
+        f"{show.capitalised('; '.join(texts))}.",
         devices(series),
         sum(int(one.learners.isin([1, one.learners.max()]).sum()) for one in series),
         "measured",

@@ -65,7 +65,7 @@ def display() -> None:
 
 def pieces(own: Own) -> list[Any]:
     """All of the page about a folder, in its order: Markdown and charts."""
-    made: list[Any] = [f"## {own.name[0].upper()}{own.name[1:]}", text_machine_runs(own), tbl_machine_runs(own)]
+    made: list[Any] = [f"## {show.capitalised(own.name)}", text_machine_runs(own), tbl_machine_runs(own)]
     made += ["### Answers", tbl_machine_answers(own), "### Speed-up beside the committed machines"]
     made += [fig_machine_speedup(own), "### All-reduce", fig_machine_allreduce(own)]
     return [*made, "### Projection", tbl_machine_projection(own)]

@@ -16,7 +16,7 @@ import sympy as sp
 
 from derivations import scaling
 from experiments.scaling import published
-from report import palette
+from report import palette, show
 from report.answers import Missing
 from report.figures.horovod_runs import rate_text
 from report.figures.scaling_k80 import NONE, providers
@@ -117,7 +117,7 @@ def text_scaling_whatif(rows: pd.DataFrame) -> str:
     few = float(few.subs({scaling.phi: 0, scaling.o: 0}))
     listed = "; ".join(f"{slider.label}: {values[slider.name]:g}" for slider in SLIDERS)
     return (
-        f"The panel starts with ResNet-50 on K80. {listed[0].upper()}{listed[1:]}. With these values, "
+        f"The panel starts with ResNet-50 on K80. {show.capitalised(listed)}. With these values, "
         f"{2 * NODE} learners with {rate_text(few)} images each would spend half of each step waiting."
     )
 

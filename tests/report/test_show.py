@@ -195,6 +195,10 @@ def test_numbers() -> None:
     assert [show.listing(x) for x in ([], [1], [1, 2], [1, 2, 8])] == ["none", "1", "1 and 2", "1, 2 and 8"]
 
 
+def test_a_sentence_begins_with_a_capital_and_keeps_the_others() -> None:
+    assert show.capitalised("with M = 4 on an H100") == "With M = 4 on an H100"
+
+
 def test_a_result_is_shown_by_its_kind(shown: list[dict[str, str]]) -> None:
     for found in (
         CHART,
